@@ -1,0 +1,188 @@
+"""Every exception of Outgrow.
+
+::
+
+    OutgrowError
+    ├── ConfigurationError      a setting, an option or a topology file is wrong
+    │   └── TopologyError       ... in topology.toml; names the path of the key
+    ├── MissingExtra            a feature needs a package that is not installed
+    ├── UnsafeName              a file name that must not reach a disk or a server
+    ├── MasterError             the master folder is not what it should be
+    │   ├── JournalTooNew       its journal was written by a newer Outgrow
+    │   └── SaveInterrupted     the save was given up by a repair pass; save again
+    ├── NotEnoughServers        fewer than `need` media servers took the file
+    ├── ProcessFailed           a process of `outgrow up` did not start or stop
+    └── ServerError             one server did not do what it was asked
+        ├── ConnectFailed       nothing was sent: refused, unreachable, no such host
+        ├── TimedOut            no progress within the time allowed
+        ├── ConnectionLost      closed or reset before the answer was whole
+        ├── BadAnswer           what came back is not HTTP, or breaks its own promises
+        ├── UnexpectedStatus    a whole answer, but not one that means success
+        ├── FileCut             the file became shorter while it was being sent
+        ├── ServerDown          not asked: it failed a moment ago
+        └── ForeignServer       it belongs to another master, or lost its own id
+
+Each message says what happened, to which server, and what to do. A
+`ServerError` is raised where one server was asked, and is a value in an
+`Outcome` where several were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class OutgrowError(Exception):
+    """The base of everything that Outgrow raises."""
+
+
+class ConfigurationError(OutgrowError):
+    """A setting, an option or a topology file is wrong.
+
+    `path` says where, as a person would write it
+    (``STORAGES['default']['OPTIONS']['servers'][1]``); `hint` says what to write
+    instead, and may be empty.
+    """
+
+    def __init__(self, path: str, problem: str, hint: str = "") -> None:
+        super().__init__(path, problem, hint)
+        self.path = path
+        self.problem = problem
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}" + (f" {self.hint}" if self.hint else "")
+
+
+class TopologyError(ConfigurationError):
+    """topology.toml is wrong; `path` is the path of the key, as in ``servers.app1.roles[0]``."""
+
+
+class MissingExtra(OutgrowError, ImportError):
+    """A feature needs a package that is not installed. The message names the extra."""
+
+    def __init__(self, feature: str, package: str, extra: str) -> None:
+        super().__init__(feature, package, extra)
+        self.extra = extra
+        self._text = (
+            f"{feature} needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install 'outgrow[{extra}]'"
+        )
+
+    def __str__(self) -> str:
+        return self._text
+
+
+class UnsafeName(OutgrowError, ValueError):
+    """A file name that must not reach a disk or a server."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name = name
+        self.problem = problem
+
+    def __str__(self) -> str:
+        shown = self.name if len(self.name) <= 80 else self.name[:77] + "..."
+        return f"The file name {shown!r} is refused: {self.problem}."
+
+
+class MasterError(OutgrowError, OSError):
+    """The master folder, or the journal beside it, is not what it should be."""
+
+
+class JournalTooNew(MasterError):
+    """The journal was written by a newer Outgrow than the one that reads it."""
+
+
+class SaveInterrupted(MasterError):
+    """A repair pass gave this save up, because it had not moved for a day. Nothing was saved."""
+
+
+class ServerError(OutgrowError):
+    """One server did not do what it was asked.
+
+    `server` is the server's stable name, `reason` a short phrase for a table
+    (``refused the connection``).
+    """
+
+    #: A word or two that says what to do, shown after the reason.
+    advice = ""
+
+    def __init__(self, server: str, reason: str) -> None:
+        super().__init__(server, reason)
+        self.server = server
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.server}: {self.reason}" + (f" ({self.advice})" if self.advice else "")
+
+
+class ConnectFailed(ServerError):
+    """No connection: nothing was sent."""
+
+    advice = "is it running, and is its address right?"
+
+
+class TimedOut(ServerError):
+    """No progress within the time allowed."""
+
+
+class ConnectionLost(ServerError):
+    """The server closed or reset the connection before its answer was whole."""
+
+
+class BadAnswer(ServerError):
+    """What came back is not HTTP/1.1, or breaks its own promises of length."""
+
+    advice = "is this address a web server's?"
+
+
+class UnexpectedStatus(ServerError):
+    """A whole answer, but not one that means success. `status` is its code."""
+
+    def __init__(self, server: str, status: int, reason: str) -> None:
+        super().__init__(server, reason)
+        self.args = (server, status, reason)
+        self.status = status
+
+
+class FileCut(ServerError):
+    """The file became shorter while it was being sent."""
+
+
+class ServerDown(ServerError):
+    """Not asked: it failed a moment ago and is left alone for a while."""
+
+
+class ForeignServer(ServerError):
+    """The server belongs to another master, or lost the id that it once held."""
+
+
+class NotEnoughServers(OutgrowError, OSError):
+    """Fewer than `need` media servers took the file; the save was undone.
+
+    `done` holds the names of the servers that had it, `missed` each other
+    server's name with its `ServerError`. The caller's file is still open, so
+    the save can be tried again.
+    """
+
+    def __init__(
+        self, name: str, need: int, done: tuple[str, ...], missed: Mapping[str, ServerError]
+    ) -> None:
+        super().__init__(name, need, done, dict(missed))
+        self.name = name
+        self.need = need
+        self.done = done
+        self.missed = dict(missed)
+
+    def __str__(self) -> str:
+        reasons = "; ".join(str(error) for error in self.missed.values())
+        return (
+            f"{self.name!r} was not saved: {len(self.done)} of the {self.need} media servers "
+            f"that are needed took it, and the save was undone. {reasons}. "
+            "Start the servers and save again, or lower the option 'need'."
+        )
+
+
+class ProcessFailed(OutgrowError):
+    """A process of `outgrow up` did not start, did not become ready, or did not stop."""
