@@ -109,9 +109,10 @@ class Health:
         with self._lock:
             now = self._clock()
             known = self.condition(server)
-            changed = known.up != writes_only or known.writes
+            up = known.up if writes_only else False
+            changed = known.up != up or known.writes
             self._conditions[server.name] = Condition(
-                up=known.up if writes_only else False,
+                up=up,
                 writes=False,
                 since=now if changed else known.since,
                 retry_at=now + self._downtime * (1 + JITTER * self._random()),

@@ -1,0 +1,28 @@
+"""Uploaded files on every media server, over plain HTTP.
+
+`HybridStorage` keeps a master copy on the local disk and sends every change to
+all media servers. What a server missed is owed to it in a journal beside the
+master (`journal`), and repaired from there (`repair`). The protocol's laws
+stand at the head of `replication`; how one server is spoken to in `transport`.
+`server` is a media server of our own, for those who run no nginx; `protocol`
+decides what it answers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from outgrow.media.storages import HybridStorage
+
+__all__ = ["HybridStorage"]
+
+
+def __getattr__(name: str) -> object:
+    # PEP 562: `outgrow.media.HybridStorage` for settings, while the modules that
+    # know no Django can be imported without it.
+    if name == "HybridStorage":
+        from outgrow.media.storages import HybridStorage
+
+        return HybridStorage
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
