@@ -1,0 +1,100 @@
+"""What the tests with real servers share: ports, users, waiting, skipping."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import random
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+import pytest
+
+# Below Linux' ephemeral range (32768 and up, ip_local_port_range). Inside it a
+# client that connects to a stopped server could be given that very port as its
+# own, and so be connected to itself.
+_PORTS = range(20_000, 32_000)
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on now."""
+    for port in random.sample(_PORTS, 200):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("200 ports were tried and none is free")
+
+
+def unprivileged() -> tuple[int, int] | None:
+    """The user and group that servers run as when the tests run as root, else None."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        return 65534, 65534
+    return nobody.pw_uid, nobody.pw_gid
+
+
+@contextmanager
+def server_folder(prefix: str) -> Iterator[Path]:
+    """A temporary folder that the unprivileged user owns and can reach.
+
+    pytest's own tmp_path is closed to other users when the tests run as root.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        if user := unprivileged():
+            os.chown(folder, *user)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 10.0) -> None:
+    """Wait until `condition()` is true; fail with `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:g} s in vain: {what}")
+        time.sleep(0.002)
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """The process and all its descendants that are alive."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def all_have_status(processes: list[psutil.Process], *wanted: str) -> bool:
+    """Whether every process has one of these psutil statuses; a vanished one is "zombie"."""
+    return all(_status(process) in wanted for process in processes)
+
+
+def _status(process: psutil.Process) -> str:
+    try:
+        return str(process.status())
+    except psutil.NoSuchProcess:
+        return str(psutil.STATUS_ZOMBIE)
+
+
+def missing(what: str, install: str) -> NoReturn:
+    """Skip the test because a server is not installed; fail where it is required."""
+    message = f"{what}. Install it with: {install} (or: make servers)"
+    if os.environ.get("OUTGROW_REQUIRE_LIVE") == "1":
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
