@@ -15,6 +15,7 @@
     └── ServerError             one server did not do what it was asked
         ├── ConnectFailed       nothing was sent: refused, unreachable, no such host
         ├── TimedOut            no progress within the time allowed
+        │   └── OutOfTime       there was progress, but not within the whole time
         ├── ConnectionLost      closed or reset before the answer was whole
         ├── BadAnswer           what came back is not HTTP, or breaks its own promises
         ├── UnexpectedStatus    a whole answer, but not one that means success
@@ -125,6 +126,10 @@ class ConnectFailed(ServerError):
 
 class TimedOut(ServerError):
     """No progress within the time allowed."""
+
+
+class OutOfTime(TimedOut):
+    """The server made progress, but the time for the whole request was over."""
 
 
 class ConnectionLost(ServerError):

@@ -1,0 +1,243 @@
+"""The same request to several servers at once, from one thread.
+
+The laws:
+
+1. Every server ends as one of three: *done* (it said so), *failed* (it surely did
+   not and will not), *unknown* (the whole request was handed to the kernel and no
+   answer came: it may be carried out at any later time, promise M5).
+2. A request is sent again only if it changes nothing, or if its last byte was
+   never handed to the kernel. A repeated PUT or DELETE is how files come back
+   from the dead.
+3. The fan-out ends when all have answered; or when `need` are done and those
+   left have made no progress for `PATIENCE`; or at the deadline.
+4. One server's failure never touches another's request.
+"""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from outgrow.errors import OutOfTime, ServerError, TimedOut, UnexpectedStatus
+from outgrow.exchange import Exchange, Limits
+from outgrow.http import Pool, Request, Response
+from outgrow.servers import Health, Server
+
+#: Seconds without progress after which the stragglers are no longer waited for.
+#: Swift's post_quorum_timeout.
+PATIENCE = 0.5
+
+#: The same for probes, which nobody asked for: a visitor's save does not wait.
+PROBE_PATIENCE = 0.05
+
+#: Whole answers that do not say what became of the request: 202 was accepted
+#: for later; 502 and 504 come from a gateway that may have passed it on
+#: (RFC 9110 §15.3.3, §15.6.3, §15.6.5).
+UNDECIDED = frozenset({202, 502, 504})
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the same request on several servers. Each is in one of the three."""
+
+    done: dict[Server, Response] = field(default_factory=dict)
+    failed: dict[Server, ServerError] = field(default_factory=dict)
+    unknown: dict[Server, ServerError] = field(default_factory=dict)
+
+    @property
+    def missed(self) -> dict[Server, ServerError]:
+        """Those that did not confirm, with their reasons."""
+        return self.failed | self.unknown
+
+
+def run(
+    pool: Pool,
+    requests: Mapping[Server, Request],
+    *,
+    need: int,
+    deadline: float,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    clock: Callable[[], float] = time.monotonic,
+) -> Outcome:
+    """Send each server its request, all at once, and sort the answers.
+
+    `need` is how many must be done before stragglers are given up; `deadline` is
+    a reading of `clock`, in seconds. Blocks until then at most. Raises nothing
+    for a server's sake. Thread-safe.
+    """
+    outcome = Outcome()
+    waiting = _start(pool, requests, outcome, limits, clock)
+    if not waiting:
+        return outcome
+    with selectors.PollSelector() as selector:
+        _Loop(selector, waiting, outcome, need, deadline, clock).run()
+    return outcome
+
+
+def report(health: Health, outcome: Outcome) -> None:
+    """Tell `health` what an outcome says of each server.
+
+    Connect errors, time-outs, nonsense and 5xx count against a server; 507 stops
+    writes only; 4xx never count, or hostile names could take all servers down. A
+    server that was still busy at the deadline is slow, not dead.
+    """
+    for server in outcome.done:
+        health.ok(server)
+    for server, error in outcome.missed.items():
+        if isinstance(error, OutOfTime):
+            continue
+        if not isinstance(error, UnexpectedStatus):
+            health.failed(server, error.reason)
+        elif error.status == 507:
+            health.failed(server, error.reason, writes_only=True)
+        elif error.status >= 500:
+            health.failed(server, error.reason)
+
+
+def _start(
+    pool: Pool,
+    requests: Mapping[Server, Request],
+    outcome: Outcome,
+    limits: Limits,
+    clock: Callable[[], float],
+) -> list[Exchange]:
+    waiting = []
+    for server, request in requests.items():
+        exchange = Exchange(server, request, pool, limits, clock)
+        exchange.start()
+        if exchange.finished:
+            _settle(exchange, outcome)
+        else:
+            waiting.append(exchange)
+    return waiting
+
+
+def _settle(exchange: Exchange, outcome: Outcome) -> None:
+    """Sort one finished exchange into the outcome."""
+    server, request = exchange.server, exchange.request
+    response, error = exchange.response, exchange.error
+    if response is not None and response.status in request.accept:
+        outcome.done[server] = response
+        return
+    undecided = exchange.sent_all and error is not None
+    if response is not None:
+        error = UnexpectedStatus(server.name, response.status, _describe(request, response))
+        undecided = exchange.sent_all and response.status in UNDECIDED
+    assert error is not None  # noqa: S101 - an exchange ends with one of the two
+    if undecided and request.changes:
+        outcome.unknown[server] = error
+    else:
+        outcome.failed[server] = error
+
+
+def _describe(request: Request, response: Response) -> str:
+    """A refused request as a phrase, with what to do where the status says it."""
+    text = f"answered {request.method} with {response.status}"
+    advice = {
+        401: "it wants credentials: set the option 'token'",
+        403: "it does not let this machine write: look at its access rules",
+        405: f"it does not allow {request.method}: is WebDAV on for this path?",
+        413: "it limits the size of bodies",
+        507: "its disk is full",
+    }.get(response.status, "")
+    if 300 <= response.status < 400:
+        advice = f"a redirect to {response.headers.get('location', '?')[:80]!r} is not followed"
+    return f"{text} ({advice})" if advice else text
+
+
+class _Loop:
+    """Waits for several exchanges at once."""
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        waiting: list[Exchange],
+        outcome: Outcome,
+        need: int,
+        deadline: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._selector = selector
+        self._outcome = outcome
+        self._need = need
+        self._deadline = deadline
+        self._clock = clock
+        self._ended_at = clock()
+        self._waiting = set(waiting)
+        #: What the selector knows: the descriptor and mask of each exchange.
+        self._known: dict[Exchange, tuple[int, int]] = {}
+        for exchange in waiting:
+            self._register(exchange)
+
+    def run(self) -> None:
+        while self._waiting:
+            now = self._clock()
+            limit = self._limit()
+            if now >= limit:
+                self._give_up(now)
+                return
+            until = min(limit, min(exchange.due for exchange in self._waiting))
+            for key, mask in self._selector.select(max(0.0, until - now)):
+                self._step(key.data, mask)
+            self._expire()
+
+    def _limit(self) -> float:
+        """When to stop waiting (law 3)."""
+        asked = [exchange for exchange in self._waiting if not exchange.request.optional]
+        if not asked:
+            return min(self._deadline, self._ended_at + PROBE_PATIENCE)
+        enough = len(self._outcome.done) >= self._need
+        someone_ended = bool(self._outcome.done or self._outcome.missed)
+        if not (enough and someone_ended):
+            return self._deadline
+        moved = max(exchange.progress_at for exchange in asked)
+        return min(self._deadline, max(moved, self._ended_at) + PATIENCE)
+
+    def _step(self, exchange: Exchange, mask: int) -> None:
+        exchange.handle(mask)
+        self._after(exchange)
+
+    def _expire(self) -> None:
+        now = self._clock()
+        for exchange in [one for one in self._waiting if now >= one.due]:
+            exchange.expire()
+            self._after(exchange)
+
+    def _after(self, exchange: Exchange) -> None:
+        if not exchange.finished:
+            self._register(exchange)
+            return
+        self._forget(exchange)
+        self._waiting.discard(exchange)
+        if not exchange.request.optional:
+            self._ended_at = self._clock()
+        _settle(exchange, self._outcome)
+
+    def _register(self, exchange: Exchange) -> None:
+        wanted = (exchange.descriptor, exchange.interest)
+        known = self._known.get(exchange)
+        if known == wanted:
+            return
+        if known is not None:
+            self._selector.unregister(known[0])
+        self._selector.register(wanted[0], wanted[1], exchange)
+        self._known[exchange] = wanted
+
+    def _forget(self, exchange: Exchange) -> None:
+        known = self._known.pop(exchange, None)
+        if known is not None:
+            self._selector.unregister(known[0])
+
+    def _give_up(self, now: float) -> None:
+        for exchange in self._waiting:
+            self._forget(exchange)
+            silent = now - exchange.progress_at
+            name = exchange.server.name
+            if now >= self._deadline and silent < PATIENCE:
+                exchange.abandon(OutOfTime(name, "was still busy when the time was over"))
+            else:
+                exchange.abandon(TimedOut(name, f"made no progress for {silent:.1f} s"))
+            _settle(exchange, self._outcome)
+        self._waiting.clear()
