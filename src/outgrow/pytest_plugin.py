@@ -1,0 +1,24 @@
+"""The fixture `media_server`, for the tests of those who use Outgrow.
+
+pytest loads this module by its entry point in every project that has Outgrow
+installed, so it imports nothing until the fixture is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from outgrow.testing import MediaServer
+
+
+@pytest.fixture
+def media_server() -> Iterator[MediaServer]:
+    """An `outgrow.testing.MediaServer` that runs; it is stopped after the test."""
+    from outgrow.testing import MediaServer
+
+    with MediaServer() as server:
+        yield server
