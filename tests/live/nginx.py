@@ -19,10 +19,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from outgrow.testing import free_port
 from tests.live.processes import (
     all_have_status,
     family,
-    free_port,
     missing,
     server_folder,
     unprivileged,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-import random
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,25 +14,6 @@ from typing import NoReturn
 
 import psutil
 import pytest
-
-# Below Linux' ephemeral range (32768 and up, ip_local_port_range). Inside it a
-# client that connects to a stopped server could be given that very port as its
-# own, and so be connected to itself.
-_PORTS = range(20_000, 32_000)
-
-
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on now."""
-    for port in random.sample(_PORTS, 200):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("200 ports were tried and none is free")
-
 
 def unprivileged() -> tuple[int, int] | None:
     """The user and group that servers run as when the tests run as root, else None."""
