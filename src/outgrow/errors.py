@@ -143,12 +143,16 @@ class BadAnswer(ServerError):
 
 
 class UnexpectedStatus(ServerError):
-    """A whole answer, but not one that means success. `status` is its code."""
+    """A whole answer, but not one that means success.
 
-    def __init__(self, server: str, status: int, reason: str) -> None:
+    `status` is its code, `location` where a redirect points.
+    """
+
+    def __init__(self, server: str, status: int, reason: str, location: str | None = None) -> None:
         super().__init__(server, reason)
-        self.args = (server, status, reason)
+        self.args = (server, status, reason, location)
         self.status = status
+        self.location = location
 
 
 class FileCut(ServerError):

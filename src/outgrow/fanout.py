@@ -29,9 +29,6 @@ from outgrow.servers import Health, Server
 #: Swift's post_quorum_timeout.
 PATIENCE = 0.5
 
-#: The same for probes, which nobody asked for: a visitor's save does not wait.
-PROBE_PATIENCE = 0.05
-
 #: Whole answers that do not say what became of the request: 202 was accepted
 #: for later; 502 and 504 come from a gateway that may have passed it on
 #: (RFC 9110 §15.3.3, §15.6.3, §15.6.5).
@@ -123,7 +120,12 @@ def _settle(exchange: Exchange, outcome: Outcome) -> None:
         return
     undecided = exchange.sent_all and error is not None
     if response is not None:
-        error = UnexpectedStatus(server.name, response.status, _describe(request, response))
+        error = UnexpectedStatus(
+            server.name,
+            response.status,
+            _describe(request, response),
+            response.headers.get("location"),
+        )
         undecided = exchange.sent_all and response.status in UNDECIDED
     assert error is not None  # noqa: S101 - an exchange ends with one of the two
     if undecided and request.changes:
@@ -187,7 +189,7 @@ class _Loop:
         """When to stop waiting (law 3)."""
         asked = [exchange for exchange in self._waiting if not exchange.request.optional]
         if not asked:
-            return min(self._deadline, self._ended_at + PROBE_PATIENCE)
+            return min(self._deadline, self._ended_at + PATIENCE)
         enough = len(self._outcome.done) >= self._need
         someone_ended = bool(self._outcome.done or self._outcome.missed)
         if not (enough and someone_ended):

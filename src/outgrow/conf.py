@@ -1,0 +1,264 @@
+"""Django's settings -> frozen dataclasses. The one module that reads them.
+
+Every mistake is found here, once, and told in two ways: the constructor of a
+storage raises the first, and the system checks list them all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from django.conf import settings
+
+from outgrow.errors import ConfigurationError
+from outgrow.http import endpoint
+from outgrow.servers import DOWNTIME, Server
+
+_NAME: Final = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,99}\Z")
+_HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]+\Z")
+
+NEED_WORDS: Final = ("majority", "all")
+NAMES_WORDS: Final = ("unique", "keep")
+
+
+@dataclass(frozen=True, slots=True)
+class MediaOptions:
+    """The options of a media storage, checked. Times are in seconds.
+
+    `need` is a number of servers. `transport` makes another transport than plain
+    HTTP: it is called with the servers and the journal.
+    """
+
+    servers: tuple[Server, ...] = ()
+    need: int = 1
+    names: str = "unique"
+    timeout: float = 2.0
+    deadline: float = 25.0
+    downtime: float = DOWNTIME
+    fsync: bool = False
+    show_traceback: bool = False
+    token: str = ""
+    transport: Callable[..., Any] | None = None
+
+
+OPTION_NAMES: Final = tuple(option.name for option in fields(MediaOptions))
+
+#: The options that a media storage passes on to Django's FileSystemStorage.
+DJANGO_OPTION_NAMES: Final = (
+    "location",
+    "base_url",
+    "file_permissions_mode",
+    "directory_permissions_mode",
+    "allow_overwrite",
+)
+
+
+def media_options(
+    given: Mapping[str, Any], path: str = "OPTIONS"
+) -> tuple[MediaOptions, list[ConfigurationError]]:
+    """Check the options of a media storage.
+
+    Returns what can be used and every problem. `path` says where the options
+    stand, for the messages.
+    """
+    problems = list(_unknown(given, path))
+    servers: tuple[Server, ...] = ()
+    try:
+        servers = _servers(given.get("servers"), f"{path}['servers']", given.get("base_url"))
+    except ExceptionGroup as group:
+        problems += [error for error in group.exceptions if isinstance(error, ConfigurationError)]
+    values: dict[str, Any] = {"servers": servers}
+    for name, check in _CHECKS.items():
+        if name not in given:
+            continue
+        problem = check(given[name])
+        if problem:
+            problems.append(ConfigurationError(f"{path}[{name!r}]", *problem))
+        else:
+            values[name] = given[name]
+    values["need"] = _need(given.get("need", 1), len(servers), f"{path}['need']", problems)
+    if given.get("allow_overwrite") and values.get("names", "unique") == "unique":
+        problems.append(
+            ConfigurationError(
+                f"{path}['allow_overwrite']",
+                "has no meaning with names that are never used twice.",
+                "Set names='keep' as well, or leave it out.",
+            )
+        )
+    return MediaOptions(**values), problems
+
+
+def _unknown(given: Mapping[str, Any], path: str) -> Iterator[ConfigurationError]:
+    known = (*OPTION_NAMES, *DJANGO_OPTION_NAMES)
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
+            yield ConfigurationError(f"{path}[{name!r}]", "is not an option.", hint)
+
+
+def _servers(given: object, path: str, base_url: object) -> tuple[Server, ...]:
+    """The servers of an option. Raises a group of `ConfigurationError`."""
+    if not given or isinstance(given, (str, bytes)):
+        problem = "is a text, not a list." if given else "is missing or empty."
+        hint = "Give a list of URLs, as in ['http://media1:8080'], or a mapping of names to URLs."
+        raise ExceptionGroup("servers", [ConfigurationError(path, problem, hint)])
+    problems: list[ConfigurationError] = []
+    servers = []
+    for place, name, value in _entries(given, path, problems):
+        try:
+            servers.append(_server(place, name, value, base_url))
+        except ConfigurationError as error:
+            problems.append(error)
+            continue
+        problems += _twice(servers, place)
+    if problems:
+        raise ExceptionGroup("servers", problems)
+    return tuple(servers)
+
+
+def _entries(
+    given: object, path: str, problems: list[ConfigurationError]
+) -> Iterator[tuple[str, str, object]]:
+    """The entries of a list or a mapping: where it stands, its name if it has one, its value."""
+    if isinstance(given, Mapping):
+        for name, value in given.items():
+            yield f"{path}[{name!r}]", str(name), value
+    elif isinstance(given, Sequence):
+        for index, value in enumerate(given):
+            yield f"{path}[{index}]", "", value
+    else:
+        problems.append(ConfigurationError(path, "is neither a list nor a mapping."))
+
+
+def _server(place: str, name: str, value: object, base_url: object) -> Server:
+    if not isinstance(value, str):
+        raise ConfigurationError(place, f"is {value!r}, not a URL.", "Write 'http://HOST:PORT'.")
+    url = value
+    if _HOST_AND_PORT.match(value):
+        # As django-resto had it: files lie under the path of MEDIA_URL.
+        url = f"http://{value}{_media_path(base_url)}"
+    try:
+        where = endpoint(url)
+    except ValueError as error:
+        raise ConfigurationError(
+            place,
+            f"{_masked(value)!r} {error}.",
+            "Write 'http://HOST:PORT' or 'https://HOST/PATH/'.",
+        ) from error
+    name = name or where.netloc
+    if not _NAME.match(name):
+        raise ConfigurationError(
+            place, f"{name!r} can't be a server's name.", "Use letters, digits, '.', '-' and '_'."
+        )
+    return Server(name, f"{where.scheme}://{where.netloc}{where.path}")
+
+
+def _masked(url: str) -> str:
+    """A URL without what may be a password."""
+    return re.sub(r"//[^/@]*@", "//...@", url)
+
+
+def _media_path(base_url: object) -> str:
+    """The path of MEDIA_URL, below which django-resto put files on a bare host."""
+    url = base_url if isinstance(base_url, str) else settings.MEDIA_URL
+    return urlsplit(str(url)).path or "/"
+
+
+def _twice(servers: list[Server], place: str) -> Iterator[ConfigurationError]:
+    newest = servers[-1]
+    for other in servers[:-1]:
+        if other.name == newest.name:
+            yield ConfigurationError(place, f"is the second server named {newest.name!r}.")
+        elif endpoint(other.address) == endpoint(newest.address):
+            yield ConfigurationError(
+                place,
+                f"is the same server as {other.name!r}: {newest.address}.",
+                "Each copy must lie on a server of its own.",
+            )
+
+
+def _need(given: object, count: int, path: str, problems: list[ConfigurationError]) -> int:
+    """The option `need` as a number of servers."""
+    if given == "all":
+        return count
+    if given == "majority":
+        return count // 2 + 1
+    if isinstance(given, bool) or not isinstance(given, int):
+        hint = "Write a number of servers, 'majority', 'all', or 0."
+        problems.append(ConfigurationError(path, f"is {given!r}.", hint))
+        return 1
+    if given < 0 or (count and given > count):
+        problems.append(
+            ConfigurationError(
+                path,
+                f"is {given}, but there are {count} servers.",
+                f"Write a number from 0 to {count}.",
+            )
+        )
+        return 1
+    return given
+
+
+Problem = tuple[str, str] | None
+
+
+def _positive(value: object) -> Problem:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        return f"is {value!r}.", "Write a number of seconds above 0."
+    return None
+
+
+def _boolean(value: object) -> Problem:
+    return None if isinstance(value, bool) else (f"is {value!r}.", "Write True or False.")
+
+
+def _token(value: object) -> Problem:
+    if isinstance(value, str) and all(32 < ord(character) < 127 for character in value):
+        return None
+    return "is not a token.", "Write a text of visible ASCII characters, without spaces."
+
+
+def _names(value: object) -> Problem:
+    if value in NAMES_WORDS:
+        return None
+    return f"is {value!r}.", "Write 'unique' or 'keep'."
+
+
+def _transport(value: object) -> Problem:
+    return None if value is None or callable(value) else ("can't be called.", "Give a class.")
+
+
+_CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
+    "names": _names,
+    "timeout": _positive,
+    "deadline": _positive,
+    "downtime": _positive,
+    "fsync": _boolean,
+    "show_traceback": _boolean,
+    "token": _token,
+    "transport": _transport,
+}
+
+
+def storages() -> Mapping[str, Mapping[str, Any]]:
+    """The setting STORAGES."""
+    found: Mapping[str, Mapping[str, Any]] = settings.STORAGES
+    return found
+
+
+def media_root() -> str:
+    """The setting MEDIA_ROOT; an empty text when it is not set."""
+    return os.fspath(settings.MEDIA_ROOT)
+
+
+def installed_apps() -> Sequence[str]:
+    """The setting INSTALLED_APPS."""
+    apps: Sequence[str] = settings.INSTALLED_APPS
+    return apps

@@ -1,0 +1,88 @@
+"""Content-Type by a file's extension.
+
+A table of our own, not `mimetypes`: that one reads files of the system, so that
+two servers may disagree, and its Python 3.11 lacks image formats of today. The
+types are those of IANA's registry (https://www.iana.org/assignments/media-types/).
+What is not here is served as bytes, and browsers are told not to guess.
+"""
+
+from __future__ import annotations
+
+OCTETS = "application/octet-stream"
+
+_TYPES = {
+    # images
+    "apng": "image/apng",
+    "avif": "image/avif",
+    "bmp": "image/bmp",
+    "gif": "image/gif",
+    "heic": "image/heic",
+    "heif": "image/heif",
+    "ico": "image/vnd.microsoft.icon",
+    "jpeg": "image/jpeg",
+    "jpg": "image/jpeg",
+    "jxl": "image/jxl",
+    "png": "image/png",
+    "svg": "image/svg+xml",
+    "tif": "image/tiff",
+    "tiff": "image/tiff",
+    "webp": "image/webp",
+    # sound and moving pictures
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "m4a": "audio/mp4",
+    "mp3": "audio/mpeg",
+    "oga": "audio/ogg",
+    "ogg": "audio/ogg",
+    "opus": "audio/ogg",
+    "wav": "audio/vnd.wave",
+    "m4v": "video/mp4",
+    "mov": "video/quicktime",
+    "mp4": "video/mp4",
+    "mpeg": "video/mpeg",
+    "ogv": "video/ogg",
+    "webm": "video/webm",
+    # text and documents
+    "css": "text/css",
+    "csv": "text/csv",
+    "htm": "text/html",
+    "html": "text/html",
+    "ics": "text/calendar",
+    "js": "text/javascript",
+    "md": "text/markdown",
+    "mjs": "text/javascript",
+    "txt": "text/plain",
+    "vtt": "text/vtt",
+    "xml": "text/xml",
+    "doc": "application/msword",
+    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "epub": "application/epub+zip",
+    "json": "application/json",
+    "map": "application/json",
+    "odp": "application/vnd.oasis.opendocument.presentation",
+    "ods": "application/vnd.oasis.opendocument.spreadsheet",
+    "odt": "application/vnd.oasis.opendocument.text",
+    "pdf": "application/pdf",
+    "ppt": "application/vnd.ms-powerpoint",
+    "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    "rtf": "application/rtf",
+    "wasm": "application/wasm",
+    "webmanifest": "application/manifest+json",
+    "xls": "application/vnd.ms-excel",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    # archives: as they are, never with a Content-Encoding that would unpack them
+    "gz": "application/gzip",
+    "zip": "application/zip",
+    "zst": "application/zstd",
+    # fonts
+    "otf": "font/otf",
+    "ttf": "font/ttf",
+    "woff": "font/woff",
+    "woff2": "font/woff2",
+}
+
+
+def content_type(name: str) -> str:
+    """The media type for a file name, by what follows its last dot."""
+    _stem, _dot, extension = name.rpartition(".")
+    return _TYPES.get(extension.lower(), OCTETS)

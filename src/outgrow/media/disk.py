@@ -1,0 +1,293 @@
+"""The files of the embedded media server: looked at, read, written, removed.
+
+The laws:
+
+1. Every name is walked from the root's own descriptor, one part at a time, and no
+   symbolic link is followed. So nothing outside the root can be reached, though a
+   part be exchanged for a link in between (what openat2's RESOLVE_BENEATH and
+   RESOLVE_NO_SYMLINKS promise; Python has no openat2).
+2. An upload is written to a file of its own in `.outgrow-new/` and moved to its
+   name when it is whole. That folder can't be asked for: its name starts with a
+   dot. What a killed process left there is removed at the next start.
+3. Nobody in this process changes a name between the check of a condition and the
+   change. A new file (If-None-Match: *) is made by link(), which is exclusive
+   between processes too.
+4. With `fsync`, an upload is on the disk before it is answered: its bytes first,
+   then its name, then the names of folders made for it.
+
+Everything here blocks; the server calls it in threads. All calls are thread-safe.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from outgrow.errors import ConfigurationError
+from outgrow.media.conditions import File
+from outgrow.media.protocol import NoFile, State
+
+#: Where uploads are written before they have their name.
+NEW_FOLDER = ".outgrow-new"
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a named pipe must not wait for its writer.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Missing(Exception):  # noqa: N818 (a finding on the way to a file, turned into a State)
+    """The walk to a name ended early; `state` says why."""
+
+    def __init__(self, state: NoFile) -> None:
+        super().__init__(state)
+        self.state = state
+
+
+class Disk:
+    """The files below `root`. `open` it before use and `close` it after."""
+
+    def __init__(self, root: Path, *, fsync: bool = True) -> None:
+        self.path = root
+        self.fsync = fsync
+        self.changing = threading.Lock()
+        self._root = -1
+        self._new = -1
+
+    def open(self) -> None:
+        """Take hold of the root and clear away what a killed process left.
+
+        Raises ConfigurationError when the root is no folder that can be written.
+        """
+        try:
+            self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with suppress(FileExistsError):
+                os.mkdir(NEW_FOLDER, 0o700, dir_fd=self._root)
+            self._new = os.open(NEW_FOLDER, _FOLDER, dir_fd=self._root)
+            self._clear()
+        except OSError as error:
+            self.close()
+            raise ConfigurationError(
+                str(self.path),
+                f"the media server can't use this folder: {error.strerror}.",
+                "It must exist and be writable for the server's user.",
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the root. Harmless when closed."""
+        for descriptor in (self._root, self._new):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._root = self._new = -1
+
+    def _clear(self) -> None:
+        """Remove leftovers, unless another server uses this root at the same time."""
+        try:
+            fcntl.flock(self._new, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            # Another server's uploads are in there, or the file system knows no
+            # locks. What is left lies where nobody is served from.
+            pass
+        else:
+            for name in os.listdir(self._new):
+                os.unlink(name, dir_fd=self._new)
+        with suppress(OSError):
+            fcntl.flock(self._new, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    @contextmanager
+    def folder(
+        self, parts: tuple[str, ...], made: Callable[[int], None] | None = None
+    ) -> Iterator[int]:
+        """A descriptor of the folder above a name. Raises Missing when there is none.
+
+        With `made`, folders that are missing are created, and `made` is called
+        with a descriptor of the folder above each new one.
+        """
+        current = os.dup(self._root)
+        try:
+            for part in parts[:-1]:
+                below = self._step(current, part, made)
+                os.close(current)
+                current = below
+            yield current
+        finally:
+            os.close(current)
+
+    def _step(self, above: int, part: str, made: Callable[[int], None] | None) -> int:
+        try:
+            return os.open(part, _FOLDER, dir_fd=above)
+        except FileNotFoundError:
+            if made is None:
+                raise Missing(NoFile.MISSING) from None
+        except NotADirectoryError:
+            # Linux answers ENOTDIR for a link too, when O_DIRECTORY is asked for.
+            linked = _look(above, part) is NoFile.LINK
+            raise Missing(NoFile.LINK if linked else NoFile.BELOW_FILE) from None
+        except OSError as error:
+            raise _unless_link(error) from error
+        with suppress(FileExistsError):  # made by another request, a moment ago
+            os.mkdir(part, dir_fd=above)
+            made(above)
+        return self._step(above, part, None)
+
+    def look(self, parts: tuple[str, ...]) -> State:
+        """What is at a name."""
+        try:
+            with self.folder(parts) as above:
+                return _look(above, parts[-1])
+        except Missing as missing:
+            return missing.state
+
+    def read(self, parts: tuple[str, ...]) -> tuple[State, int]:
+        """What is at a name, and a descriptor to read it by (-1 when it is no file)."""
+        try:
+            with self.folder(parts) as above:
+                return _open(above, parts[-1])
+        except Missing as missing:
+            return missing.state, -1
+
+    def remove(self, parts: tuple[str, ...], refuse: Callable[[State], object]) -> bool:
+        """Remove a file, unless `refuse(state)` gives a reason; False if it did."""
+        try:
+            with self.folder(parts) as above:
+                with self.changing:
+                    if refuse(_look(above, parts[-1])):
+                        return False
+                    os.unlink(parts[-1], dir_fd=above)
+                self.sync(above)
+                return True
+        except Missing as missing:
+            return not refuse(missing.state)
+
+    def sync(self, descriptor: int) -> None:
+        """fsync, if this server does that."""
+        if self.fsync:
+            os.fsync(descriptor)
+
+    def room_for(self, size: int) -> bool:
+        """Whether the file system has `size` bytes left. Quotas are seen only by writing."""
+        free = os.fstatvfs(self._root)
+        return free.f_bavail * free.f_frsize >= size
+
+    def create(self) -> Upload:
+        """Begin an upload."""
+        return Upload(self, self._new)
+
+
+class Upload:
+    """A file that is being written and has no name yet. `discard` it in any case."""
+
+    def __init__(self, disk: Disk, folder: int) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._temporary = secrets.token_hex(16)
+        # A write may still run in its thread when the request is given up; its
+        # descriptor must not be closed, and perhaps become another's, meanwhile.
+        self._busy = threading.Lock()
+        self._descriptor = os.open(self._temporary, _CREATE, 0o666, dir_fd=folder)
+
+    def write(self, data: bytes) -> None:
+        """Append `data`."""
+        with self._busy:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._writable(), rest) :]
+
+    def commit(
+        self, parts: tuple[str, ...], refuse: Callable[[State], object], *, exclusive: bool
+    ) -> tuple[File, bool] | None:
+        """Give the file its name: (the file, whether the name is new).
+
+        None if `refuse(state)` gave a reason not to. Raises FileExistsError when
+        `exclusive` and another process was faster, Missing when there can be no
+        such name.
+        """
+        with self._busy:
+            # ext4 and others stamp files with a clock of some ms; the ETag shall
+            # tell apart files that came faster, in an inode that was used again.
+            os.utime(self._writable(), ns=(now := time.time_ns(), now))
+            self._disk.sync(self._descriptor)
+            with self._disk.folder(parts, self._disk.sync) as above:
+                with self._disk.changing:
+                    state = _look(above, parts[-1])
+                    if refuse(state):
+                        return None
+                    self._give_name(above, parts[-1], exclusive=exclusive)
+                self._disk.sync(above)
+            return _describe(os.fstat(self._descriptor)), state is NoFile.MISSING
+
+    def _give_name(self, above: int, name: str, *, exclusive: bool) -> None:
+        if exclusive:
+            os.link(self._temporary, name, src_dir_fd=self._folder, dst_dir_fd=above)
+        else:
+            os.rename(self._temporary, name, src_dir_fd=self._folder, dst_dir_fd=above)
+            self._temporary = ""
+
+    def discard(self) -> None:
+        """Close, and remove what has not been given its name. Harmless when repeated."""
+        with self._busy:
+            if self._descriptor < 0:
+                return
+            os.close(self._descriptor)
+            self._descriptor = -1
+            if self._temporary:
+                os.unlink(self._temporary, dir_fd=self._folder)
+
+    def _writable(self) -> int:
+        if self._descriptor < 0:
+            raise OSError(errno.EBADF, "this upload was given up")
+        return self._descriptor
+
+
+def _look(above: int, name: str) -> State:
+    """What is at `name` in the folder `above`."""
+    try:
+        found = os.stat(name, dir_fd=above, follow_symlinks=False)
+    except FileNotFoundError:
+        return NoFile.MISSING
+    return _judge(found)
+
+
+def _open(above: int, name: str) -> tuple[State, int]:
+    """What is at `name` in the folder `above`, and a descriptor if it is a file."""
+    try:
+        descriptor = os.open(name, _READ, dir_fd=above)
+    except OSError as error:
+        if error.errno in {errno.ENXIO, errno.EOPNOTSUPP}:  # a socket, a device
+            return NoFile.SPECIAL, -1
+        raise _unless_link(error) from error
+    state = _judge(os.fstat(descriptor))
+    if isinstance(state, File):
+        return state, descriptor
+    os.close(descriptor)
+    return state, -1
+
+
+def _unless_link(error: OSError) -> Exception:
+    """What an error of open() says of the name; the error itself if it says nothing."""
+    # O_NOFOLLOW on a link: ELOOP on Linux and macOS, EMLINK on FreeBSD.
+    if error.errno in {errno.ELOOP, errno.EMLINK}:
+        return Missing(NoFile.LINK)
+    if isinstance(error, FileNotFoundError):
+        return Missing(NoFile.MISSING)
+    return error
+
+
+def _judge(found: os.stat_result) -> State:
+    if stat.S_ISREG(found.st_mode):
+        return _describe(found)
+    if stat.S_ISDIR(found.st_mode):
+        return NoFile.FOLDER
+    return NoFile.LINK if stat.S_ISLNK(found.st_mode) else NoFile.SPECIAL
+
+
+def _describe(found: os.stat_result) -> File:
+    return File(found.st_ino, found.st_size, found.st_mtime_ns)

@@ -1,0 +1,324 @@
+"""What the embedded media server answers: a request and a file's state -> a value.
+
+The laws:
+
+1. Nothing here does I/O. The server looks at the disk, asks here, and acts.
+2. A request is judged twice: by `accept`, before the disk is looked at, and then
+   against what is there (`read`, `refuse_write`, `refuse_removal`). Whatever can
+   be refused is refused before the body of an upload is asked for.
+3. A name is decoded once, from the target as it was sent. None that could leave
+   the root, or that starts with a dot, gets past `accept`.
+4. A folder is never removed and never replaced, whatever the request says (M8).
+5. The type of a file follows from its name, and browsers are told not to guess.
+"""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
+
+from outgrow.media import conditions, digests
+from outgrow.media.conditions import File, Span
+from outgrow.media.content_types import content_type
+from outgrow.media.digests import Digest
+from outgrow.media.names import NAME_LIMIT, PART_LIMIT
+
+METHODS = ("GET", "HEAD", "PUT", "DELETE")
+
+#: Registered methods that this server does not offer (RFC 9110, 4918, 5789): 405.
+#: Any other is unknown to it: 501 (RFC 9110 §9.1).
+_OTHER_METHODS = {
+    "CONNECT",
+    "COPY",
+    "LOCK",
+    "MKCOL",
+    "MOVE",
+    "OPTIONS",
+    "PATCH",
+    "POST",
+    "PROPFIND",
+    "PROPPATCH",
+    "TRACE",
+    "UNLOCK",
+}
+
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request's head. `target` is the raw path; header names are in lower case."""
+
+    method: str
+    target: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits for leave to send the body (RFC 9110 §10.1.1)."""
+        return self.headers.get("expect", "").lower() == "100-continue"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How this server is set up: who may write, and how large a body may be (0: any)."""
+
+    token: str | None = None
+    max_body: int = 0
+
+
+class NoFile(Enum):
+    """What is found at a name where there is no regular file."""
+
+    MISSING = "there is nothing at this name"
+    BELOW_FILE = "a part of this name is a file, not a folder"
+    FOLDER = "this name is a folder"
+    LINK = "a part of this name is a symbolic link"
+    SPECIAL = "this name is neither a file nor a folder"
+
+
+State = File | NoFile
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to send: a small `body`, or the bytes `span` of the file that was judged."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An accepted request: which file, and for a PUT what is said of the body.
+
+    `length` is None for a chunked body. With `exclusive` the file must be new.
+    """
+
+    method: str
+    parts: tuple[str, ...]
+    headers: Mapping[str, str]
+    length: int | None = None
+    digests: tuple[Digest, ...] = ()
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the client asked for a new file (If-None-Match: *)."""
+        return self.headers.get("if-none-match", "").strip() == "*"
+
+
+class _Refused(Exception):  # noqa: N818 (carries an answer; it never leaves this module)
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+
+def refusal(status: int, text: str, *headers: tuple[str, str]) -> Answer:
+    """An answer that says in one plain line why nothing was done."""
+    body = f"{HTTPStatus(status).phrase}: {text}\n".encode()
+    plain = ("Content-Type", "text/plain; charset=utf-8")
+    return Answer(status, (plain, ("Content-Length", str(len(body))), *headers), body)
+
+
+def accept(request: Request, rules: Rules) -> Wanted | Answer:
+    """Judge a request by its head alone."""
+    try:
+        _check_method(request.method)
+        parts = _parse_target(request.target)
+        if request.method in {"GET", "HEAD"}:
+            return Wanted(request.method, parts, request.headers)
+        _check_writer(request.headers, rules)
+        if request.method == "DELETE":
+            return Wanted(request.method, parts, request.headers)
+        length = _body_length(request.headers, rules)
+        return Wanted("PUT", parts, request.headers, length, _promised(request.headers))
+    except _Refused as refused:
+        return refused.answer
+
+
+def read(wanted: Wanted, state: State) -> Answer:
+    """The answer to a GET or HEAD; its `span` is what is to be sent of the file."""
+    if not isinstance(state, File):
+        return refusal(403 if state is NoFile.LINK else 404, state.value)
+    verdict = conditions.evaluate(wanted.headers, state, reading=True)
+    if verdict == "failed":
+        return _condition_failed()
+    validators = (("ETag", state.tag), ("Last-Modified", state.last_modified))
+    if verdict == "not modified":
+        return Answer(304, validators)
+    described = (
+        ("Content-Type", content_type(wanted.parts[-1])),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Accept-Ranges", "bytes"),
+        *validators,
+    )
+    # RFC 9110 §14.2: Range is defined for GET alone.
+    span = conditions.select(wanted.headers, state) if wanted.method == "GET" else None
+    if span == "unsatisfiable":
+        return refusal(
+            416, "the file ends before this range", ("Content-Range", f"bytes */{state.size}")
+        )
+    if span is None:
+        whole = Span(0, state.size)
+        return Answer(200, (*described, ("Content-Length", str(state.size))), span=whole)
+    position = f"bytes {span.start}-{span.stop - 1}/{state.size}"
+    length = ("Content-Length", str(len(span)))
+    return Answer(206, (*described, length, ("Content-Range", position)), span=span)
+
+
+def refuse_write(wanted: Wanted, state: State) -> Answer | None:
+    """The refusal of a PUT over what is there; None when it may go on."""
+    if state is NoFile.LINK:
+        return refusal(403, state.value)
+    if isinstance(state, NoFile) and state is not NoFile.MISSING:
+        return refusal(409, state.value)
+    return _refuse_by_condition(wanted, state)
+
+
+def refuse_removal(wanted: Wanted, state: State) -> Answer | None:
+    """The refusal of a DELETE of what is there; None when it may go on."""
+    if isinstance(state, File):
+        return _refuse_by_condition(wanted, state)
+    if state is NoFile.LINK:
+        return refusal(403, state.value)
+    # RFC 9110 §13.2.1: conditions don't matter where the answer is 404 anyway.
+    if state in {NoFile.MISSING, NoFile.BELOW_FILE}:
+        return refusal(404, state.value)
+    return refusal(409, f"{state.value}; only files are removed")
+
+
+def refuse_digests(promises: Iterable[Digest], sums: Mapping[str, bytes]) -> Answer | None:
+    """The refusal of a body whose checksums are not what was promised."""
+    for digest in promises:
+        if sums[digest.algorithm] != digest.value:
+            return refusal(400, f"the body does not have the checksum in {digest.header}")
+    return None
+
+
+def stored(file: File, *, created: bool) -> Answer:
+    """The answer to a PUT that has been carried out."""
+    headers = (("ETag", file.tag), ("Last-Modified", file.last_modified))
+    return Answer(201, (*headers, ("Content-Length", "0"))) if created else Answer(204, headers)
+
+
+def removed() -> Answer:
+    """The answer to a DELETE that has been carried out."""
+    return Answer(204)
+
+
+def too_large(rules: Rules) -> Answer:
+    """The refusal of a body over the limit."""
+    return refusal(413, f"a body may have {rules.max_body} bytes here")
+
+
+def failure(error: OSError) -> Answer:
+    """The answer when the disk refused; 500 stands for what an operator must look at."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return refusal(507, "the disk is full")
+    if error.errno == errno.EFBIG:
+        return refusal(413, "the file system takes no file of this size")
+    if error.errno == errno.ENAMETOOLONG:
+        return refusal(400, "the file system takes no name of this length")
+    if error.errno in {errno.EISDIR, errno.ENOTDIR}:
+        return refusal(409, "the name became a folder, or a folder above it a file, meanwhile")
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return refusal(503, "too many files are open", ("Retry-After", "1"))
+    return refusal(500, "the server could not carry this out; its log says why")
+
+
+def _check_method(method: str) -> None:
+    if method in METHODS:
+        return
+    if method in _OTHER_METHODS:
+        allowed = ", ".join(METHODS)
+        raise _Refused(refusal(405, f"this server knows {allowed}", ("Allow", allowed)))
+    raise _Refused(refusal(501, "this method is unknown"))
+
+
+def _parse_target(target: bytes) -> tuple[str, ...]:
+    """The parts of the name, decoded once."""
+    path = target.partition(b"?")[0]
+    if not path.startswith(b"/"):
+        raise _Refused(refusal(400, "the target must be a path"))
+    if _BAD_ESCAPE.search(path):
+        raise _Refused(refusal(400, "a percent sign must be followed by two hexadecimal digits"))
+    # Split first and decode then: %2F inside a part must not become a border.
+    raw = [unquote_to_bytes(part) for part in path[1:].split(b"/")]
+    if sum(map(len, raw)) + len(raw) - 1 > NAME_LIMIT:
+        raise _Refused(refusal(400, f"the name is longer than {NAME_LIMIT} bytes"))
+    return tuple(map(_check_part, raw))
+
+
+def _check_part(raw: bytes) -> str:
+    """One decoded part of a name."""
+    problem = ""
+    part = raw.decode("utf-8", "replace")
+    if part.encode() != raw:
+        problem = "the name is not UTF-8"
+    elif not part:
+        problem = "the name is empty, ends with a slash or holds two in a row"
+    elif part.startswith("."):
+        problem = "a part of the name starts with a dot"
+    elif "/" in part or "\\" in part:
+        problem = "a part of the name holds a slash or a backslash"
+    elif _CONTROL.search(part):
+        problem = "the name holds a control character"
+    elif len(raw) > PART_LIMIT:
+        problem = f"a part of the name is longer than {PART_LIMIT} bytes"
+    if problem:
+        raise _Refused(refusal(400, problem))
+    return part
+
+
+def _check_writer(headers: Mapping[str, str], rules: Rules) -> None:
+    """The token (RFC 6750 §2.1), and conditions that must not be misread."""
+    if rules.token is not None:
+        scheme, _space, given = headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(given.strip().encode(), rules.token.encode())
+        if scheme.lower() != "bearer" or not right:
+            challenge = ("WWW-Authenticate", 'Bearer realm="media"')
+            raise _Refused(refusal(401, "writing needs the server's token", challenge))
+    if bad := conditions.malformed(headers):
+        raise _Refused(refusal(400, f"{bad} can't be read"))
+
+
+def _body_length(headers: Mapping[str, str], rules: Rules) -> int | None:
+    """The length of the body, or None when it is chunked."""
+    # RFC 9110 §14.5: a server that does not know partial PUT must refuse it.
+    if "content-range" in headers:
+        raise _Refused(refusal(400, "a part of a file can't be written (Content-Range)"))
+    if "transfer-encoding" in headers:
+        return None
+    length = headers.get("content-length")
+    if length is None:
+        raise _Refused(refusal(411, "an upload needs Content-Length, or to be chunked"))
+    if not re.fullmatch("[0-9]{1,19}", length):
+        raise _Refused(refusal(400, "Content-Length can't be read"))
+    if rules.max_body and int(length) > rules.max_body:
+        raise _Refused(too_large(rules))
+    return int(length)
+
+
+def _promised(headers: Mapping[str, str]) -> tuple[Digest, ...]:
+    try:
+        return digests.promised(headers)
+    except ValueError as error:
+        raise _Refused(refusal(400, f"{error} can't be read")) from error
+
+
+def _condition_failed() -> Answer:
+    return refusal(412, "a condition of the request does not hold")
+
+
+def _refuse_by_condition(wanted: Wanted, state: State) -> Answer | None:
+    file = state if isinstance(state, File) else None
+    verdict = conditions.evaluate(wanted.headers, file, reading=False)
+    return None if verdict == "go on" else _condition_failed()

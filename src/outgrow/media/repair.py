@@ -1,0 +1,335 @@
+"""Making every media server equal to the master, from what the journal says is owed.
+
+A *plan* says for each name what will be done, and is a value: `--dry-run` prints
+it. To *apply* it is to `mend` name after name; the protocol itself stands in
+`replication`. A pass can run at any time, in several processes at once, be
+killed at any step and be repeated (promise M4).
+
+One pass:
+
+1. takes over the attempts of processes that died;
+2. asks every server for a sign of life;
+3. mends what the servers that answered are owed and what is due;
+4. walks over everything for servers that are owed everything;
+5. looks a second time at requests of unknown outcome, after `LOOKS[0]`: a server
+   that has just thawed may still carry out what it held in its buffers;
+6. sweeps up tombstones and drafts that are of no use any more.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from outgrow.errors import ServerError, UnsafeName
+from outgrow.media import names
+from outgrow.media.journal import (
+    LOOKS,
+    RECORDS_LIMIT,
+    Debt,
+    DirectoryJournal,
+    Kind,
+    Look,
+    Wanted,
+)
+from outgrow.media.replication import DEADLINE, Mended, Replication, Steps, run
+from outgrow.servers import Server
+
+
+class Verb(enum.Enum):
+    """What a plan wants to do with one name."""
+
+    PUT = "put"
+    DELETE = "delete"
+    WATCH = "watch"  # a request may still arrive; its next look is not due
+    REPORT = "report"  # neither on the master nor deleted: nothing is sent
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One name, what is to be done with it, and the debts that ask for it."""
+
+    verb: Verb
+    name: str
+    debts: tuple[Debt, ...]
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        return tuple(debt.server for debt in self.debts)
+
+
+def plan(debts: Iterable[Debt], look: Callable[[str], Look], now: float) -> Iterator[Action]:
+    """What is owed -> what is to be done, lazily and in order.
+
+    Debts of one attempt that stand next to each other become one action, so that
+    several servers are sent the file at once.
+    """
+    for (_, name), group in groupby(debts, key=lambda debt: (debt.id, debt.name)):
+        together = tuple(group)
+        due = tuple(debt for debt in together if debt.due_at <= now)
+        waiting = tuple(debt for debt in together if debt.due_at > now)
+        if waiting:
+            yield Action(Verb.WATCH, name, waiting)
+        if due:
+            yield Action(_verb(look(name)), name, due)
+
+
+def _verb(look: Look) -> Verb:
+    return {
+        Wanted.PRESENT: Verb.PUT,
+        Wanted.GONE: Verb.DELETE,
+        Wanted.UNHEARD: Verb.REPORT,
+    }[look.wanted]
+
+
+@dataclass(slots=True)
+class Report:
+    """What a pass did. `down` has the servers that were not repaired, with the reason."""
+
+    put: int = 0
+    deleted: int = 0
+    watched: int = 0
+    taken_over: int = 0
+    swept: int = 0
+    still_owed: int = 0
+    unheard: list[str] = field(default_factory=list)
+    unsafe: list[str] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
+    down: dict[str, str] = field(default_factory=dict)
+
+    #: Names that a report lists; the rest is only counted.
+    SHOWN = 100
+
+    @property
+    def complete(self) -> bool:
+        """Whether every server is equal to the master now."""
+        return not (self.down or self.errors or self.still_owed)
+
+
+class Repair:
+    """Passes over one journal. Thread-safe in the sense that any number may run at once.
+
+    `only` limits it to servers of these names. `clock` gives seconds since the
+    epoch; `sleep` waits. `drive` takes the steps of one mend; tests break there.
+    """
+
+    def __init__(
+        self,
+        replication: Replication,
+        *,
+        only: Iterable[str] = (),
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        drive: Callable[[Steps[Mended]], Mended] = run,
+    ) -> None:
+        self.replication = replication
+        self.journal: DirectoryJournal = replication.journal
+        chosen = set(only)
+        self.servers = tuple(
+            server
+            for server in replication.transport.servers
+            if not chosen or server.name in chosen
+        )
+        self._clock = clock
+        self._sleep = sleep
+        self._drive = drive
+
+    # --- the plan
+
+    def plan(self, servers: Iterable[Server] | None = None) -> Iterator[Action]:
+        """What these servers (all, without an argument) are owed, name by name."""
+        asked = self.servers if servers is None else tuple(servers)
+        streams = [self.journal.debts(server.name) for server in asked]
+        debts = heapq.merge(*streams, key=lambda debt: debt.id)
+        single = (debt for debt in debts if debt.kind is not Kind.ALL)
+        return plan(single, self.journal.look, self._clock())
+
+    def dead(self) -> list[str]:
+        """The names of attempts whose process has died: the next pass takes them over."""
+        attempts = self.journal.attempts()
+        return [one.name for one, record in attempts if self.journal.is_dead(one, record)]
+
+    # --- one pass
+
+    def once(
+        self,
+        *,
+        settle: bool = True,
+        progress: Callable[[str], None] = lambda _: None,
+        want: Callable[[Action], bool] = lambda _: True,
+    ) -> Report:
+        """One pass. Returns what it did; raises nothing for a server's sake.
+
+        With `settle` it waits for the second look of step 5, up to `LOOKS[0]` s.
+        `progress` is called with each name; `want` may leave actions for later.
+        """
+        report = Report()
+        self.take_over(report)
+        up = self._probe(report)
+        self._compact()
+        everything = [
+            server for server in up if any(d.kind is Kind.ALL for d in self._debts(server))
+        ]
+        self._apply(self.plan(up), report, progress, want)
+        if everything:
+            self._walk(everything, report, progress)
+        if settle:
+            self._look_again(up, report, progress)
+        report.swept = self.journal.sweep()
+        report.still_owed = sum(self.owed(server.name) for server in self.servers)
+        return report
+
+    def owed(self, server: str) -> int:
+        """How many names a server may lack: what is owed, and what is unknown and never seen."""
+        return sum(
+            debt.kind is not Kind.UNKNOWN or debt.looks == 0 for debt in self.journal.debts(server)
+        )
+
+    def take_over(self, report: Report) -> None:
+        """Step 1 of a pass."""
+        for attempt, record in list(self.journal.attempts()):
+            if self.journal.is_dead(attempt, record) and self.journal.convert(attempt):
+                report.taken_over += 1
+
+    def _probe(self, report: Report) -> list[Server]:
+        problems = self.replication.transport.probe(self.servers)
+        report.down = {
+            server.name: problem.reason for server, problem in problems.items() if problem
+        }
+        return [server for server, problem in problems.items() if problem is None]
+
+    def _debts(self, server: Server) -> Iterator[Debt]:
+        return self.journal.debts(server.name)
+
+    def _compact(self) -> None:
+        """Owe everything to a server that has more records than can be counted quickly."""
+        for server in self.servers:
+            if self.journal.count(server.name) <= RECORDS_LIMIT:
+                continue
+            self.journal.owe_all(server.name)
+            for debt in list(self._debts(server)):
+                # An unknown request must be watched, whatever else is owed.
+                if debt.kind is Kind.OWED:
+                    self.journal.forget(debt)
+
+    def _apply(
+        self,
+        actions: Iterator[Action],
+        report: Report,
+        progress: Callable[[str], None],
+        want: Callable[[Action], bool],
+    ) -> None:
+        for action in actions:
+            if action.verb is Verb.WATCH:
+                report.watched += len(action.debts)
+            elif want(action):
+                self._mend(action.name, action.debts, report)
+                progress(action.name)
+
+    def _mend(self, name: str, debts: Iterable[Debt], report: Report) -> None:
+        # A server that failed earlier in this pass is left alone until the next.
+        asked = [debt for debt in debts if debt.server not in report.down]
+        if not asked:
+            return
+        try:
+            mended = self._drive(self.replication.mend(name, asked))
+        except UnsafeName:
+            self._note(report.unsafe, name)
+            return
+        if mended.wanted is Wanted.UNHEARD:
+            self._note(report.unheard, name)
+            return
+        if mended.wanted is Wanted.PRESENT:
+            report.put += len(mended.outcome.done)
+        else:
+            report.deleted += len(mended.outcome.done)
+        for server, error in mended.outcome.missed.items():
+            self._missed(server, name, error, report)
+
+    def _missed(self, server: Server, name: str, error: ServerError, report: Report) -> None:
+        """Note a failure: of the server, if it fails for every name, or of this name."""
+        status = getattr(error, "status", 0)
+        if 400 <= status < 500:
+            if len(report.errors) < Report.SHOWN:
+                report.errors[f"{server.name}: {name}"] = error.reason
+        else:
+            report.down[server.name] = error.reason
+
+    @staticmethod
+    def _note(listed: list[str], name: str) -> None:
+        if len(listed) < Report.SHOWN:
+            listed.append(name)
+
+    # --- everything
+
+    def _walk(
+        self, servers: list[Server], report: Report, progress: Callable[[str], None]
+    ) -> None:
+        """Step 4 of a pass. The records that were read before the walk are forgotten after it."""
+        records = [d for one in servers for d in self._debts(one) if d.kind is Kind.ALL]
+        errors = len(report.errors)
+        for name in self.journal.names():
+            self._compare(name, servers, report)
+            progress(name)
+        for name, _ in self.journal.tombstones():
+            self._compare(name, servers, report)
+            progress(name)
+        if len(report.errors) > errors:
+            return
+        for debt in records:
+            if debt.server not in report.down:
+                self.journal.forget(debt)
+
+    def _compare(self, name: str, servers: list[Server], report: Report) -> None:
+        """Mend one name on the servers whose answer is not what the master says."""
+        up = [server for server in servers if server.name not in report.down]
+        if not up:
+            return
+        try:
+            names.check(name)
+        except UnsafeName:
+            self._note(report.unsafe, name)
+            return
+        look = self.journal.look(name)
+        deadline = time.monotonic() + DEADLINE
+        outcome = self.replication.transport.stat(name, servers=up, deadline=deadline)
+        for server, error in outcome.missed.items():
+            self._missed(server, name, error, report)
+        different = [
+            server
+            for server, answer in outcome.done.items()
+            if not self._matches(look, answer.status, answer.headers.get("content-length", ""))
+        ]
+        if different:
+            debts = [self.journal.owe(server.name, name) for server in different]
+            self._mend(name, debts, report)
+
+    def _matches(self, look: Look, status: int, length: str) -> bool:
+        if look.wanted is Wanted.UNHEARD:
+            return True
+        if look.wanted is Wanted.GONE:
+            return status != 200
+        # A name that is used again may hold other bytes of the same number.
+        return status == 200 and length == str(look.size) and not self.replication.reused
+
+    # --- the second look
+
+    def _look_again(
+        self, servers: list[Server], report: Report, progress: Callable[[str], None]
+    ) -> None:
+        """Step 5 of a pass: wait for the second looks that are due soon, and take them."""
+        up = [server for server in servers if server.name not in report.down]
+        now = self._clock()
+        due = [d.due_at for one in up for d in self._debts(one) if self._soon(d, now)]
+        if due:
+            self._sleep(max(0.0, max(due) - now))
+            self._apply(self.plan(up), report, progress, lambda _: True)
+
+    @staticmethod
+    def _soon(debt: Debt, now: float) -> bool:
+        second = debt.kind is Kind.UNKNOWN and debt.looks == 1
+        return second and debt.due_at <= now + LOOKS[0]

@@ -1,0 +1,381 @@
+"""Saving and deleting a file on the master and on every media server.
+
+Plain web servers know PUT, GET, HEAD and DELETE. They can't compare versions, and
+a request that was sent may be carried out long after everyone stopped waiting:
+a frozen server that thaws puts a file after a DELETE was answered. So order
+can't be left to requests. The laws of the protocol:
+
+ 1. A name is never used twice (`names="unique"`). Then a PUT can be repeated, a
+    DELETE is final, and no two requests for a name carry different content.
+ 2. What is owed is recorded before anything changes, and forgotten only after a
+    server has confirmed and the master was looked at again.
+ 3. Save: write the new file, record the attempt, commit it to the master in one
+    exclusive step, send it, look again, keep what is still owed.
+ 4. Delete: record the attempt, move the file to a tombstone in one step, send
+    the DELETEs, keep what is still owed. The tombstone outlives every attempt.
+ 5. What is to be sent is decided by looking at the master, never by a record:
+    present means PUT, deleted means DELETE, neither means nothing at all.
+ 6. Every PUT is followed by a second look. If the name was deleted meanwhile, the
+    DELETE follows now; if its file is another one, the servers are owed it.
+ 7. A request without an answer is *unknown*. It stays recorded, is looked at when
+    its server answers again, and several times after that.
+ 8. A save that too few servers took is undone by law 4.
+
+`save`, `delete` and `mend` are generators that stop between any two steps, and say
+which step was taken. In a site they run to their end (`run`). Tests kill the
+process at each step, and let several run interleaved in every order.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from outgrow.errors import NotEnoughServers
+from outgrow.fanout import Outcome
+from outgrow.http import FileBody
+from outgrow.media.journal import (
+    Attempt,
+    Debt,
+    DirectoryJournal,
+    Kind,
+    Look,
+    Wanted,
+    identity,
+)
+from outgrow.media.transport import Transport
+from outgrow.servers import Server
+
+Result = TypeVar("Result")
+Steps = Generator[str, None, Result]
+
+#: Seconds for a whole save or delete. Below the 30 s after which gunicorn's
+#: sync workers are killed by default.
+DEADLINE = 25.0
+
+
+def run(steps: Steps[Result]) -> Result:
+    """Take all steps and return what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
+@dataclass(slots=True)
+class Saved:
+    """A save that held: the name that the file got, and what became of each server."""
+
+    name: str
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class Mended:
+    """What one look at a name on several servers came to."""
+
+    name: str
+    wanted: Wanted
+    outcome: Outcome = field(default_factory=Outcome)
+
+
+class Replication:
+    """The protocol over one journal and one transport. Thread-safe; holds no state.
+
+    `reused` says that names may be used again (`names="keep"`). `clock` is the
+    monotonic one, in seconds.
+    """
+
+    def __init__(
+        self,
+        journal: DirectoryJournal,
+        transport: Transport,
+        *,
+        need: int,
+        reused: bool = False,
+        deadline: float = DEADLINE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.journal = journal
+        self.transport = transport
+        self.need = need
+        self.reused = reused
+        self.deadline = deadline
+        self._clock = clock
+
+    # --- save
+
+    def save(
+        self,
+        name: str,
+        write: Callable[[Path], None],
+        another: Callable[[str], str],
+        *,
+        replace: bool = False,
+        folder_mode: int | None = None,
+    ) -> Steps[Saved]:
+        """Save what `write` puts into a new file as `name`, or as `another(name)`.
+
+        Raises `NotEnoughServers` when fewer than `need` servers took it; then, as
+        after any other error, the file is on no server or owed for removal.
+        """
+        until = self._clock() + self.deadline
+        journal = self.journal
+        attempt = journal.attempt(name, self._names(), replaces=replace)
+        try:
+            write(journal.draft(attempt))
+            yield "drafted"
+            journal.begin(attempt)
+            yield "recorded"
+            attempt, look = self._commit(attempt, another, folder_mode)
+        except BaseException:
+            journal.discard(attempt)
+            raise
+        try:
+            yield "committed"
+            outcome = yield from self._send(attempt, look, until)
+        except NotEnoughServers:
+            raise
+        except BaseException:
+            # Whatever it was (a full disk, a worker that is being stopped), the
+            # caller learns that nothing was saved, so nothing may stay.
+            self._take_back(attempt, look)
+            journal.settle(attempt, (), attempt.servers)
+            raise
+        return Saved(attempt.name, outcome)
+
+    def _commit(
+        self,
+        attempt: Attempt,
+        another: Callable[[str], str],
+        folder_mode: int | None,
+    ) -> tuple[Attempt, Look]:
+        """Give the draft its name; when that is taken, another one."""
+        while True:
+            try:
+                return attempt, self.journal.commit(attempt, mode=folder_mode)
+            except FileExistsError:
+                attempt = self.journal.rename(attempt, another(attempt.name))
+
+    def _send(self, attempt: Attempt, look: Look, until: float) -> Steps[Outcome]:
+        """Steps 4 to 7 of a save: the fan-out, the second look, what is still owed."""
+        servers = self.transport.servers
+        with self._opened(attempt.name, look) as body:
+            if body is None:  # deleted or replaced already, by another process
+                outcome = Outcome()
+            else:
+                outcome = self.transport.put(
+                    attempt.name, body, servers=servers, need=self.need, deadline=until
+                )
+        yield "sent"
+        again = self.journal.look(attempt.name)
+        if again != look:
+            yield from self._overtaken(attempt, again, outcome)
+            return outcome
+        if len(outcome.done) < self.need:
+            yield from self._undo(attempt, look, outcome)
+            done = tuple(server.name for server in outcome.done)
+            missed = {server.name: error for server, error in outcome.missed.items()}
+            raise NotEnoughServers(attempt.name, self.need, done, missed)
+        self.journal.settle(attempt, _named(outcome.failed), _named(outcome.unknown))
+        yield "settled"
+        return outcome
+
+    def _overtaken(self, attempt: Attempt, look: Look, outcome: Outcome) -> Steps[None]:
+        """The name was deleted or replaced while it was sent (law 6)."""
+        owed = set(self._names())
+        if look.wanted is Wanted.GONE:
+            until = self._clock() + self.deadline
+            removed = self.transport.delete(
+                attempt.name, servers=self.transport.servers, deadline=until
+            )
+            yield "removed"
+            owed -= set(_named(removed.done))
+        unknown = set(_named(outcome.unknown))
+        self.journal.settle(attempt, owed - unknown, unknown)
+        yield "settled"
+
+    def _undo(self, attempt: Attempt, look: Look, outcome: Outcome) -> Steps[None]:
+        """Take a save back (law 8)."""
+        unknown = set(_named(outcome.unknown))
+        owed = set(self._names())
+        if self._take_back(attempt, look):
+            yield "buried"
+            sent = [*outcome.done, *outcome.unknown]
+            until = self._clock() + self.deadline
+            removed = self.transport.delete(attempt.name, servers=sent, deadline=until)
+            yield "removed"
+            owed = set(_named(removed.missed))
+        self.journal.settle(attempt, owed - unknown, unknown)
+        yield "settled"
+
+    def _take_back(self, attempt: Attempt, look: Look) -> bool:
+        """Undo a commit on the master; False when the name now holds something else.
+
+        With names that are used again, what was replaced comes back, and what
+        another process has saved since is left alone. (Between the look and the
+        rename there is a race; see "Problematic parts" in docs/architecture.md.)
+        """
+        if self.journal.look(attempt.name) != look:
+            return False
+        if self.journal.restore(attempt):
+            return False
+        self.journal.bury(attempt)
+        return True
+
+    # --- delete
+
+    def delete(self, name: str) -> Steps[Outcome]:
+        """Delete `name` on the master and on all servers; those that miss it are owed it.
+
+        Never raises for a server's sake.
+        """
+        journal = self.journal
+        attempt = journal.attempt(name, self._names())
+        journal.begin(attempt)
+        yield "recorded"
+        try:
+            journal.bury(attempt)
+        except OSError:
+            journal.discard(attempt)
+            raise
+        yield "buried"
+        until = self._clock() + self.deadline
+        outcome = self.transport.delete(name, servers=self.transport.servers, deadline=until)
+        yield "sent"
+        journal.settle(attempt, *self._still_owed(name, outcome))
+        yield "settled"
+        return outcome
+
+    def _still_owed(self, name: str, outcome: Outcome) -> tuple[Iterable[str], Iterable[str]]:
+        """What is owed and what is unknown after a DELETE."""
+        if not self.reused:
+            # A DELETE that is carried out late does no harm: the name is used up.
+            return _named(outcome.missed), ()
+        unknown = set(_named(outcome.unknown))
+        if self.journal.look(name).wanted is Wanted.PRESENT:
+            return set(self._names()) - unknown, unknown
+        return _named(outcome.failed), unknown
+
+    # --- repair
+
+    def mend(self, name: str, found: Sequence[Debt]) -> Steps[Mended]:
+        """Bring one name on the servers of these debts to the master's state (law 5).
+
+        Each debt is claimed before a request is sent for it, so that a process
+        that dies here leaves an unknown attempt behind and not a finished one.
+        """
+        look = self.journal.look(name)
+        yield "looked"
+        if look.wanted is Wanted.UNHEARD:
+            self._drop_unheard(found)
+            return Mended(name, look.wanted)
+        due = [debt for debt in found if not self._needless(debt, look)]
+        for debt in found:
+            if debt not in due:
+                self.journal.confirm(debt, debt)
+        claims = self._claim(due)
+        yield "claimed"
+        servers = [server for server in self.transport.servers if server.name in claims]
+        until = self._clock() + self.deadline
+        if look.wanted is Wanted.PRESENT:
+            outcome = yield from self._put_again(name, look, servers, until)
+        else:
+            outcome = self.transport.delete(name, servers=servers, deadline=until)
+        yield "sent"
+        overtaken = self.journal.look(name) != look
+        self._account(claims, outcome, overtaken=overtaken)
+        yield "settled"
+        return Mended(name, look.wanted, outcome)
+
+    def _needless(self, debt: Debt, look: Look) -> bool:
+        """A late PUT of a name that is used once, and is there, changes nothing."""
+        late = debt.kind is Kind.UNKNOWN and debt.looks > 0
+        return late and look.wanted is Wanted.PRESENT and not self.reused
+
+    def _claim(self, found: Iterable[Debt]) -> dict[str, list[tuple[Debt, Debt]]]:
+        """Claim debts: by server, the pairs of what was found and what it is now."""
+        claims: dict[str, list[tuple[Debt, Debt]]] = {}
+        for debt in found:
+            claimed = self.journal.claim(debt)
+            if claimed is not None:
+                claims.setdefault(debt.server, []).append((debt, claimed))
+        return claims
+
+    def _put_again(
+        self, name: str, look: Look, servers: Sequence[Server], until: float
+    ) -> Steps[Outcome]:
+        with self._opened(name, look) as body:
+            if body is None:
+                return Outcome()
+            outcome = self.transport.put(
+                name, body, servers=servers, need=len(servers), deadline=until
+            )
+        yield "put"
+        if self.journal.look(name).wanted is not Wanted.GONE:
+            return outcome
+        # Law 6. What the DELETE confirms is still watched: the claims stay unknown.
+        self.transport.delete(name, servers=servers, deadline=self._clock() + self.deadline)
+        return outcome
+
+    def _account(
+        self,
+        claims: dict[str, list[tuple[Debt, Debt]]],
+        outcome: Outcome,
+        *,
+        overtaken: bool,
+    ) -> None:
+        """Confirm, release or keep each claim, by what its server did.
+
+        A claim whose name changed while it was mended stays unknown, and so is
+        looked at again at once.
+        """
+        if overtaken:
+            return
+        done = set(_named(outcome.done))
+        failed = set(_named(outcome.failed))
+        for server, pairs in claims.items():
+            for found, claimed in pairs:
+                if server in done:
+                    self.journal.confirm(found, claimed)
+                elif server in failed:
+                    self.journal.release(found, claimed)
+
+    def _drop_unheard(self, found: Iterable[Debt]) -> None:
+        """Give up what never reached the master, once it surely can't any more."""
+        for debt in found:
+            if self.journal.is_abandoned(debt):
+                self.journal.withdraw(debt.id)
+                if self.journal.look(debt.name).wanted is Wanted.UNHEARD:
+                    self.journal.forget(debt)
+
+    # --- helpers
+
+    @contextmanager
+    def _opened(self, name: str, look: Look) -> Iterator[FileBody | None]:
+        """The master's file, if it is still the one that was looked at."""
+        try:
+            descriptor = os.open(self.journal.root / name, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            found = os.fstat(descriptor)
+            same = identity(found) == look.identity
+            yield FileBody(descriptor, found.st_size) if same else None
+        finally:
+            os.close(descriptor)
+
+    def _names(self) -> list[str]:
+        return [server.name for server in self.transport.servers]
+
+
+def _named(servers: Iterable[Server]) -> list[str]:
+    return [server.name for server in servers]

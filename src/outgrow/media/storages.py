@@ -1,0 +1,311 @@
+"""Django's storage API over the replication protocol, and nothing else.
+
+`HybridStorage` is a FileSystemStorage: reads, URLs, sizes, times and permissions
+are Django's own, on the master. `save` and `delete` also reach every media server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
+from django.core.files.base import File
+from django.core.files.storage import FileSystemStorage
+from django.utils.functional import cached_property
+
+from outgrow import conf
+from outgrow.errors import ServerError, UnsafeName
+from outgrow.exchange import Limits
+from outgrow.fanout import Outcome
+from outgrow.media import names
+from outgrow.media.journal import DirectoryJournal, sync_folder
+from outgrow.media.replication import Replication, Steps, run
+from outgrow.media.transport import HttpTransport, Transport
+from outgrow.servers import Health
+
+logger = logging.getLogger("outgrow.media")
+
+
+class HybridStorage(FileSystemStorage):
+    """A master copy on the local disk, and a copy of every file on each media server.
+
+    The options, for ``STORAGES["default"]["OPTIONS"]``:
+
+    `servers`
+        A list of URLs (``http://media1:8080``, ``https://10.0.0.5/media/``), of
+        ``host:port``, or a mapping of stable names to URLs.
+    `need`
+        How many servers must have taken a file for `save` to succeed: a number
+        (1), ``"majority"``, ``"all"``, or 0. The others are owed it.
+    `names`
+        ``"unique"``: each saved name gets 65 random bits and is never used again.
+        ``"keep"``: as FileSystemStorage does.
+    `timeout`, `deadline`, `downtime`
+        Seconds without progress (2); for a whole save (25); for which a server
+        that failed is left alone (60).
+    `fsync`
+        Wait for the disk at each step, to survive power loss (False).
+    `show_traceback`
+        Log the traceback of what a server did wrong (False).
+    `token`
+        Sent as ``Authorization: Bearer`` to each server.
+    `location`, `base_url`, `file_permissions_mode`, `directory_permissions_mode`,
+    `allow_overwrite`
+        As for FileSystemStorage; `allow_overwrite` needs ``names="keep"``.
+
+    `save` raises `outgrow.errors.NotEnoughServers`; the caller's file stays open
+    and can be saved again. Names that may not be used raise Django's
+    SuspiciousFileOperation. Thread-safe and fork-safe. Nothing is opened, read or
+    sent before the first use.
+    """
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str] | None = None,
+        base_url: str | None = None,
+        file_permissions_mode: int | None = None,
+        directory_permissions_mode: int | None = None,
+        *,
+        allow_overwrite: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            location=cast("str | None", location),
+            base_url=base_url,
+            file_permissions_mode=file_permissions_mode,
+            directory_permissions_mode=directory_permissions_mode,
+            allow_overwrite=allow_overwrite,
+        )
+        # Without servers (in a migration's state, say) it can be made, not used.
+        self._options = options
+        if "servers" in options:
+            self._check(options)
+
+    def _check(self, options: dict[str, Any]) -> conf.MediaOptions:
+        given = dict(options, base_url=self._base_url, allow_overwrite=self._allow_overwrite)
+        checked, problems = conf.media_options(given, f"{type(self).__name__}(...)")
+        if problems:
+            raise ImproperlyConfigured("; ".join(map(str, problems))) from problems[0]
+        return checked
+
+    def deconstruct(self) -> tuple[str, tuple[()], dict[str, Any]]:
+        """For migrations: the class alone. Servers and tokens are no part of a schema."""
+        kind = type(self)
+        public = "outgrow.media.HybridStorage"
+        own = f"{kind.__module__}.{kind.__qualname__}"
+        return (public if kind is HybridStorage else own), (), {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy in another process opens connections of its own.
+        return {key: value for key, value in self.__dict__.items() if key not in _MADE}
+
+    # --- the parts
+
+    @cached_property
+    def options(self) -> conf.MediaOptions:
+        """The checked options. Raises ImproperlyConfigured when there are no servers."""
+        return self._check(self._options)
+
+    @cached_property
+    def journal(self) -> DirectoryJournal:
+        """What each server is owed, beside the master."""
+        if not self.location or (self._location is None and not conf.media_root()):
+            raise ImproperlyConfigured(
+                "Neither MEDIA_ROOT nor the option 'location' is set: "
+                "the master copy has no place. Set MEDIA_ROOT."
+            )
+        return DirectoryJournal(self.location, fsync=self.options.fsync)
+
+    @cached_property
+    def transport(self) -> Transport:
+        """How the servers are spoken to. Override this, or give the option `transport`."""
+        options = self.options
+        if options.transport is not None:
+            return cast("Transport", options.transport(options.servers, self.journal))
+        return HttpTransport(
+            options.servers,
+            self.journal,
+            health=Health(downtime=options.downtime),
+            limits=Limits(timeout=options.timeout),
+            token=options.token,
+            conditional=options.names == "keep",
+        )
+
+    @cached_property
+    def replication(self) -> Replication:
+        """The protocol over this storage's journal and transport."""
+        options = self.options
+        return Replication(
+            self.journal,
+            self.transport,
+            need=options.need,
+            reused=options.names == "keep",
+            deadline=options.deadline,
+        )
+
+    def drive(self, steps: Steps[Any]) -> Any:
+        """Take the steps of a save or a delete. Tests break off between two of them."""
+        return run(steps)
+
+    def _clear_cached_properties(self, setting: str, **kwargs: Any) -> None:
+        super()._clear_cached_properties(setting, **kwargs)  # type: ignore[misc]
+        if setting in {"MEDIA_ROOT", "MEDIA_URL"}:
+            for name in _MADE:
+                self.__dict__.pop(name, None)
+
+    # --- names
+
+    def get_available_name(self, name: str, max_length: int | None = None) -> str:
+        """With ``names="unique"`` a name that was never used; else Django's own answer."""
+        with _suspicious():
+            if self.options.names == "unique":
+                plain = str(name).replace("\\", "/")
+                return names.unique(plain, names.token(), max_length)
+            names.check(str(name).replace("\\", "/"))
+        return super().get_available_name(name, max_length=max_length)
+
+    def listdir(self, path: str) -> tuple[list[str], list[str]]:
+        """As FileSystemStorage's, without the journal."""
+        folders, files = super().listdir(path)
+        return [folder for folder in folders if folder != names.JOURNAL_FOLDER], files
+
+    def path(self, name: str) -> str:
+        """As FileSystemStorage's; the journal's folder has no files of the site."""
+        found = super().path(name)
+        parts = Path(os.path.relpath(found, self.location)).parts
+        if names.JOURNAL_FOLDER in parts[:1]:
+            raise SuspiciousFileOperation(f"{name!r} lies in the journal of the media storage.")
+        return found
+
+    # --- reading
+
+    def _open(self, name: str, mode: str = "rb") -> File[Any]:
+        if set(mode) & set("wax+"):
+            raise io.UnsupportedOperation(
+                f"open({name!r}, {mode!r}): a file that is written in place can't be "
+                "replicated. Write it elsewhere and save() it."
+            )
+        return super()._open(name, mode)  # type: ignore[misc, no-any-return]
+
+    # --- writing
+
+    def _save(self, name: str, content: File[Any]) -> str:
+        with _suspicious():
+            names.check(name)
+        saved = self.drive(
+            self.replication.save(
+                name,
+                lambda path: self._fill(path, content),
+                self.get_available_name,
+                replace=self._allow_overwrite,
+                folder_mode=self.directory_permissions_mode,
+            )
+        )
+        self._log("save", saved.name, saved.outcome)
+        return str(saved.name)
+
+    def delete(self, name: str) -> None:
+        """Delete a file on the master and on every server, now or when it is back.
+
+        A folder is removed on the master alone, if it is empty, as
+        FileSystemStorage does. Raises `ValueError` for an empty name.
+        """
+        if not name:
+            raise ValueError("The name must be given to delete().")
+        if os.path.isdir(self.path(name)):
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(self.path(name))
+            return
+        with _suspicious():
+            names.check(name)
+        outcome = self.drive(self.replication.delete(name))
+        self._log("delete", name, outcome)
+
+    def _fill(self, path: Path, content: File[Any]) -> None:
+        """Put the content into a new file. The caller's file is left as it is."""
+        if not _link(content, path):
+            self._copy(path, content)
+        if self.file_permissions_mode is not None:
+            os.chmod(path, self.file_permissions_mode)
+        self._ensure_location_group_id(path)  # type: ignore[attr-defined]
+        if self.options.fsync:
+            _sync_file(path)
+            sync_folder(path.parent)
+
+    def _copy(self, path: Path, content: File[Any]) -> None:
+        # Like FileSystemStorage: 0o666 less the umask, text or bytes as they come.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        target: IO[Any] | None = None
+        try:
+            for chunk in content.chunks():
+                if target is None:
+                    target = os.fdopen(descriptor, "wb" if isinstance(chunk, bytes) else "wt")
+                target.write(chunk)
+        finally:
+            if target is not None:
+                target.close()
+            else:
+                os.close(descriptor)
+
+    # --- logging
+
+    def _log(self, verb: str, name: str, outcome: Outcome) -> None:
+        """One line for each server that missed it; it is owed, so this is no failure."""
+        level = logging.ERROR if self.options.need == 0 else logging.WARNING
+        for error in outcome.missed.values():
+            self._log_one(level, verb, name, error)
+
+    def _log_one(self, level: int, verb: str, name: str, error: ServerError) -> None:
+        logger.log(
+            level,
+            "%s of %r is owed to %s",
+            verb,
+            name,
+            error,
+            exc_info=error if self.options.show_traceback else None,
+        )
+
+
+#: What a storage makes at its first use, and makes anew after a change of settings.
+_MADE = ("options", "journal", "transport", "replication")
+
+
+@contextlib.contextmanager
+def _suspicious() -> Iterator[None]:
+    """Django answers 400 to a SuspiciousFileOperation, not 500."""
+    try:
+        yield
+    except UnsafeName as error:
+        raise SuspiciousFileOperation(str(error)) from error
+
+
+def _link(content: File[Any], path: Path) -> bool:
+    """Link an upload that lies in a file of its own. False when that can't be done."""
+    source: Callable[[], str] | None = getattr(content, "temporary_file_path", None)
+    if source is None:
+        return False
+    content.flush()
+    try:
+        os.link(source(), path)
+    except OSError as error:
+        # Another file system; a file of another user (protected_hardlinks); a file
+        # system without links. The upload is copied instead.
+        if error.errno in {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP}:
+            return False
+        raise
+    return True
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

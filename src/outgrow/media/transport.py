@@ -1,0 +1,332 @@
+"""How media servers are spoken to: put, delete and stat one file on several of them.
+
+The laws:
+
+1. No request is sent for a name that `names.check` refuses, and none whose path
+   ends in a slash, so that none can remove a folder (promise M8).
+2. Before this process first writes to a server, and again after the server has
+   failed, it reads the id of the master there. A server that holds another
+   master's id, or has lost its own, is not written to: its folder may be
+   unmounted, or this process may be a copy of the site with its settings.
+3. A server that failed is left alone until it is due; then a small request finds
+   out whether it is back, beside the upload and not in its way. Only when `need`
+   can't be reached without it is it asked all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Final, Protocol
+from urllib.parse import unquote
+
+from outgrow import fanout
+from outgrow.errors import ForeignServer, ServerDown, ServerError, UnexpectedStatus
+from outgrow.exchange import Limits
+from outgrow.fanout import Outcome
+from outgrow.http import FileBody, Pool, Request, Response
+from outgrow.media import names
+from outgrow.servers import Health, Server
+
+PUT_DONE: Final = frozenset({200, 201, 204})
+DELETE_DONE: Final = frozenset({200, 204, 404, 410})
+STAT_DONE: Final = frozenset({200, 404, 410})
+#: 405: the folder is there already (RFC 4918 §9.3.1).
+MKCOL_DONE: Final = frozenset({200, 201, 204, 301, 405})
+
+#: Seconds for a small request of our own: reading or writing the master's id.
+SMALL_REQUEST: Final = 5.0
+
+
+class Registry(Protocol):
+    """What the transport needs to know of the master; the journal knows it."""
+
+    @property
+    def master_id(self) -> str: ...
+
+    def is_claimed(self, server: str) -> bool: ...
+
+    def set_claimed(self, server: str, *, claimed: bool = True) -> None: ...
+
+    def owe_all(self, server: str) -> object: ...
+
+
+class Transport(Protocol):
+    """What replication needs; users may give a storage another one."""
+
+    @property
+    def servers(self) -> Sequence[Server]:
+        """All media servers."""
+
+    def put(
+        self, name: str, body: FileBody, *, servers: Iterable[Server], need: int, deadline: float
+    ) -> Outcome:
+        """Send a file. `deadline` is a reading of the monotonic clock, in seconds."""
+
+    def delete(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
+        """Remove a file; a server that has none of that name has done it."""
+
+    def stat(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
+        """Ask whether a file is there. The answers' Content-Length is its size."""
+
+    def probe(self, servers: Iterable[Server] | None = None) -> dict[Server, ServerError | None]:
+        """Ask each server for a sign of life and the master's id, whatever its health."""
+
+
+class HttpTransport:
+    """Media servers over plain HTTP: PUT, DELETE, HEAD, and MKCOL where it is needed.
+
+    Thread-safe; after a fork each process opens connections of its own. Nothing
+    is sent before the first request. `conditional` is for names that are used
+    again: a DELETE then names the version that was seen (law 1).
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        registry: Registry,
+        *,
+        health: Health | None = None,
+        limits: Limits | None = None,
+        token: str = "",
+        conditional: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.servers = tuple(servers)
+        self.health = health or Health(clock)
+        self._registry = registry
+        self._limits = limits or Limits()
+        self._headers = (("Authorization", f"Bearer {token}"),) if token else ()
+        self._conditional = conditional
+        self._clock = clock
+        self._pool = Pool(clock)
+        self._verified: set[str] = set()
+
+    # --- the requests
+
+    def put(
+        self, name: str, body: FileBody, *, servers: Iterable[Server], need: int, deadline: float
+    ) -> Outcome:
+        """See `Transport`. Makes missing folders where the server wants that done."""
+        request = self._request("PUT", name, PUT_DONE, body=body)
+        outcome = self._change(request, servers, need, deadline)
+        homeless = [
+            server
+            for server, error in outcome.failed.items()
+            if isinstance(error, UnexpectedStatus) and error.status == 409 and "/" in name
+        ]
+        if homeless:
+            self._make_folders(name, homeless, deadline)
+            again = self._run(dict.fromkeys(homeless, request), need, deadline)
+            _supersede(outcome, again)
+        return outcome
+
+    def delete(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
+        """See `Transport`."""
+        request = self._request("DELETE", name, DELETE_DONE)
+        if self._conditional:
+            return self._delete_seen(request, servers, deadline)
+        chosen = tuple(servers)
+        return self._change(request, chosen, 0, deadline)
+
+    def stat(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
+        """See `Transport`."""
+        request = self._request("HEAD", name, STAT_DONE)
+        chosen = tuple(servers)
+        return self._run(dict.fromkeys(chosen, request), len(chosen), deadline)
+
+    def probe(self, servers: Iterable[Server] | None = None) -> dict[Server, ServerError | None]:
+        """See `Transport`."""
+        asked = self.servers if servers is None else tuple(servers)
+        return self._probe(asked, len(asked))
+
+    def _request(
+        self, method: str, name: str, accept: frozenset[int], body: bytes | FileBody = b""
+    ) -> Request:
+        return Request(method, names.check(name), accept, self._headers, body)
+
+    # --- whom to ask
+
+    def _change(
+        self, request: Request, servers: Iterable[Server], need: int, deadline: float
+    ) -> Outcome:
+        """Send a request that changes something to those that may be asked (laws 2 and 3)."""
+        wanted = tuple(servers)
+        refused = self._verify([one for one in wanted if self._may_ask(one)])
+        chosen = self._ready(wanted)
+        if len(chosen) < need:
+            refused |= self._verify([one for one in wanted if one not in chosen])
+            chosen = [one for one in wanted if one.name in self._verified]
+        requests = dict.fromkeys(chosen, request)
+        probed = [one for one in wanted if one not in chosen and self.health.due(one)]
+        asked = requests | dict.fromkeys(probed, self._ask_id(optional=True))
+        outcome = self._run(asked, need, deadline)
+        for server in probed:
+            problem = self._judge(server, outcome)
+            outcome.done.pop(server, None)
+            outcome.unknown.pop(server, None)
+            outcome.failed[server] = problem or self._down(server)
+        for server in wanted:
+            if server not in requests and server not in outcome.failed:
+                outcome.failed[server] = refused.get(server) or self._down(server)
+        return outcome
+
+    def _may_ask(self, server: Server) -> bool:
+        return self.health.is_up(server, writes=True) and server.name not in self._verified
+
+    def _ready(self, wanted: Iterable[Server]) -> list[Server]:
+        return [
+            one
+            for one in wanted
+            if one.name in self._verified and self.health.is_up(one, writes=True)
+        ]
+
+    def _down(self, server: Server) -> ServerError:
+        reason = self.health.condition(server).reason or "it is back, and will be repaired"
+        return ServerDown(server.name, f"was not asked, for a moment ago it failed: {reason}")
+
+    def _run(self, requests: dict[Server, Request], need: int, deadline: float) -> Outcome:
+        outcome = fanout.run(
+            self._pool,
+            requests,
+            need=need,
+            deadline=deadline,
+            limits=self._limits,
+            clock=self._clock,
+        )
+        fanout.report(self.health, outcome)
+        for server in outcome.missed:
+            if not self.health.is_up(server):
+                self._verified.discard(server.name)
+        return outcome
+
+    # --- whose server it is
+
+    def _verify(self, servers: Sequence[Server]) -> dict[Server, ServerError]:
+        """Read the master's id on each; claim those that are new. Returns the refused."""
+        if not servers:
+            return {}
+        problems = self._probe(servers, 0)
+        return {server: problem for server, problem in problems.items() if problem is not None}
+
+    def _probe(self, servers: Sequence[Server], need: int) -> dict[Server, ServerError | None]:
+        deadline = self._clock() + SMALL_REQUEST
+        outcome = self._run(dict.fromkeys(servers, self._ask_id()), need, deadline)
+        return {server: self._judge(server, outcome) for server in servers}
+
+    def _ask_id(self, *, optional: bool = False) -> Request:
+        accept = frozenset({200, 404})
+        return Request("GET", names.MASTER_ID_FILE, accept, self._headers, optional=optional)
+
+    def _judge(self, server: Server, outcome: Outcome) -> ServerError | None:
+        """What the answer to `_ask_id` says; None when the server may be written to."""
+        response = outcome.done.get(server)
+        if response is None:
+            return outcome.missed.get(server)
+        problem = self._compare(server, response)
+        if problem is None:
+            self._verified.add(server.name)
+        else:
+            self._verified.discard(server.name)
+            self.health.failed(server, problem.reason)
+        return problem
+
+    def _compare(self, server: Server, response: Response) -> ServerError | None:
+        if response.status != 200:
+            if self._registry.is_claimed(server.name):
+                return ForeignServer(
+                    server.name,
+                    f"lost {names.MASTER_ID_FILE}: its folder may be unmounted, or replaced. "
+                    "If it is meant to be empty, run: "
+                    f"manage.py outgrow media repair --server {server.name} --adopt",
+                )
+            return self._claim(server)
+        held = response.body.decode("latin-1").strip()
+        if held == self._registry.master_id:
+            if not self._registry.is_claimed(server.name):
+                self._registry.set_claimed(server.name)
+            return None
+        return ForeignServer(
+            server.name,
+            f"belongs to the master {held[:40]!r}, and this one is "
+            f"{self._registry.master_id!r}. Is MEDIA_ROOT mounted, and are these the "
+            "media servers of this site?",
+        )
+
+    def _claim(self, server: Server) -> ServerError | None:
+        """Give a new server this master's id, and owe it everything that is there already."""
+        self._registry.owe_all(server.name)
+        headers = (*self._headers, ("If-None-Match", "*"))
+        body = (self._registry.master_id + "\n").encode("ascii")
+        request = Request("PUT", names.MASTER_ID_FILE, PUT_DONE, headers, body)
+        outcome = self._run({server: request}, 1, self._clock() + SMALL_REQUEST)
+        problem = outcome.missed.get(server)
+        if isinstance(problem, UnexpectedStatus) and problem.status == 412:
+            # Another process was quicker; whose id it wrote is seen at the next look.
+            return ServerDown(server.name, "is being claimed by another process")
+        if problem is not None:
+            return problem
+        self._registry.set_claimed(server.name)
+        # Read again: where If-None-Match is ignored, another master may have won.
+        outcome = self._run({server: self._ask_id()}, 1, self._clock() + SMALL_REQUEST)
+        response = outcome.done.get(server)
+        return self._compare(server, response) if response else outcome.missed.get(server)
+
+    # --- servers that need more than one request
+
+    def _make_folders(self, name: str, servers: Sequence[Server], deadline: float) -> None:
+        """MKCOL for each folder above `name`, the outermost first (RFC 4918 §9.3)."""
+        parts = name.split("/")[:-1]
+        for count in range(1, len(parts) + 1):
+            folder = "/".join(parts[:count]) + "/"
+            request = Request("MKCOL", folder, MKCOL_DONE, self._headers)
+            self._run(dict.fromkeys(servers, request), 0, deadline)
+
+    def _delete_seen(
+        self, request: Request, servers: Iterable[Server], deadline: float
+    ) -> Outcome:
+        """DELETE only what is seen to be a file, in the version that is seen.
+
+        lighttpd and Apache remove a folder, and all below it, for a DELETE without
+        a slash; a name that is used again may have become a folder. Between the
+        HEAD and the DELETE there is a race on servers that ignore If-Match (nginx,
+        which answers 409 to a folder).
+        """
+        seen = self._change(replace(request, method="HEAD", accept=STAT_DONE), servers, 0, deadline)
+        outcome = Outcome(failed=dict(seen.failed), unknown=dict(seen.unknown))
+        for server, error in seen.failed.items():
+            if _is_folder(error, request.name):
+                del outcome.failed[server]
+                outcome.done[server] = Response(404)
+        requests = {}
+        for server, response in seen.done.items():
+            if response.status != 200:
+                outcome.done[server] = response
+                continue
+            tag = response.headers.get("etag", "")
+            headers = (*request.headers, ("If-Match", tag)) if _is_strong(tag) else request.headers
+            requests[server] = replace(request, headers=headers)
+        _supersede(outcome, self._run(requests, 0, deadline))
+        return outcome
+
+
+def _supersede(outcome: Outcome, later: Outcome) -> None:
+    """Let what a later request found replace what an earlier one did."""
+    for server in (*later.done, *later.missed):
+        outcome.failed.pop(server, None)
+    outcome.done |= later.done
+    outcome.failed |= later.failed
+    outcome.unknown |= later.unknown
+
+
+def _is_folder(error: ServerError, name: str) -> bool:
+    """Whether a server answered that this name is a folder: it redirects to `name/`."""
+    if not isinstance(error, UnexpectedStatus) or error.location is None:
+        return False
+    return 300 <= error.status < 400 and unquote(error.location).endswith(f"/{name}/")
+
+
+def _is_strong(tag: str) -> bool:
+    """If-Match compares strongly, so a weak tag never matches (RFC 9110 §13.1.1)."""
+    return tag.startswith('"') and all(32 < ord(character) < 127 for character in tag)
