@@ -257,6 +257,8 @@ class DirectoryJournal:
 
     def attempt(self, name: str, servers: Iterable[str], *, replaces: bool = False) -> Attempt:
         """A new attempt, of which nothing is recorded yet. Its id sorts by time."""
+        if not self._master_id:
+            self.prepare()
         return Attempt(self._new_id(), name, tuple(servers), replaces)
 
     def begin(self, attempt: Attempt) -> None:
@@ -524,7 +526,8 @@ class DirectoryJournal:
                 old.difference_update(debt.name for debt in self.debts(server))
             for name in old:
                 removed += self._remove(self._tombstone(name))
-        for path in (self.folder / "new").iterdir():
+        for file in _names(self.folder / "new"):
+            path = self.folder / "new" / file
             with contextlib.suppress(FileNotFoundError):
                 if now - path.stat().st_mtime > ABANDONED and not self._is_open(path.name):
                     removed += self._remove(path)
