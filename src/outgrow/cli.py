@@ -8,17 +8,66 @@ The commands import what they run when they run: `outgrow --help` is quick.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from outgrow import __version__
+from outgrow.errors import OutgrowError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="outgrow")
 def main() -> None:
     """What a Django site uses when it outgrows one machine."""
+
+
+@main.command("media-server")
+@click.option("--root", type=click.Path(path_type=Path), required=True, help="The folder.")
+@click.option("--bind", default="127.0.0.1:8080", show_default=True, help="host:port; 0: any.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="Or OUTGROW_MEDIA_TOKEN.")
+@click.option("--fsync/--no-fsync", default=True, show_default=True, help="Sync each upload.")
+@click.option("--body-timeout", type=float, default=30.0, show_default=True, help="Seconds.")
+@click.option("--max-body", default="0", show_default=True, help="As in 10M; 0: no limit.")
+@click.option("--fd", type=int, help="An inherited, listening socket, instead of --bind.")
+def media_server(  # noqa: PLR0913 (one argument an option)
+    root: Path,
+    bind: str,
+    token_file: Path | None,
+    fsync: bool,  # noqa: FBT001
+    body_timeout: float,
+    max_body: str,
+    fd: int | None,
+) -> None:
+    """Serve and store the files below a folder, over HTTP.
+
+    Reading is public. Writing needs the token, unless the server can be reached
+    from this machine only.
+    """
+    from outgrow.media import server
+
+    with _errors_in_one_line():
+        server.serve(
+            root,
+            bind,
+            token=server.read_token(token_file, os.environ),
+            fsync=fsync,
+            body_timeout=body_timeout,
+            max_body=server.parse_size(max_body),
+            fd=fd,
+        )
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """Show our own errors, which say what to do, without a traceback."""
+    try:
+        yield
+    except OutgrowError as error:
+        raise click.ClickException(str(error)) from error
 
 
 if __name__ == "__main__":

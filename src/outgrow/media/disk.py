@@ -154,18 +154,28 @@ class Disk:
         except Missing as missing:
             return missing.state, -1
 
-    def remove(self, parts: tuple[str, ...], refuse: Callable[[State], object]) -> bool:
-        """Remove a file, unless `refuse(state)` gives a reason; False if it did."""
+    def remove(self, parts: tuple[str, ...], check: Callable[[State], None]) -> None:
+        """Remove a file. `check(state)` may raise; it does so where there is no file."""
+        with self.checked(parts, check) as above:
+            with self.changing:
+                check(_look(above, parts[-1]))
+                os.unlink(parts[-1], dir_fd=above)
+            self.sync(above)
+
+    @contextmanager
+    def checked(
+        self,
+        parts: tuple[str, ...],
+        check: Callable[[State], None],
+        made: Callable[[int], None] | None = None,
+    ) -> Iterator[int]:
+        """`folder`, but what is found in its place is given to `check`, to be refused."""
         try:
-            with self.folder(parts) as above:
-                with self.changing:
-                    if refuse(_look(above, parts[-1])):
-                        return False
-                    os.unlink(parts[-1], dir_fd=above)
-                self.sync(above)
-                return True
+            with self.folder(parts, made) as above:
+                yield above
         except Missing as missing:
-            return not refuse(missing.state)
+            check(missing.state)
+            raise FileNotFoundError(errno.ENOENT, missing.state.value, "/".join(parts)) from None
 
     def sync(self, descriptor: int) -> None:
         """fsync, if this server does that."""
@@ -202,24 +212,22 @@ class Upload:
                 rest = rest[os.write(self._writable(), rest) :]
 
     def commit(
-        self, parts: tuple[str, ...], refuse: Callable[[State], object], *, exclusive: bool
-    ) -> tuple[File, bool] | None:
-        """Give the file its name: (the file, whether the name is new).
+        self, parts: tuple[str, ...], check: Callable[[State], None], *, exclusive: bool
+    ) -> tuple[File, bool]:
+        """Give the file its name; return the file and whether the name is new.
 
-        None if `refuse(state)` gave a reason not to. Raises FileExistsError when
-        `exclusive` and another process was faster, Missing when there can be no
-        such name.
+        `check(state)` may raise, and then nothing changes. With `exclusive`,
+        raises FileExistsError when another process was faster.
         """
         with self._busy:
             # ext4 and others stamp files with a clock of some ms; the ETag shall
             # tell apart files that came faster, in an inode that was used again.
             os.utime(self._writable(), ns=(now := time.time_ns(), now))
             self._disk.sync(self._descriptor)
-            with self._disk.folder(parts, self._disk.sync) as above:
+            with self._disk.checked(parts, check, self._disk.sync) as above:
                 with self._disk.changing:
                     state = _look(above, parts[-1])
-                    if refuse(state):
-                        return None
+                    check(state)
                     self._give_name(above, parts[-1], exclusive=exclusive)
                 self._disk.sync(above)
             return _describe(os.fstat(self._descriptor)), state is NoFile.MISSING

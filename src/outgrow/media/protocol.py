@@ -4,8 +4,8 @@ The laws:
 
 1. Nothing here does I/O. The server looks at the disk, asks here, and acts.
 2. A request is judged twice: by `accept`, before the disk is looked at, and then
-   against what is there (`read`, `refuse_write`, `refuse_removal`). Whatever can
-   be refused is refused before the body of an upload is asked for.
+   against what is there (`read`, `check_write`, `check_removal`). Whatever can be
+   refused is refused before the body of an upload is asked for, by `Refused`.
 3. A name is decoded once, from the target as it was sent. None that could leave
    the root, or that starts with a dot, gets past `accept`.
 4. A folder is never removed and never replaced, whatever the request says (M8).
@@ -116,8 +116,11 @@ class Wanted:
         return self.headers.get("if-none-match", "").strip() == "*"
 
 
-class _Refused(Exception):  # noqa: N818 (carries an answer; it never leaves this module)
+class Refused(Exception):  # noqa: N818 (an answer, raised so that it ends what is under way)
+    """The request is not carried out, and `answer` is to be sent instead."""
+
     def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
         self.answer = answer
 
 
@@ -128,20 +131,17 @@ def refusal(status: int, text: str, *headers: tuple[str, str]) -> Answer:
     return Answer(status, (plain, ("Content-Length", str(len(body))), *headers), body)
 
 
-def accept(request: Request, rules: Rules) -> Wanted | Answer:
-    """Judge a request by its head alone."""
-    try:
-        _check_method(request.method)
-        parts = _parse_target(request.target)
-        if request.method in {"GET", "HEAD"}:
-            return Wanted(request.method, parts, request.headers)
-        _check_writer(request.headers, rules)
-        if request.method == "DELETE":
-            return Wanted(request.method, parts, request.headers)
-        length = _body_length(request.headers, rules)
-        return Wanted("PUT", parts, request.headers, length, _promised(request.headers))
-    except _Refused as refused:
-        return refused.answer
+def accept(request: Request, rules: Rules) -> Wanted:
+    """Judge a request by its head alone. Raises Refused."""
+    _check_method(request.method)
+    parts = _parse_target(request.target)
+    if request.method in {"GET", "HEAD"}:
+        return Wanted(request.method, parts, request.headers)
+    _check_writer(request.headers, rules)
+    if request.method == "DELETE":
+        return Wanted(request.method, parts, request.headers)
+    length = _body_length(request.headers, rules)
+    return Wanted("PUT", parts, request.headers, length, _promised(request.headers))
 
 
 def read(wanted: Wanted, state: State) -> Answer:
@@ -150,7 +150,7 @@ def read(wanted: Wanted, state: State) -> Answer:
         return refusal(403 if state is NoFile.LINK else 404, state.value)
     verdict = conditions.evaluate(wanted.headers, state, reading=True)
     if verdict == "failed":
-        return _condition_failed()
+        return condition_failed()
     validators = (("ETag", state.tag), ("Last-Modified", state.last_modified))
     if verdict == "not modified":
         return Answer(304, validators)
@@ -174,33 +174,38 @@ def read(wanted: Wanted, state: State) -> Answer:
     return Answer(206, (*described, length, ("Content-Range", position)), span=span)
 
 
-def refuse_write(wanted: Wanted, state: State) -> Answer | None:
-    """The refusal of a PUT over what is there; None when it may go on."""
+def check_write(wanted: Wanted, state: State) -> None:
+    """Whether a PUT may go on over what is there. Raises Refused."""
     if state is NoFile.LINK:
-        return refusal(403, state.value)
+        raise Refused(refusal(403, state.value))
     if isinstance(state, NoFile) and state is not NoFile.MISSING:
-        return refusal(409, state.value)
-    return _refuse_by_condition(wanted, state)
+        raise Refused(refusal(409, state.value))
+    _check_conditions(wanted, state)
 
 
-def refuse_removal(wanted: Wanted, state: State) -> Answer | None:
-    """The refusal of a DELETE of what is there; None when it may go on."""
+def check_removal(wanted: Wanted, state: State) -> None:
+    """Whether a DELETE may remove what is there. Raises Refused."""
     if isinstance(state, File):
-        return _refuse_by_condition(wanted, state)
+        return _check_conditions(wanted, state)
     if state is NoFile.LINK:
-        return refusal(403, state.value)
+        raise Refused(refusal(403, state.value))
     # RFC 9110 §13.2.1: conditions don't matter where the answer is 404 anyway.
     if state in {NoFile.MISSING, NoFile.BELOW_FILE}:
-        return refusal(404, state.value)
-    return refusal(409, f"{state.value}; only files are removed")
+        raise Refused(refusal(404, state.value))
+    raise Refused(refusal(409, f"{state.value}; only files are removed"))
 
 
-def refuse_digests(promises: Iterable[Digest], sums: Mapping[str, bytes]) -> Answer | None:
-    """The refusal of a body whose checksums are not what was promised."""
-    for digest in promises:
-        if sums[digest.algorithm] != digest.value:
-            return refusal(400, f"the body does not have the checksum in {digest.header}")
-    return None
+def check_size(size: int, rules: Rules) -> None:
+    """Whether a body may have `size` bytes. Raises Refused."""
+    if rules.max_body and size > rules.max_body:
+        raise Refused(refusal(413, f"a body may have {rules.max_body} bytes here"))
+
+
+def check_digests(promises: Iterable[Digest], sums: Mapping[str, bytes]) -> None:
+    """Whether a body's checksums, by algorithm, are what was promised. Raises Refused."""
+    for promise in promises:
+        if sums[promise.algorithm] != promise.value:
+            raise Refused(refusal(400, f"the body does not have the checksum in {promise.header}"))
 
 
 def stored(file: File, *, created: bool) -> Answer:
@@ -214,15 +219,17 @@ def removed() -> Answer:
     return Answer(204)
 
 
-def too_large(rules: Rules) -> Answer:
-    """The refusal of a body over the limit."""
-    return refusal(413, f"a body may have {rules.max_body} bytes here")
+def disk_full() -> Answer:
+    """The answer when there is no room for a file."""
+    return refusal(507, "the disk is full")
 
 
 def failure(error: OSError) -> Answer:
     """The answer when the disk refused; 500 stands for what an operator must look at."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return refusal(507, "the disk is full")
+        return disk_full()
+    if error.errno == errno.EEXIST:  # If-None-Match: *, and another process was faster
+        return condition_failed()
     if error.errno == errno.EFBIG:
         return refusal(413, "the file system takes no file of this size")
     if error.errno == errno.ENAMETOOLONG:
@@ -239,21 +246,21 @@ def _check_method(method: str) -> None:
         return
     if method in _OTHER_METHODS:
         allowed = ", ".join(METHODS)
-        raise _Refused(refusal(405, f"this server knows {allowed}", ("Allow", allowed)))
-    raise _Refused(refusal(501, "this method is unknown"))
+        raise Refused(refusal(405, f"this server knows {allowed}", ("Allow", allowed)))
+    raise Refused(refusal(501, "this method is unknown"))
 
 
 def _parse_target(target: bytes) -> tuple[str, ...]:
     """The parts of the name, decoded once."""
     path = target.partition(b"?")[0]
     if not path.startswith(b"/"):
-        raise _Refused(refusal(400, "the target must be a path"))
+        raise Refused(refusal(400, "the target must be a path"))
     if _BAD_ESCAPE.search(path):
-        raise _Refused(refusal(400, "a percent sign must be followed by two hexadecimal digits"))
+        raise Refused(refusal(400, "a percent sign must be followed by two hexadecimal digits"))
     # Split first and decode then: %2F inside a part must not become a border.
     raw = [unquote_to_bytes(part) for part in path[1:].split(b"/")]
     if sum(map(len, raw)) + len(raw) - 1 > NAME_LIMIT:
-        raise _Refused(refusal(400, f"the name is longer than {NAME_LIMIT} bytes"))
+        raise Refused(refusal(400, f"the name is longer than {NAME_LIMIT} bytes"))
     return tuple(map(_check_part, raw))
 
 
@@ -274,7 +281,7 @@ def _check_part(raw: bytes) -> str:
     elif len(raw) > PART_LIMIT:
         problem = f"a part of the name is longer than {PART_LIMIT} bytes"
     if problem:
-        raise _Refused(refusal(400, problem))
+        raise Refused(refusal(400, problem))
     return part
 
 
@@ -285,25 +292,24 @@ def _check_writer(headers: Mapping[str, str], rules: Rules) -> None:
         right = hmac.compare_digest(given.strip().encode(), rules.token.encode())
         if scheme.lower() != "bearer" or not right:
             challenge = ("WWW-Authenticate", 'Bearer realm="media"')
-            raise _Refused(refusal(401, "writing needs the server's token", challenge))
+            raise Refused(refusal(401, "writing needs the server's token", challenge))
     if bad := conditions.malformed(headers):
-        raise _Refused(refusal(400, f"{bad} can't be read"))
+        raise Refused(refusal(400, f"{bad} can't be read"))
 
 
 def _body_length(headers: Mapping[str, str], rules: Rules) -> int | None:
     """The length of the body, or None when it is chunked."""
     # RFC 9110 §14.5: a server that does not know partial PUT must refuse it.
     if "content-range" in headers:
-        raise _Refused(refusal(400, "a part of a file can't be written (Content-Range)"))
+        raise Refused(refusal(400, "a part of a file can't be written (Content-Range)"))
     if "transfer-encoding" in headers:
         return None
     length = headers.get("content-length")
     if length is None:
-        raise _Refused(refusal(411, "an upload needs Content-Length, or to be chunked"))
+        raise Refused(refusal(411, "an upload needs Content-Length, or to be chunked"))
     if not re.fullmatch("[0-9]{1,19}", length):
-        raise _Refused(refusal(400, "Content-Length can't be read"))
-    if rules.max_body and int(length) > rules.max_body:
-        raise _Refused(too_large(rules))
+        raise Refused(refusal(400, "Content-Length can't be read"))
+    check_size(int(length), rules)
     return int(length)
 
 
@@ -311,14 +317,15 @@ def _promised(headers: Mapping[str, str]) -> tuple[Digest, ...]:
     try:
         return digests.promised(headers)
     except ValueError as error:
-        raise _Refused(refusal(400, f"{error} can't be read")) from error
+        raise Refused(refusal(400, f"{error} can't be read")) from error
 
 
-def _condition_failed() -> Answer:
+def condition_failed() -> Answer:
+    """The answer when If-Match or another condition does not hold."""
     return refusal(412, "a condition of the request does not hold")
 
 
-def _refuse_by_condition(wanted: Wanted, state: State) -> Answer | None:
+def _check_conditions(wanted: Wanted, state: State) -> None:
     file = state if isinstance(state, File) else None
-    verdict = conditions.evaluate(wanted.headers, file, reading=False)
-    return None if verdict == "go on" else _condition_failed()
+    if conditions.evaluate(wanted.headers, file, reading=False) != "go on":
+        raise Refused(condition_failed())

@@ -1,60 +1,44 @@
 """The embedded media server: an ASGI application, and `serve`, which runs it.
 
-`protocol` decides what is answered, `disk` touches the files; here the two are
-joined to ASGI. No blocking call is made in the event loop: the disk is used in
-threads, in batches, and a small upload or download costs one change of thread.
-
-It is meant for development, for tests and for a team that runs no nginx. Behind
-it stands uvicorn, which sets no limit on how slowly a head may come: on an open
-network put a proxy in front.
+It is meant for development, for tests and for a team that runs no nginx. It is
+run by uvicorn, which sets no limit to how slowly the head of a request may come:
+on an open network put a proxy in front.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import logging
-import os
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from contextlib import suppress
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from outgrow.media import protocol
-from outgrow.media.conditions import Span
-from outgrow.media.disk import Disk, Missing, Upload
-from outgrow.media.protocol import Answer, Request, Rules, State, Wanted
+from outgrow.errors import ConfigurationError, MissingExtra
+from outgrow.media.disk import Disk
+from outgrow.media.handler import Exchange, Message, Receive, Send
+from outgrow.media.protocol import Rules
 
-logger = logging.getLogger("outgrow.media.server")
+#: Seconds that a connection may be idle. Outgrow's own client closes after 3 s,
+#: so that no request meets a connection that is just being closed.
+KEEP_ALIVE = 60
 
-#: Bytes that are read from or written to the disk at once. A change of thread
-#: costs some 50 us, as much as 100 KB of writing; memory stays small.
-BATCH = 256 * 1024
-
-#: Bytes of a refused body that are read and thrown away, so that its client reads
-#: the answer instead of a broken connection. Above, the connection is closed.
-PATIENCE = 1024 * 1024
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-
-class _ClientGone(Exception):  # noqa: N818 (nothing went wrong here)
-    """The client closed the connection before its body was whole."""
+#: Seconds that running requests are given when the server is stopped.
+GRACE = 1
 
 
 class MediaApplication:
     """An ASGI application that serves and stores the files below `root`.
 
     Writing needs the header ``Authorization: Bearer <token>``; with `token` None
-    anybody who can connect may write. `fsync`: an upload is on the disk before it
-    is answered. `body_timeout`: seconds that a body may make no progress, in
-    either direction. `max_body`: bytes; 0 for no limit.
+    whoever can connect may write. `fsync`: an upload is on the disk before it is
+    answered. `body_timeout`: seconds that a body may stand still, in either
+    direction. `max_body`: bytes; 0 for no limit.
 
-    The root is opened by ASGI's lifespan, or by `disk.open()`. One event loop and
-    any number of processes may use a root at the same time; conditions other than
-    ``If-None-Match: *`` are atomic within one process only.
+    It needs ASGI's lifespan, which opens the root; that raises ConfigurationError
+    when the root can't be used. Several processes may use one root at a time;
+    conditions but ``If-None-Match: *`` are atomic within one process only.
     """
 
     def __init__(
@@ -69,261 +53,175 @@ class MediaApplication:
         self.disk = Disk(root, fsync=fsync)
         self.rules = Rules(token, max_body)
         self.body_timeout = body_timeout
+        self._running: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one request, or the application's life (ASGI 3)."""
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await self._live(receive, send)
         elif scope["type"] == "http":
-            await _Exchange(self, _request(scope), receive, send).run()
+            await self._serve(scope, receive, send)
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Message, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            exchange = Exchange(self.disk, self.rules, self.body_timeout, scope, receive, send)
+            await exchange.run()
+        finally:
+            self._running.discard(task)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         self.disk.open()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self.disk.close()
+        # Cancelled requests still wait for their threads, which use the root. One
+        # that a dead disk holds for longer keeps it open; the process ends anyway.
+        if self._running:
+            await asyncio.wait(self._running, timeout=GRACE)
+        if not self._running:
+            self.disk.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _request(scope: Message) -> Request:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        # RFC 9110 §5.3: several lines of one name are one list.
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return Request(scope["method"], scope["raw_path"], headers)
+def serve(
+    root: Path,
+    bind: str = "127.0.0.1:8080",
+    *,
+    token: str | None = None,
+    fsync: bool = True,
+    body_timeout: float = 30.0,
+    max_body: int = 0,
+    fd: int | None = None,
+    ready: Callable[[str], None] = print,
+) -> None:
+    """Run a media server until SIGTERM or SIGINT.
+
+    `bind` is ``host:port``; port 0 chooses one. `fd` is a listening socket that
+    was inherited, used instead of `bind`. `ready` gets one line, with the address
+    and the root, when requests are answered. The other arguments are those of
+    `MediaApplication`. Call it in the main thread.
+
+    Raises MissingExtra without uvicorn, and ConfigurationError for a bad address,
+    for a root that can't be used, and without a token where others can connect.
+    """
+    try:
+        import uvicorn
+    except ModuleNotFoundError as error:
+        raise MissingExtra("The media server", "uvicorn", "server") from error
+
+    application = MediaApplication(
+        root, token=token, fsync=fsync, body_timeout=body_timeout, max_body=max_body
+    )
+    listener = _inherit(fd) if fd is not None else _listen(*parse_bind(bind))
+    if token is None and not _is_loopback(listener):
+        listener.close()
+        raise ConfigurationError(
+            "bind",
+            f"{bind} can be reached from other machines, and without a token they could write.",
+            "Give a token (--token-file, or OUTGROW_MEDIA_TOKEN), or bind to 127.0.0.1.",
+        )
+    # So that a root that can't be used is our error, not uvicorn's traceback.
+    application.disk.open()
+    application.disk.close()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            ready(f"Serving {root.resolve()} on {_address(listener)}")
+
+    Server(_uvicorn_config(uvicorn, application)).run([listener])
 
 
-class _Exchange:
-    """One request and its answer."""
-
-    def __init__(
-        self, application: MediaApplication, request: Request, receive: Receive, send: Send
-    ) -> None:
-        self._disk = application.disk
-        self._rules = application.rules
-        self._timeout = application.body_timeout
-        self._request = request
-        self._receive = receive
-        self._send = send
-        self._body_ended = False
-
-    async def run(self) -> None:
-        try:
-            answer = await self._answer()
-        except _ClientGone:
-            return
-        except TimeoutError:
-            answer = protocol.refusal(408, f"the body made no progress for {self._timeout:g} s")
-        except OSError as error:
-            answer = self._failed(error)
-        except asyncio.CancelledError:
-            # The server stops, and has waited long enough. It cancels no request
-            # for any other reason, so an answer is better than a broken pipe.
-            answer = protocol.refusal(503, "the server is being stopped")
-        if answer is not None:
-            await self._finish(answer)
-
-    async def _answer(self) -> Answer | None:
-        """Carry the request out. None when the answer has been sent already."""
-        wanted = protocol.accept(self._request, self._rules)
-        if isinstance(wanted, Answer):
-            return wanted
-        if wanted.method == "PUT":
-            return await self._put(wanted)
-        if wanted.method == "DELETE":
-            return await asyncio.to_thread(self._remove, wanted)
-        return await self._get(wanted)
-
-    def _failed(self, error: OSError) -> Answer:
-        answer = protocol.failure(error)
-        if answer.status >= 500:
-            logger.error("%s %r: %s", self._request.method, self._request.target, error)
-        return answer
-
-    # Reading
-
-    async def _get(self, wanted: Wanted) -> Answer | None:
-        answer, descriptor, data = await asyncio.to_thread(self._open, wanted)
-        if descriptor < 0:
-            return protocol.with_body(answer, data)
-        try:
-            await self._start(answer)
-            await self._send_file(descriptor, answer.span or Span(0, 0), data)
-        finally:
-            os.close(descriptor)
-        return None
-
-    def _open(self, wanted: Wanted) -> tuple[Answer, int, bytes]:
-        """The answer; its first bytes; a descriptor for the rest, or -1 when these are all."""
-        state, descriptor = self._disk.read(wanted.parts)
-        try:
-            answer = protocol.read(wanted, state)
-            span = answer.span
-            if span is None or wanted.method == "HEAD":
-                return answer, -1, answer.body
-            data = os.pread(descriptor, min(BATCH, len(span)), span.start)
-            if len(data) == len(span):
-                return answer, -1, data
-            rest, descriptor = descriptor, -1
-            return answer, rest, data
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
-
-    async def _send_file(self, descriptor: int, span: Span, data: bytes) -> None:
-        position = span.start
-        # An empty read: somebody cut the file. To end here, short of what was
-        # promised, makes the server close the connection, and the client notice.
-        while data and position + len(data) < span.stop:
-            await self._send_body(data, more=True)
-            position += len(data)
-            size = min(BATCH, span.stop - position)
-            data = await asyncio.to_thread(os.pread, descriptor, size, position)
-        if data:
-            await self._send_body(data, more=False)
-
-    # Writing
-
-    def _remove(self, wanted: Wanted) -> Answer:
-        refusals: list[Answer] = []
-
-        def refuse(state: State) -> Answer | None:
-            refusal = protocol.refuse_removal(wanted, state)
-            refusals.extend([refusal] if refusal else [])
-            return refusal
-
-        return protocol.removed() if self._disk.remove(wanted.parts, refuse) else refusals[0]
-
-    async def _put(self, wanted: Wanted) -> Answer:
-        small = wanted.length is not None and wanted.length <= BATCH
-        if not small or self._request.expects_continue:
-            refusal = await asyncio.to_thread(self._refuse_write, wanted)
-            if refusal is not None:
-                return refusal
-        first = await self._read_batch()
-        if self._body_ended:
-            return await asyncio.to_thread(self._store_small, wanted, first)
-        return await self._store_large(wanted, first)
-
-    def _refuse_write(self, wanted: Wanted) -> Answer | None:
-        refusal = protocol.refuse_write(wanted, self._disk.look(wanted.parts))
-        if refusal is None and wanted.length and not self._disk.room_for(wanted.length):
-            return protocol.disk_full()
-        return refusal
-
-    def _store_small(self, wanted: Wanted, body: bytes) -> Answer:
-        writer = _Writer(self._disk, wanted)
-        try:
-            # Looked at before anything is written: a refused upload makes no folders.
-            refusal = protocol.refuse_write(wanted, self._disk.look(wanted.parts))
-            if refusal is not None:
-                return refusal
-            writer.write(body)
-            return writer.commit()
-        finally:
-            writer.discard()
-
-    async def _store_large(self, wanted: Wanted, batch: bytes) -> Answer:
-        writer = _Writer(self._disk, wanted)
-        received = 0
-        try:
-            while batch:
-                received += len(batch)
-                if self._rules.max_body and received > self._rules.max_body:
-                    return protocol.too_large(self._rules)
-                await asyncio.to_thread(writer.write, batch)
-                batch = b"" if self._body_ended else await self._read_batch()
-            return await asyncio.to_thread(writer.commit)
-        finally:
-            await asyncio.shield(asyncio.to_thread(writer.discard))
-
-    async def _read_batch(self) -> bytes:
-        """The next `BATCH` bytes of the body, or what is left of it."""
-        parts: list[bytes] = []
-        size = 0
-        while size < BATCH and not self._body_ended:
-            async with asyncio.timeout(self._timeout):
-                message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise _ClientGone
-            self._body_ended = not message.get("more_body", False)
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-        return b"".join(parts)
-
-    # Answering
-
-    async def _finish(self, answer: Answer) -> None:
-        """Send an answer that is whole in memory."""
-        close = answer.status in {408, 503} or not await self._drain()
-        headers = (*answer.headers, ("Connection", "close")) if close else answer.headers
-        await self._start(Answer(answer.status, headers))
-        head_only = self._request.method == "HEAD"
-        await self._send_body(b"" if head_only else answer.body, more=False)
-
-    async def _drain(self) -> bool:
-        """Read what is left of a body, within limits. False: the connection must be closed."""
-        if self._body_ended or self._request.method != "PUT":
-            return True
-        # The client waits for leave to send: it shall not have it. What it sends
-        # next on this connection could be the body or a request (RFC 9110 §10.1.1).
-        if self._request.expects_continue:
-            return False
-        drained = 0
-        with suppress(_ClientGone, TimeoutError):
-            while not self._body_ended and drained <= PATIENCE:
-                drained += len(await self._read_batch())
-        return self._body_ended
-
-    async def _start(self, answer: Answer) -> None:
-        headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in answer.headers
-        ]
-        start = {"type": "http.response.start", "status": answer.status, "headers": headers}
-        await self._send(start)
-
-    async def _send_body(self, data: bytes, *, more: bool) -> None:
-        async with asyncio.timeout(self._timeout):
-            await self._send({"type": "http.response.body", "body": data, "more_body": more})
+def _uvicorn_config(uvicorn: Any, application: MediaApplication) -> Any:
+    return uvicorn.Config(
+        application,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_level="error",
+        access_log=False,
+        # Nothing here depends on who the client is said to be.
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,
+    )
 
 
-class _Writer:
-    """An upload with its checksums. Its methods block."""
+def parse_bind(bind: str) -> tuple[str, int]:
+    """``host:port`` or ``[address]:port`` as host and port. Raises ConfigurationError."""
+    host, colon, port = bind.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigurationError(
+            "bind", f"{bind!r} is not an address.", "Write host:port, as in 127.0.0.1:8080."
+        )
+    return host, int(port)
 
-    def __init__(self, disk: Disk, wanted: Wanted) -> None:
-        self._disk = disk
-        self._wanted = wanted
-        self._upload: Upload | None = None
-        self._sums = {
-            digest.algorithm: hashlib.new(digest.algorithm, usedforsecurity=False)
-            for digest in wanted.digests
-        }
 
-    def write(self, data: bytes) -> None:
-        if self._upload is None:
-            self._upload = self._disk.create()
-        self._upload.write(data)
-        for running in self._sums.values():
-            running.update(data)
+def parse_size(text: str) -> int:
+    """Bytes from ``1000``, ``64K``, ``10M`` or ``2G``. Raises ConfigurationError."""
+    found = re.fullmatch(r"([0-9]{1,15})([KMG]?)", text.strip().upper())
+    if found is None:
+        raise ConfigurationError("size", f"{text!r} is not a size.", "Write 500K, 10M or 2G.")
+    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
 
-    def commit(self) -> Answer:
-        assert self._upload is not None
-        wanted = self._wanted
-        sums = {algorithm: running.digest() for algorithm, running in self._sums.items()}
-        if refusal := protocol.refuse_digests(wanted.digests, sums):
-            return refusal
-        try:
-            done = self._upload.commit(
-                wanted.parts,
-                lambda state: protocol.refuse_write(wanted, state),
-                exclusive=wanted.exclusive,
-            )
-        except FileExistsError:
-            return protocol.condition_failed()
-        ...
 
-    def discard(self) -> None:
-        if self._upload is not None:
-            self._upload.discard()
+def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
+    """The token from `file`, else from OUTGROW_MEDIA_TOKEN, else None.
+
+    Raises ConfigurationError for a token that is empty or can't be a header's value.
+    """
+    where, token = "OUTGROW_MEDIA_TOKEN", environment.get("OUTGROW_MEDIA_TOKEN")
+    if file is not None:
+        where, token = str(file), _read_line(file)
+    if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token.strip()):
+        raise ConfigurationError(
+            where, "this is no token.", "It must be one line of visible ASCII characters."
+        )
+    return None if token is None else token.strip()
+
+
+def _read_line(file: Path) -> str:
+    try:
+        return file.read_text("utf-8", "replace")
+    except OSError as error:
+        raise ConfigurationError(
+            str(file), f"the token can't be read: {error.strerror}."
+        ) from error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_rest, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=1024)
+    except OSError as error:
+        raise ConfigurationError(
+            "bind", f"can't listen on {host}:{port}: {error.strerror}."
+        ) from error
+
+
+def _inherit(fd: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=fd)
+    except OSError as error:
+        raise ConfigurationError("fd", f"{fd} is not a socket: {error.strerror}.") from error
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine can connect."""
+    if listener.family not in {socket.AF_INET, socket.AF_INET6}:
+        return True  # a Unix socket, guarded by its permissions
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def _address(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    if not isinstance(name, tuple):
+        return f"unix:{name}"
+    return f"http://[{name[0]}]:{name[1]}" if ":" in name[0] else f"http://{name[0]}:{name[1]}"

@@ -1,0 +1,289 @@
+"""One request to the embedded media server, and its answer, over ASGI.
+
+`protocol` decides what is answered and `disk` touches the files. No blocking call
+is made in the event loop: the disk is used in threads, in batches, and a small
+upload or download costs one change of thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from outgrow.media import protocol
+from outgrow.media.conditions import Span
+from outgrow.media.disk import Disk, Upload
+from outgrow.media.protocol import Answer, Refused, Request, Rules, Wanted
+
+logger = logging.getLogger("outgrow.media.server")
+
+#: Bytes that are read from or written to the disk at once. A change of thread
+#: costs some 50 us, as much as writing 100 KB; and memory stays small.
+BATCH = 256 * 1024
+
+#: Bytes of a refused body that are read and thrown away, so that its client reads
+#: the answer and not a broken connection. Above it, the connection is closed.
+PATIENCE = 1024 * 1024
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_Result = TypeVar("_Result")
+
+
+class _ClientGone(Exception):  # noqa: N818 (no fault of this server)
+    """The client closed the connection before its body was whole."""
+
+
+class Exchange:
+    """One request and its answer. `timeout`: seconds that a body may stand still."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        rules: Rules,
+        timeout: float,
+        scope: Message,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self._disk = disk
+        self._rules = rules
+        self._timeout = timeout
+        self._request = _request(scope)
+        self._receive = receive
+        self._send = send
+        self._received = 0
+        self._body_ended = False
+        self._answered = False
+
+    async def run(self) -> None:
+        """Carry the request out and answer it."""
+        try:
+            answer = await self._carry_out()
+        except _ClientGone:
+            return
+        except Refused as refused:
+            answer = refused.answer
+        except TimeoutError:
+            answer = protocol.refusal(408, f"nothing came for {self._timeout:g} s")
+        except OSError as error:
+            answer = self._failed(error)
+        except asyncio.CancelledError:
+            # The server stops, and has waited long enough. It cancels for no other
+            # reason, and nothing was changed (see _finish).
+            answer = protocol.refusal(503, "the server is being stopped")
+        # After the head of an answer there can't be another. To end short of what
+        # it promised makes uvicorn close the connection, and the client notice.
+        if answer is not None and not self._answered:
+            await self._send_whole(answer)
+
+    async def _carry_out(self) -> Answer | None:
+        """The answer that is left to be sent; None when it has been sent."""
+        wanted = protocol.accept(self._request, self._rules)
+        if wanted.method == "PUT":
+            return await self._put(wanted)
+        if wanted.method == "DELETE":
+            return await _finish(partial(self._remove, wanted))
+        return await self._get(wanted)
+
+    def _failed(self, error: OSError) -> Answer:
+        answer = protocol.failure(error)
+        if answer.status >= 500:
+            logger.error("%s %r: %s", self._request.method, self._request.target, error)
+        return answer
+
+    # Reading
+
+    async def _get(self, wanted: Wanted) -> Answer | None:
+        answer, descriptor = await asyncio.to_thread(self._open, wanted)
+        if descriptor < 0 or answer.span is None:
+            return answer
+        try:
+            await self._send_file(answer, answer.span, descriptor)
+        finally:
+            os.close(descriptor)
+        return None
+
+    def _open(self, wanted: Wanted) -> tuple[Answer, int]:
+        """The answer with its first bytes; a descriptor for more, or -1 if these are all."""
+        state, descriptor = self._disk.read(wanted.parts)
+        try:
+            answer = protocol.read(wanted, state)
+            if answer.span is None or wanted.method == "HEAD":
+                return answer, -1
+            data = os.pread(descriptor, min(BATCH, len(answer.span)), answer.span.start)
+            if len(data) == len(answer.span):
+                return replace(answer, body=data), -1
+            kept, descriptor = descriptor, -1
+            return replace(answer, body=data), kept
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    async def _send_file(self, answer: Answer, span: Span, descriptor: int) -> None:
+        await self._send_head(answer)
+        data, position = answer.body, span.start
+        while data:  # an empty read before the end: somebody has cut the file
+            position += len(data)
+            await self._send_body(data, more=position < span.stop)
+            size = min(BATCH, span.stop - position)
+            data = await asyncio.to_thread(os.pread, descriptor, size, position) if size else b""
+
+    # Writing
+
+    def _remove(self, wanted: Wanted) -> Answer:
+        self._disk.remove(wanted.parts, partial(protocol.check_removal, wanted))
+        return protocol.removed()
+
+    async def _put(self, wanted: Wanted) -> Answer:
+        small = wanted.length is not None and wanted.length <= BATCH
+        if not small or self._request.expects_continue:
+            await asyncio.to_thread(self._check_write, wanted)
+        batch = await self._read_batch()
+        upload = _Upload(self._disk, wanted)
+        if self._body_ended:
+            return await _finish(partial(self._store_small, upload, wanted, batch))
+        try:
+            while batch:
+                await asyncio.to_thread(upload.write, batch)
+                batch = await self._read_batch()
+            return await _finish(upload.commit)
+        finally:
+            await asyncio.shield(asyncio.to_thread(upload.discard))
+
+    def _check_write(self, wanted: Wanted) -> None:
+        """Refuse what can be refused before the body has come."""
+        protocol.check_write(wanted, self._disk.look(wanted.parts))
+        if wanted.length and not self._disk.room_for(wanted.length):
+            raise Refused(protocol.disk_full())
+
+    def _store_small(self, upload: _Upload, wanted: Wanted, body: bytes) -> Answer:
+        try:
+            # A look before anything is written: a refused upload makes no folders.
+            protocol.check_write(wanted, self._disk.look(wanted.parts))
+            upload.write(body)
+            return upload.commit()
+        finally:
+            upload.discard()
+
+    async def _read_batch(self) -> bytes:
+        """The next `BATCH` bytes of the body, or what is left of it."""
+        parts: list[bytes] = []
+        size = 0
+        while size < BATCH and not self._body_ended:
+            parts.append(await self._read_part())
+            size += len(parts[-1])
+            protocol.check_size(self._received, self._rules)
+        return b"".join(parts)
+
+    async def _read_part(self) -> bytes:
+        async with asyncio.timeout(self._timeout):
+            message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise _ClientGone
+        body: bytes = message.get("body", b"")
+        self._body_ended = not message.get("more_body", False)
+        self._received += len(body)
+        return body
+
+    # Answering
+
+    async def _send_whole(self, answer: Answer) -> None:
+        """Send an answer that is whole in memory."""
+        if answer.status in {408, 503} or not await self._is_body_done():
+            answer = replace(answer, headers=(*answer.headers, ("Connection", "close")))
+        await self._send_head(answer)
+        body = b"" if self._request.method == "HEAD" else answer.body
+        await self._send_body(body, more=False)
+
+    async def _is_body_done(self) -> bool:
+        """Read what is left of a refused body, within limits. False: close the connection."""
+        if self._body_ended or self._request.method in {"GET", "HEAD", "DELETE"}:
+            return True
+        # It waits for leave to send, and shall not have it. What it sends next on
+        # this connection could be its body or a request (RFC 9110 §10.1.1).
+        if self._request.expects_continue:
+            return False
+        limit = self._received + PATIENCE
+        try:
+            while not self._body_ended and self._received < limit:
+                await self._read_part()
+        except (_ClientGone, TimeoutError):
+            return False
+        return self._body_ended
+
+    async def _send_head(self, answer: Answer) -> None:
+        self._answered = True
+        headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in answer.headers
+        ]
+        await self._send(
+            {"type": "http.response.start", "status": answer.status, "headers": headers}
+        )
+
+    async def _send_body(self, data: bytes, *, more: bool) -> None:
+        async with asyncio.timeout(self._timeout):
+            await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+class _Upload:
+    """A body on its way to the disk, with its checksums. Its methods block."""
+
+    def __init__(self, disk: Disk, wanted: Wanted) -> None:
+        self._disk = disk
+        self._wanted = wanted
+        self._file: Upload | None = None
+        self._sums = {
+            digest.algorithm: hashlib.new(digest.algorithm, usedforsecurity=False)
+            for digest in wanted.digests
+        }
+
+    def write(self, data: bytes) -> None:
+        if self._file is None:
+            self._file = self._disk.create()
+        self._file.write(data)
+        for running in self._sums.values():
+            running.update(data)
+
+    def commit(self) -> Answer:
+        assert self._file is not None, "commit() before write()"
+        wanted = self._wanted
+        sums = {algorithm: running.digest() for algorithm, running in self._sums.items()}
+        protocol.check_digests(wanted.digests, sums)
+        check = partial(protocol.check_write, wanted)
+        file, created = self._file.commit(wanted.parts, check, exclusive=wanted.exclusive)
+        return protocol.stored(file, created=created)
+
+    def discard(self) -> None:
+        if self._file is not None:
+            self._file.discard()
+
+
+def _request(scope: Message) -> Request:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        # RFC 9110 §5.3: several lines of one name are one list.
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return Request(scope["method"], scope["raw_path"], headers)
+
+
+async def _finish(function: Callable[[], _Result]) -> _Result:
+    """Run in a thread, to its end: a change that has begun is answered truthfully.
+
+    A thread can't be cancelled. Where the request is, its result is waited for.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(function))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        return await running
