@@ -38,6 +38,7 @@ import contextlib
 import enum
 import errno
 import json
+import math
 import os
 import secrets
 import socket
@@ -419,6 +420,20 @@ class DirectoryJournal:
     def count(self, server: str) -> int:
         """How many records a server has."""
         return len(_names(self._owed(server)))
+
+    def summary(self, server: str) -> tuple[int, int, float | None]:
+        """How many debts a server surely or perhaps lacks, how many are only watched,
+        and when the oldest of the first arose. Reads names, not records.
+        """
+        owed, watched, oldest = 0, 0, None
+        for file in _names(self._owed(server)):
+            attempt_id, _, kind = file.partition(".")
+            if kind.startswith("unknown.") and not kind.startswith("unknown.0."):
+                watched += 1
+                continue
+            owed += 1
+            oldest = min(oldest or math.inf, started(attempt_id))
+        return owed, watched, oldest
 
     def attempts(self) -> Iterator[tuple[Attempt, dict[str, object]]]:
         """The attempts in progress, or left by a process that died, with their records."""

@@ -21,11 +21,13 @@ from __future__ import annotations
 import enum
 import heapq
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import ClassVar, Final
 
-from outgrow.errors import ServerError, UnsafeName
+from outgrow.errors import ServerError, UnexpectedStatus, UnsafeName
 from outgrow.media import names
 from outgrow.media.journal import (
     LOOKS,
@@ -38,6 +40,10 @@ from outgrow.media.journal import (
 )
 from outgrow.media.replication import DEADLINE, Mended, Replication, Steps, run
 from outgrow.servers import Server
+
+
+#: Names in a row for which a server may answer 5xx before it counts as down.
+FAILURES_LIMIT: Final = 3
 
 
 class Verb(enum.Enum):
@@ -88,7 +94,12 @@ def _verb(look: Look) -> Verb:
 
 @dataclass(slots=True)
 class Report:
-    """What a pass did. `down` has the servers that were not repaired, with the reason."""
+    """What a pass did.
+
+    `down` has the servers that were not repaired, with the reason; `errors` the
+    servers and names that were refused. `unheard` has the names that are neither
+    on the master nor deleted, `unsafe` those that may not be sent.
+    """
 
     put: int = 0
     deleted: int = 0
@@ -98,11 +109,11 @@ class Report:
     still_owed: int = 0
     unheard: list[str] = field(default_factory=list)
     unsafe: list[str] = field(default_factory=list)
-    errors: dict[str, str] = field(default_factory=dict)
+    errors: dict[tuple[str, str], str] = field(default_factory=dict)
     down: dict[str, str] = field(default_factory=dict)
 
-    #: Names that a report lists; the rest is only counted.
-    SHOWN = 100
+    #: Names that a report lists at most.
+    SHOWN: ClassVar = 1000
 
     @property
     def complete(self) -> bool:
@@ -137,6 +148,7 @@ class Repair:
         self._clock = clock
         self._sleep = sleep
         self._drive = drive
+        self._failures: Counter[str] = Counter()
 
     # --- the plan
 
@@ -159,6 +171,7 @@ class Repair:
         self,
         *,
         settle: bool = True,
+        sweep: bool = True,
         progress: Callable[[str], None] = lambda _: None,
         want: Callable[[Action], bool] = lambda _: True,
     ) -> Report:
@@ -168,26 +181,20 @@ class Repair:
         `progress` is called with each name; `want` may leave actions for later.
         """
         report = Report()
+        self._failures.clear()
         self.take_over(report)
         up = self._probe(report)
         self._compact()
-        everything = [
-            server for server in up if any(d.kind is Kind.ALL for d in self._debts(server))
-        ]
         self._apply(self.plan(up), report, progress, want)
+        everything = [one for one in up if any(self._all_records(one))]
         if everything:
             self._walk(everything, report, progress)
         if settle:
             self._look_again(up, report, progress)
-        report.swept = self.journal.sweep()
-        report.still_owed = sum(self.owed(server.name) for server in self.servers)
+        if sweep:
+            report.swept = self.journal.sweep()
+        report.still_owed = sum(self.journal.summary(one.name)[0] for one in self.servers)
         return report
-
-    def owed(self, server: str) -> int:
-        """How many names a server may lack: what is owed, and what is unknown and never seen."""
-        return sum(
-            debt.kind is not Kind.UNKNOWN or debt.looks == 0 for debt in self.journal.debts(server)
-        )
 
     def take_over(self, report: Report) -> None:
         """Step 1 of a pass."""
@@ -204,6 +211,9 @@ class Repair:
 
     def _debts(self, server: Server) -> Iterator[Debt]:
         return self.journal.debts(server.name)
+
+    def _all_records(self, server: Server) -> Iterator[Debt]:
+        return (debt for debt in self._debts(server) if debt.kind is Kind.ALL)
 
     def _compact(self) -> None:
         """Owe everything to a server that has more records than can be counted quickly."""
@@ -247,17 +257,22 @@ class Repair:
             report.put += len(mended.outcome.done)
         else:
             report.deleted += len(mended.outcome.done)
+        for server in mended.outcome.done:
+            self._failures[server.name] = 0
         for server, error in mended.outcome.missed.items():
             self._missed(server, name, error, report)
 
     def _missed(self, server: Server, name: str, error: ServerError, report: Report) -> None:
-        """Note a failure: of the server, if it fails for every name, or of this name."""
-        status = getattr(error, "status", 0)
-        if 400 <= status < 500:
-            if len(report.errors) < Report.SHOWN:
-                report.errors[f"{server.name}: {name}"] = error.reason
-        else:
+        """Note a failure: of this name, or of the server if it is not the name's fault.
+
+        A server that answers 5xx to one name may take the others.
+        """
+        self._failures[server.name] += 1
+        answered = isinstance(error, UnexpectedStatus) and error.status not in {503, 507}
+        if not answered or self._failures[server.name] >= FAILURES_LIMIT:
             report.down[server.name] = error.reason
+        if answered and len(report.errors) < Report.SHOWN:
+            report.errors[server.name, name] = error.reason
 
     @staticmethod
     def _note(listed: list[str], name: str) -> None:
@@ -270,7 +285,7 @@ class Repair:
         self, servers: list[Server], report: Report, progress: Callable[[str], None]
     ) -> None:
         """Step 4 of a pass. The records that were read before the walk are forgotten after it."""
-        records = [d for one in servers for d in self._debts(one) if d.kind is Kind.ALL]
+        records = [debt for server in servers for debt in self._all_records(server)]
         errors = len(report.errors)
         for name in self.journal.names():
             self._compare(name, servers, report)

@@ -288,7 +288,9 @@ class Replication:
         if look.wanted is Wanted.PRESENT:
             outcome = yield from self._put_again(name, look, servers, until)
         else:
-            outcome = self.transport.delete(name, servers=servers, deadline=until)
+            outcome = self.transport.delete(
+                name, servers=servers, deadline=until, need=len(servers)
+            )
         yield "sent"
         overtaken = self.journal.look(name) != look
         self._account(claims, outcome, overtaken=overtaken)

@@ -64,7 +64,9 @@ class Transport(Protocol):
     ) -> Outcome:
         """Send a file. `deadline` is a reading of the monotonic clock, in seconds."""
 
-    def delete(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
+    def delete(
+        self, name: str, *, servers: Iterable[Server], deadline: float, need: int = 0
+    ) -> Outcome:
         """Remove a file; a server that has none of that name has done it."""
 
     def stat(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
@@ -122,13 +124,14 @@ class HttpTransport:
             _supersede(outcome, again)
         return outcome
 
-    def delete(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
+    def delete(
+        self, name: str, *, servers: Iterable[Server], deadline: float, need: int = 0
+    ) -> Outcome:
         """See `Transport`."""
         request = self._request("DELETE", name, DELETE_DONE)
         if self._conditional:
-            return self._delete_seen(request, servers, deadline)
-        chosen = tuple(servers)
-        return self._change(request, chosen, 0, deadline)
+            return self._delete_seen(request, servers, need, deadline)
+        return self._change(request, servers, need, deadline)
 
     def stat(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
         """See `Transport`."""
@@ -284,7 +287,7 @@ class HttpTransport:
             self._run(dict.fromkeys(servers, request), 0, deadline)
 
     def _delete_seen(
-        self, request: Request, servers: Iterable[Server], deadline: float
+        self, request: Request, servers: Iterable[Server], need: int, deadline: float
     ) -> Outcome:
         """DELETE only what is seen to be a file, in the version that is seen.
 
@@ -293,7 +296,8 @@ class HttpTransport:
         HEAD and the DELETE there is a race on servers that ignore If-Match (nginx,
         which answers 409 to a folder).
         """
-        seen = self._change(replace(request, method="HEAD", accept=STAT_DONE), servers, 0, deadline)
+        look = replace(request, method="HEAD", accept=STAT_DONE)
+        seen = self._change(look, servers, need, deadline)
         outcome = Outcome(failed=dict(seen.failed), unknown=dict(seen.unknown))
         for server, error in seen.failed.items():
             if _is_folder(error, request.name):

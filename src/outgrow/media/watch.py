@@ -1,0 +1,117 @@
+"""Repair that runs all the time: `manage.py outgrow media repair --watch`.
+
+Every few seconds it asks each server for a sign of life and mends what is due. A
+server that was down is noticed within an interval, and repaired one name at a
+time. A name that a server refuses is tried again after a minute, then after
+twice as long each time, up to about an hour, with jitter.
+"""
+
+from __future__ import annotations
+
+import os
+import random as random_module
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from outgrow.media.repair import Action, Repair, Report
+
+#: Seconds between passes, and how much of it is drawn by chance.
+INTERVAL: Final = 2.0
+JITTER: Final = 0.25
+
+#: Seconds before a refused name is tried again: doubled each time, up to the limit.
+#: Garage's resync queue.
+RETRY: Final = 60.0
+RETRY_LIMIT: Final = 64 * 60.0
+
+#: Refused names that are remembered; the oldest are tried again early.
+REMEMBERED: Final = 10_000
+
+#: Seconds between two sweeps of what is of no use any more.
+SWEEP_EVERY: Final = 3600.0
+
+
+class Watch:
+    """Passes of repair, one after the other, until told to stop. One thread uses it.
+
+    `wait` waits for so many seconds and returns true when the watch shall end.
+    `clock` gives seconds since the epoch, `random` numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        repair: Repair,
+        *,
+        wait: Callable[[float], bool],
+        interval: float = INTERVAL,
+        clock: Callable[[], float] = time.time,
+        random: Callable[[], float] = random_module.random,
+    ) -> None:
+        self._repair = repair
+        self._wait = wait
+        self._interval = interval
+        self._clock = clock
+        self._random = random
+        self._swept_at = 0.0
+        #: Refused names: how often, and when to try again.
+        self._refused: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        #: Servers: whether up, since when, and the last error.
+        self._seen: dict[str, dict[str, object]] = {}
+
+    def run(self, told: Callable[[Report], None] = lambda _: None) -> None:
+        """Pass after pass; `told` gets each report."""
+        while True:
+            told(self.once())
+            if self._wait(self._interval * (1 - JITTER + 2 * JITTER * self._random())):
+                return
+
+    def once(self) -> Report:
+        """One pass, and the heartbeat before and after it."""
+        self.beat()
+        now = self._clock()
+        sweep = now - self._swept_at > SWEEP_EVERY
+        report = self._repair.once(settle=False, sweep=sweep, want=self._wants)
+        if sweep:
+            self._swept_at = now
+        self._remember(report)
+        self._notice(report)
+        self.beat()
+        return report
+
+    def beat(self) -> None:
+        """Write that the watch is alive, and what it knows of each server."""
+        self._repair.journal.prepare()
+        self._repair.journal.write_heartbeat(
+            {
+                "at": self._clock(),
+                "host": socket.gethostname(),
+                "process": os.getpid(),
+                "servers": self._seen,
+            }
+        )
+
+    def _wants(self, action: Action) -> bool:
+        _, not_before = self._refused.get(action.name, (0, 0.0))
+        return self._clock() >= not_before
+
+    def _remember(self, report: Report) -> None:
+        for _, name in report.errors:
+            times = self._refused.pop(name, (0, 0.0))[0]
+            pause = min(RETRY * 2.0**times, RETRY_LIMIT) * (1 + JITTER * self._random())
+            self._refused[name] = (min(times + 1, 16), self._clock() + pause)
+        while len(self._refused) > REMEMBERED:
+            self._refused.popitem(last=False)
+
+    def _notice(self, report: Report) -> None:
+        for server in self._repair.servers:
+            up = server.name not in report.down
+            before = self._seen.get(server.name, {})
+            changed = before.get("up") is not up
+            self._seen[server.name] = {
+                "up": up,
+                "since": self._clock() if changed else before["since"],
+                "error": report.down.get(server.name) or before.get("error", ""),
+            }
