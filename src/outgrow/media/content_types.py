@@ -84,5 +84,5 @@ _TYPES = {
 
 def content_type(name: str) -> str:
     """The media type for a file name, by what follows its last dot."""
-    _stem, _dot, extension = name.rpartition(".")
-    return _TYPES.get(extension.lower(), OCTETS)
+    _stem, dot, extension = name.rpartition(".")
+    return _TYPES.get(extension.lower(), OCTETS) if dot else OCTETS

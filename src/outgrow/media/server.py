@@ -12,6 +12,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,10 @@ class MediaApplication:
         await send({"type": "lifespan.shutdown.complete"})
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def serve(
     root: Path,
     bind: str = "127.0.0.1:8080",
@@ -95,7 +100,7 @@ def serve(
     body_timeout: float = 30.0,
     max_body: int = 0,
     fd: int | None = None,
-    ready: Callable[[str], None] = print,
+    ready: Callable[[str], None] = _say,
 ) -> None:
     """Run a media server until SIGTERM or SIGINT.
 
@@ -132,7 +137,9 @@ def serve(
             await super().startup(sockets)
             ready(f"Serving {root.resolve()} on {_address(listener)}")
 
-    Server(_uvicorn_config(uvicorn, application)).run([listener])
+    # uvicorn stops in order, and then raises the signal again for its caller.
+    with suppress(KeyboardInterrupt):
+        Server(_uvicorn_config(uvicorn, application)).run([listener])
 
 
 def _uvicorn_config(uvicorn: Any, application: MediaApplication) -> Any:
