@@ -5,6 +5,7 @@
     OutgrowError
     ├── ConfigurationError      a setting, an option or a topology file is wrong
     │   └── TopologyError       ... in topology.toml; names the path of the key
+    │       └── TopologyErrors  ... in several places: all of them, in one message
     ├── MissingExtra            a feature needs a package that is not installed
     ├── UnsafeName              a file name that must not reach a disk or a server
     ├── MasterError             the master folder is not what it should be
@@ -30,7 +31,7 @@ Each message says what happened, to which server, and what to do. A
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class OutgrowError(Exception):
@@ -57,6 +58,25 @@ class ConfigurationError(OutgrowError):
 
 class TopologyError(ConfigurationError):
     """topology.toml is wrong; `path` is the path of the key, as in ``servers.app1.roles[0]``."""
+
+
+class TopologyErrors(TopologyError):
+    """Everything that is wrong in one topology file: `errors` holds one for each place.
+
+    `path` is the file, as far as it is known.
+    """
+
+    def __init__(self, errors: Sequence[TopologyError], source: str = "") -> None:
+        super().__init__(source or "topology.toml", self._sentence(errors))
+        self.args = (tuple(errors), source)
+        self.errors = tuple(errors)
+
+    @staticmethod
+    def _sentence(errors: Sequence[TopologyError]) -> str:
+        if len(errors) == 1:
+            return str(errors[0])
+        lines = "".join(f"\n  {error}" for error in errors)
+        return f"{len(errors)} problems:{lines}"
 
 
 class MissingExtra(OutgrowError, ImportError):

@@ -1,0 +1,322 @@
+"""A site as a value: its servers, what each does, and where each is reached.
+
+The laws:
+
+1. A `Site` that exists is valid. `parse` finds every problem of a file and raises
+   them together; nothing behind it checks again.
+2. Whatever is made from a site (settings, configurations, commands) is made
+   from this value alone. `local` gives the same site on one machine, as a value of
+   the same type, so both go through the same code (promise T1).
+3. What a role is stands in `ROLES`; a new role is a line there, and a command
+   for it in `plan`.
+
+The file in full::
+
+    [site]
+    name = "photos"                      # a short name: letters, digits, - and .
+    settings = "photos.settings"         # DJANGO_SETTINGS_MODULE
+    wsgi = "photos.wsgi:application"
+    domains = ["photos.example.org"]     # ALLOWED_HOSTS
+    media_root = "var/media"             # the master copy; relative to this file
+    media_url = "/media/"                # the default
+    folder = "."                         # where the code is; the default
+
+    [media]                              # options of HybridStorage, as it documents them
+    need = 1                             # a number, "majority" or "all"
+    names = "unique"                     # or "keep"
+    timeout = 2.0                        # seconds
+    deadline = 25.0                      # seconds
+    downtime = 60.0                      # seconds
+    fsync = false
+    engine = "outgrow"                   # or "nginx": what the media servers run
+
+    [servers.app1]
+    roles = ["app"]
+    address = "10.0.0.11"
+    ports = { app = 8000 }               # the default
+
+    [servers.media1]
+    roles = ["media"]                    # or both: ["app", "media"]
+    address = "10.0.0.21"
+    ports = { media = 8080 }             # the default
+    engine = "nginx"                     # this server's own
+    zone = "a"                           # where it stands; for the choice of a server
+    weight = 1                           # its share of the load, when that is spread
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Final
+
+from outgrow.errors import TopologyErrors
+from outgrow.servers import Server
+from outgrow.topology import rules
+from outgrow.topology.keys import Problems, Table, join, suggestion
+
+#: What a server can do, with the port on which it does it unless `ports` says otherwise.
+ROLES: Final = {"app": 8000, "media": 8080}
+
+#: What a media server can run; the first is the default.
+ENGINES: Final = ("outgrow", "nginx")
+
+#: How the storage names files; see HybridStorage.
+NAMES: Final = ("unique", "keep")
+
+LOOPBACK: Final = "127.0.0.1"
+
+#: Under these a site that runs on one machine is reached, beside its own domains.
+LOCAL_DOMAINS: Final = ("localhost", LOOPBACK)
+
+#: The one process of a site that belongs to no server has this name.
+REPAIR: Final = "repair"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A TCP port of one machine. `host` is an IP address or a host name."""
+
+    host: str
+    number: int
+
+    def __str__(self) -> str:
+        # RFC 3986 §3.2.2: an IPv6 address stands in brackets.
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.number}"
+
+    @property
+    def url(self) -> str:
+        """The address for HTTP, without a slash at the end."""
+        return f"http://{self}"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What one server does in one role.
+
+    `name` is the server's when it has one role, else ``server:role``. `engine` is
+    what a media server runs, and empty for other roles.
+    """
+
+    name: str
+    role: str
+    port: Port
+    engine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One server of the site, with its roles in the order of the file."""
+
+    name: str
+    address: str
+    services: tuple[Service, ...]
+    zone: str = ""
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """Options of the storage. What is None is left to the storage's own default.
+
+    `timeout`, `deadline` and `downtime` are in seconds.
+    """
+
+    need: int | str | None = None
+    names: str | None = None
+    timeout: float | None = None
+    deadline: float | None = None
+    downtime: float | None = None
+    fsync: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A Django site and the servers that it runs on.
+
+    `folder` holds its code and `media_root` the master copy of its uploads.
+    """
+
+    name: str
+    settings: str
+    wsgi: str
+    domains: tuple[str, ...]
+    folder: PurePath
+    media_root: PurePath
+    media_url: str
+    media: Media
+    hosts: tuple[Host, ...]
+
+    def services(self, role: str | None = None) -> tuple[Service, ...]:
+        """Every service, or those in one role, in the order of the file."""
+        every = (service for host in self.hosts for service in host.services)
+        return tuple(service for service in every if role in {None, service.role})
+
+    def service(self, name: str) -> Service:
+        """The service with this name. Raises KeyError, which names those there are."""
+        for service in self.services():
+            if service.name == name:
+                return service
+        raise KeyError(
+            f"{name!r}; there are: {', '.join(s.name for s in self.services())}"
+        )
+
+    def media_servers(self) -> tuple[Server, ...]:
+        """The media servers as the storage knows them: by name, under a URL."""
+        return tuple(
+            Server(service.name, service.port.url, host.zone, host.weight)
+            for host in self.hosts
+            for service in host.services
+            if service.role == "media"
+        )
+
+
+def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> Site:
+    """The site that the content of a topology file describes.
+
+    `folder` is what relative paths in it are relative to; `source` names the file
+    in errors. Raises `TopologyErrors`, with every problem that the file has.
+    """
+    problems = Problems()
+    top = Table("", content, problems)
+    site, media, servers = (
+        top.table("site", required=True),
+        top.table("media"),
+        top.table("servers"),
+    )
+    top.close()
+    engine = media.choice("engine", ENGINES, "an engine") or ENGINES[0]
+    hosts = tuple(_host(name, table, engine) for name, table in servers.tables())
+    options = _media(media)
+    parsed = _site(site, options, hosts, folder)
+    if not problems.below("servers"):
+        _check_servers(parsed, problems)
+    if problems.found:
+        raise TopologyErrors(problems.found, source)
+    return parsed
+
+
+def local(site: Site, ports: Mapping[str, int], folder: PurePath) -> Site:
+    """The same site on this machine alone.
+
+    `ports` has a free port for the name of each service. `folder` is where the run
+    keeps its files; the master copy is in it, so that a laptop never writes where
+    production would.
+    """
+    hosts = tuple(_local_host(host, ports) for host in site.hosts)
+    moved = replace(
+        site,
+        domains=tuple(dict.fromkeys((*site.domains, *LOCAL_DOMAINS))),
+        # Server names don't begin with "_", so no server's folder is here.
+        media_root=folder / "_master",
+        hosts=hosts,
+    )
+    if moved.media_url.startswith("/"):
+        return moved
+    return replace(moved, media_url=moved.services("media")[0].port.url + "/")
+
+
+def _local_host(host: Host, ports: Mapping[str, int]) -> Host:
+    services = tuple(
+        replace(service, port=Port(LOOPBACK, ports[service.name]))
+        for service in host.services
+    )
+    return replace(host, address=LOOPBACK, services=services)
+
+
+def _site(
+    table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath
+) -> Site:
+    site = Site(
+        name=table.text("name", rules.name),
+        settings=table.text("settings", rules.module),
+        wsgi=table.text("wsgi", rules.wsgi),
+        domains=table.texts("domains", rules.domain),
+        folder=folder / table.text("folder", rules.path, default="."),
+        media_root=folder / table.text("media_root", rules.path),
+        media_url=table.text("media_url", rules.media_url, default="/media/"),
+        media=media,
+        hosts=hosts,
+    )
+    table.close()
+    return site
+
+
+def _media(table: Table) -> Media:
+    media = Media(
+        need=table.word_or_whole("need", ("majority", "all"), 0),
+        names=table.choice("names", NAMES, "a way to name files"),
+        timeout=table.number("timeout", more_than=0),
+        deadline=table.number("deadline", more_than=0),
+        downtime=table.number("downtime", more_than=0),
+        fsync=table.flag("fsync"),
+    )
+    table.close()
+    return media
+
+
+def _host(name: str, table: Table, engine: str) -> Host:
+    if problem := _serverrules.name(name):
+        table.report(problem)
+    roles = table.texts("roles", _role)
+    address = table.text("address", rules.address)
+    ports = table.table("ports")
+    numbers = {role: ports.whole(role, 1, 65535, default=ROLES[role]) for role in roles}
+    ports.close()
+    if table.has("engine") and "media" not in roles:
+        table.wrong("engine", 'is only for a server with the role "media".')
+    own = table.choice("engine", ENGINES, "an engine") or engine
+    services = tuple(
+        Service(
+            name if len(roles) == 1 else f"{name}:{role}",
+            role,
+            Port(address, numbers[role]),
+            own if role == "media" else "",
+        )
+        for role in roles
+    )
+    zone = table.text("zone", default="")
+    weight = table.whole("weight", 0, 1_000_000, default=1)
+    table.close()
+    return Host(name, address, services, zone, weight)
+
+
+def _server_name(name: str) -> str:
+    if name == REPAIR:
+        return f'"{REPAIR}" is the name of the process that repairs; choose another.'
+    return rules.name(name)
+
+
+def _role(role: str) -> str:
+    return "" if role in ROLES else f'"{role}" is not a role; {suggestion(role, ROLES)}'
+
+
+def _check_servers(site: Site, problems: Problems) -> None:
+    for role in ROLES:
+        if not site.services(role):
+            problems.add(
+                "servers", f'no server has the role "{role}", and a site needs one.'
+            )
+    media = len(site.services("media"))
+    if isinstance(site.media.need, int) and site.media.need > media:
+        hint = 'Lower it, or add servers with the role "media".'
+        problems.add(
+            "media.need", f"{site.media.need} are needed, and there are {media}.", hint
+        )
+    _check_addresses(site, problems)
+
+
+def _check_addresses(site: Site, problems: Problems) -> None:
+    seen: dict[tuple[str, int], str] = {}
+    for host in site.hosts:
+        for service in host.services:
+            port = (rules.same_address(host.address), service.port.number)
+            other = seen.setdefault(port, service.name)
+            if other != service.name:
+                problems.add(
+                    join("servers", host.name),
+                    f'"{service.name}" and "{other}" have the same address {service.port}.',
+                    "Give one of them another address, or other ports.",
+                )

@@ -1,0 +1,95 @@
+"""What a text in topology.toml must look like. Each rule returns what is wrong, or ""."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]*\Z")
+_LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z", re.IGNORECASE)
+_MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def name(value: str) -> str:
+    """A short name, which is also a folder's."""
+    if _NAME.match(value) and len(value) <= 63:
+        return ""
+    return f'"{value}" must be 1 to 63 small letters, digits, "-" and ".", and not begin with these.'
+
+
+def module(value: str) -> str:
+    """A Python module."""
+    if _MODULE.match(value):
+        return ""
+    return f'"{value}" is not the name of a Python module, as in "photos.settings".'
+
+
+def wsgi(value: str) -> str:
+    """A WSGI application in a Python module."""
+    found, colon, application = value.partition(":")
+    if colon and _MODULE.match(found) and application.isidentifier():
+        return ""
+    return f'"{value}" must be module:name, as in "photos.wsgi:application".'
+
+
+def domain(value: str) -> str:
+    """What ALLOWED_HOSTS takes, but for "*"."""
+    if value == "*":
+        return '"*" would answer under any name; list the names of the site.'
+    if is_address(value.strip("[]")) or _is_host_name(value.removeprefix(".")):
+        return ""
+    return f'"{value}" is not a domain; write it as "example.org" or ".example.org".'
+
+
+def address(value: str) -> str:
+    """An IP address or a host name under which the other servers reach this one."""
+    if is_address(value):
+        unspecified = ipaddress.ip_address(value).is_unspecified
+        return (
+            f'"{value}" is no address that others could reach.' if unspecified else ""
+        )
+    if _is_host_name(value) and not value.replace(".", "").isdigit():
+        return ""
+    port = "; a port goes into ports = { app = 8000 }" if ":" in value else ""
+    return f'"{value}" is not an IP address or a host name{port}.'
+
+
+def path(value: str) -> str:
+    """The path of a folder."""
+    if not value:
+        return "must not be empty."
+    return "must not contain control characters." if _CONTROLS.search(value) else ""
+
+
+def media_url(value: str) -> str:
+    """What MEDIA_URL takes: a path or the URL of a folder."""
+    parts = urlsplit(value)
+    is_path = value.startswith("/") and not value.startswith("//")
+    is_url = parts.scheme in {"http", "https"} and bool(parts.netloc)
+    if not is_path and not is_url:
+        return f'"{value}" must be a path, as in "/media/", or begin with https:// or http://.'
+    return "" if value.endswith("/") else f'"{value}" must end with a slash.'
+
+
+def is_address(value: str) -> bool:
+    """Whether this is an IP address."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def same_address(value: str) -> str:
+    """One spelling for all spellings of an address."""
+    return (
+        ipaddress.ip_address(value).compressed if is_address(value) else value.lower()
+    )
+
+
+def _is_host_name(value: str) -> bool:
+    # RFC 1123 §2.1: labels of letters, digits and inner hyphens.
+    return len(value) <= 253 and all(_LABEL.match(label) for label in value.split("."))
