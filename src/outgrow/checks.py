@@ -11,7 +11,6 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error
-from django.utils.module_loading import import_string
 
 from outgrow import conf
 
@@ -20,28 +19,24 @@ def check_media(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: object
 ) -> list[CheckMessage]:
     """Check each media storage in STORAGES. Opens and sends nothing."""
-    return [message for alias, entry in conf.storages().items() for message in _check(alias, entry)]
+    from outgrow.media.storages import configured
+
+    return [
+        message
+        for alias, entry, kind in configured()
+        for message in _check(alias, entry.get("OPTIONS", {}), kind.__name__)
+    ]
 
 
-def _check(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    from outgrow.media.storages import HybridStorage
-
-    backend = entry.get("BACKEND")
-    try:
-        kind = import_string(backend) if isinstance(backend, str) else backend
-    except ImportError:
-        return  # Django says so itself when the storage is used
-    if not (isinstance(kind, type) and issubclass(kind, HybridStorage)):
-        return
-    options = entry.get("OPTIONS", {})
+def _check(alias: str, options: Mapping[str, Any], kind: str) -> Iterator[CheckMessage]:
     path = f"STORAGES[{alias!r}]['OPTIONS']"
     for problem in conf.media_options(options, path)[1]:
         message = f"{problem.path}: {problem.problem}"
-        yield Error(message, hint=problem.hint or None, obj=kind.__name__, id="outgrow.E001")
+        yield Error(message, hint=problem.hint or None, obj=kind, id="outgrow.E001")
     if not options.get("location") and not conf.media_root():
         yield Error(
             f"{path} has no 'location', and MEDIA_ROOT is not set: the master copy has no place.",
             hint="Set MEDIA_ROOT to a folder that all application servers share.",
-            obj=kind.__name__,
+            obj=kind,
             id="outgrow.E002",
         )

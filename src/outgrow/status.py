@@ -10,9 +10,8 @@ from typing import Any, Final
 
 from django.core.files.storage import storages
 
-from outgrow import conf
 from outgrow.media.journal import DirectoryJournal
-from outgrow.media.storages import HybridStorage
+from outgrow.media.storages import HybridStorage, configured
 from outgrow.servers import Server
 
 #: Seconds for which what the watch wrote is believed, and it counts as running.
@@ -88,7 +87,7 @@ class Snapshot:
 
 def media_storages() -> Iterator[tuple[str, HybridStorage]]:
     """The media storages among STORAGES, with their aliases."""
-    for alias in conf.storages():
+    for alias, _, _ in configured():
         storage = storages[alias]
         if isinstance(storage, HybridStorage):
             yield alias, storage

@@ -160,6 +160,10 @@ class Repair:
         single = (debt for debt in debts if debt.kind is not Kind.ALL)
         return plan(single, self.journal.look, self._clock())
 
+    def everything(self) -> list[str]:
+        """The servers that are owed everything."""
+        return [server.name for server in self.servers if any(self._all_records(server))]
+
     def dead(self) -> list[str]:
         """The names of attempts whose process has died: the next pass takes them over."""
         attempts = self.journal.attempts()

@@ -135,13 +135,16 @@ class Replication:
             journal.begin(attempt)
             yield "recorded"
             attempt, look = self._commit(attempt, another, folder_mode)
+        except GeneratorExit:
+            raise
         except BaseException:
             journal.discard(attempt)
             raise
         try:
             yield "committed"
             outcome = yield from self._send(attempt, look, until)
-        except NotEnoughServers:
+        except (NotEnoughServers, GeneratorExit):
+            # Undone already; or left between two steps, as by a process that dies.
             raise
         except BaseException:
             # Whatever it was (a full disk, a worker that is being stopped), the

@@ -11,7 +11,7 @@ import errno
 import io
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -19,6 +19,7 @@ from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
 from django.utils.functional import cached_property
+from django.utils.module_loading import import_string
 
 from outgrow import conf
 from outgrow.errors import ServerError, UnsafeName
@@ -271,6 +272,18 @@ class HybridStorage(FileSystemStorage):
             error,
             exc_info=error if self.options.show_traceback else None,
         )
+
+
+def configured() -> Iterator[tuple[str, Mapping[str, Any], type[HybridStorage]]]:
+    """The media storages among STORAGES: alias, entry and class. Makes none of them."""
+    for alias, entry in conf.storages().items():
+        backend = entry.get("BACKEND")
+        try:
+            kind = import_string(backend) if isinstance(backend, str) else backend
+        except ImportError:
+            continue  # Django says so itself when that storage is used
+        if isinstance(kind, type) and issubclass(kind, HybridStorage):
+            yield alias, entry, kind
 
 
 #: What a storage makes at its first use, and makes anew after a change of settings.
