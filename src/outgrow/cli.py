@@ -61,6 +61,28 @@ def media_server(  # noqa: PLR0913 (one argument an option)
         )
 
 
+@main.command()
+@click.argument("topology", type=click.Path(path_type=Path), default="topology.toml")
+@click.option("--exit", "checks_only", is_flag=True, help="Check everything once, then stop.")
+@click.option("--dry-run", is_flag=True, help="Print what would run; start and write nothing.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="For its files.  [default: .outgrow-run]"
+)
+@click.pass_context
+def up(
+    context: click.Context,
+    topology: Path,
+    checks_only: bool,  # noqa: FBT001
+    dry_run: bool,  # noqa: FBT001
+    folder: Path | None,
+) -> None:
+    """Run the whole site of TOPOLOGY on this machine, until Ctrl-C."""
+    from outgrow.topology import up as runner
+
+    with _errors_in_one_line():
+        context.exit(runner.up(topology, folder, checks_only=checks_only, dry_run=dry_run))
+
+
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
     """Show our own errors, which say what to do, without a traceback."""

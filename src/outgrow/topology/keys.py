@@ -42,9 +42,7 @@ class Problems:
 class Table:
     """One table of the file: its keys are taken out by name, then it is closed."""
 
-    def __init__(
-        self, path: str, content: Mapping[str, object], problems: Problems
-    ) -> None:
+    def __init__(self, path: str, content: Mapping[str, object], problems: Problems) -> None:
         self.path = path
         self._content = content
         self._problems = problems
@@ -66,9 +64,7 @@ class Table:
         """Note that the value of `key` is wrong."""
         self._problems.add(self.where(key), problem, hint)
 
-    def text(
-        self, key: str, rule: Rule | None = None, *, default: str | None = None
-    ) -> str:
+    def text(self, key: str, rule: Rule | None = None, *, default: str | None = None) -> str:
         """A string that passes `rule`; without a `default` it must be there."""
         value = self._take(key, required=default is None)
         if value is None:
@@ -97,9 +93,7 @@ class Table:
         if value is None:
             return ()
         if not isinstance(value, list) or not value:
-            self.wrong(
-                key, f"must be a list of one or more strings, not {_described(value)}."
-            )
+            self.wrong(key, f"must be a list of one or more strings, not {_described(value)}.")
             return ()
         return tuple(self._items(self.where(key), value, rule))
 
@@ -137,9 +131,7 @@ class Table:
         self.wrong(key, f"must be true or false, not {_described(value)}.")
         return None
 
-    def word_or_whole(
-        self, key: str, words: Sequence[str], least: int
-    ) -> str | int | None:
+    def word_or_whole(self, key: str, words: Sequence[str], least: int) -> str | int | None:
         """One of `words` or a whole number of at least `least`; None when not there."""
         value = self._take(key)
         if value is None or value in words:
@@ -148,9 +140,7 @@ class Table:
             return value
         shown = f'"{value}"' if isinstance(value, str) else _described(value)
         allowed = ", ".join(f'"{word}"' for word in words)
-        self.wrong(
-            key, f"must be a number of at least {least}, or {allowed}; not {shown}."
-        )
+        self.wrong(key, f"must be a number of at least {least}, or {allowed}; not {shown}.")
         return None
 
     def table(self, key: str, *, required: bool = False) -> Table:
@@ -178,9 +168,7 @@ class Table:
             self.wrong(key, "is missing.")
         return self._content.get(key)
 
-    def _items(
-        self, path: str, items: list[object], rule: Rule | None
-    ) -> Iterator[str]:
+    def _items(self, path: str, items: list[object], rule: Rule | None) -> Iterator[str]:
         for index, item in enumerate(items):
             here = f"{path}[{index}]"
             if not isinstance(item, str):

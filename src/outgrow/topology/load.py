@@ -27,9 +27,7 @@ def load(path: str | os.PathLike[str]) -> Site:
             content = tomllib.load(stream)
     except OSError as error:
         hint = "Is this the path of your topology.toml?"
-        raise TopologyError(
-            str(file), f"can't be read: {error.strerror}.", hint
-        ) from error
+        raise TopologyError(str(file), f"can't be read: {error.strerror}.", hint) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TopologyError(str(file), f"is not TOML: {error}.") from error
     return parse(content, file.resolve().parent, source=str(file))

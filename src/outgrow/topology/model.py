@@ -159,9 +159,7 @@ class Site:
         for service in self.services():
             if service.name == name:
                 return service
-        raise KeyError(
-            f"{name!r}; there are: {', '.join(s.name for s in self.services())}"
-        )
+        raise KeyError(f"{name!r}; there are: {', '.join(s.name for s in self.services())}")
 
     def media_servers(self) -> tuple[Server, ...]:
         """The media servers as the storage knows them: by name, under a URL."""
@@ -220,15 +218,12 @@ def local(site: Site, ports: Mapping[str, int], folder: PurePath) -> Site:
 
 def _local_host(host: Host, ports: Mapping[str, int]) -> Host:
     services = tuple(
-        replace(service, port=Port(LOOPBACK, ports[service.name]))
-        for service in host.services
+        replace(service, port=Port(LOOPBACK, ports[service.name])) for service in host.services
     )
     return replace(host, address=LOOPBACK, services=services)
 
 
-def _site(
-    table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath
-) -> Site:
+def _site(table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath) -> Site:
     site = Site(
         name=table.text("name", rules.name),
         settings=table.text("settings", rules.module),
@@ -258,7 +253,7 @@ def _media(table: Table) -> Media:
 
 
 def _host(name: str, table: Table, engine: str) -> Host:
-    if problem := _serverrules.name(name):
+    if problem := _server_name(name):
         table.report(problem)
     roles = table.texts("roles", _role)
     address = table.text("address", rules.address)
@@ -296,15 +291,11 @@ def _role(role: str) -> str:
 def _check_servers(site: Site, problems: Problems) -> None:
     for role in ROLES:
         if not site.services(role):
-            problems.add(
-                "servers", f'no server has the role "{role}", and a site needs one.'
-            )
+            problems.add("servers", f'no server has the role "{role}", and a site needs one.')
     media = len(site.services("media"))
     if isinstance(site.media.need, int) and site.media.need > media:
         hint = 'Lower it, or add servers with the role "media".'
-        problems.add(
-            "media.need", f"{site.media.need} are needed, and there are {media}.", hint
-        )
+        problems.add("media.need", f"{site.media.need} are needed, and there are {media}.", hint)
     _check_addresses(site, problems)
 
 

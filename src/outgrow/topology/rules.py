@@ -17,7 +17,9 @@ def name(value: str) -> str:
     """A short name, which is also a folder's."""
     if _NAME.match(value) and len(value) <= 63:
         return ""
-    return f'"{value}" must be 1 to 63 small letters, digits, "-" and ".", and not begin with these.'
+    return (
+        f'"{value}" must be 1 to 63 small letters, digits, "-" and ".", and not begin with these.'
+    )
 
 
 def module(value: str) -> str:
@@ -48,9 +50,7 @@ def address(value: str) -> str:
     """An IP address or a host name under which the other servers reach this one."""
     if is_address(value):
         unspecified = ipaddress.ip_address(value).is_unspecified
-        return (
-            f'"{value}" is no address that others could reach.' if unspecified else ""
-        )
+        return f'"{value}" is no address that others could reach.' if unspecified else ""
     if _is_host_name(value) and not value.replace(".", "").isdigit():
         return ""
     port = "; a port goes into ports = { app = 8000 }" if ":" in value else ""
@@ -85,9 +85,7 @@ def is_address(value: str) -> bool:
 
 def same_address(value: str) -> str:
     """One spelling for all spellings of an address."""
-    return (
-        ipaddress.ip_address(value).compressed if is_address(value) else value.lower()
-    )
+    return ipaddress.ip_address(value).compressed if is_address(value) else value.lower()
 
 
 def _is_host_name(value: str) -> bool:

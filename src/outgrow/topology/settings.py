@@ -21,9 +21,7 @@ def django_settings(site: Site) -> dict[str, Any]:
     Options that the file leaves out are left out here, so that the storage's own
     defaults hold. The static files' storage is Django's default.
     """
-    options = {
-        key: value for key, value in asdict(site.media).items() if value is not None
-    }
+    options = {key: value for key, value in asdict(site.media).items() if value is not None}
     return {
         "ALLOWED_HOSTS": list(site.domains),
         "MEDIA_ROOT": str(site.media_root),
@@ -32,16 +30,12 @@ def django_settings(site: Site) -> dict[str, Any]:
             "default": {
                 "BACKEND": "outgrow.media.HybridStorage",
                 "OPTIONS": {
-                    "servers": {
-                        server.name: server.address for server in site.media_servers()
-                    },
+                    "servers": {server.name: server.address for server in site.media_servers()},
                     "location": str(site.media_root),
                     "base_url": site.media_url,
                     **options,
                 },
             },
-            "staticfiles": {
-                "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
-            },
+            "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
         },
     }

@@ -1,0 +1,364 @@
+"""The whole site on one machine: for development and for drills.
+
+::
+
+    with LocalSite(load("topology.toml"), Path(".outgrow-run")) as local:
+        print(local.address("app1"))
+        local.hold("media2")                # a drill: we do what the watch would undo
+        local.process("media2").kill()
+        ...
+        local.release("media2")             # the watch starts it again
+        local.wait_ready("media2")
+
+The laws:
+
+1. A process that ends is started again, on its own port, unless it is held. At
+   most 5 times a minute; then the site has failed, and says so.
+2. Whatever raises, and however this process ends, no process is left (`process`).
+3. One run at a time uses a folder: it is locked until its last process is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import importlib.util
+import os
+import pwd
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from outgrow.errors import MissingExtra, OutgrowError, ProcessFailed, TopologyError
+from outgrow.topology import ports
+from outgrow.topology.keys import join
+from outgrow.topology.load import load
+from outgrow.topology.model import Site
+from outgrow.topology.model import local as localised
+from outgrow.topology.output import Lines
+from outgrow.topology.plan import TOPOLOGY_FILE, Plan, Planned, Programs, environment, plan
+from outgrow.topology.process import PAUSE, STOP_LIMIT, Guard, Process
+from outgrow.topology.restarts import Restarts
+from outgrow.topology.write import write
+
+#: Seconds that a process has to become ready.
+READY_LIMIT: Final = 30.0
+
+#: Seconds between two looks at the processes.
+LOOK: Final = 0.1
+
+#: Seconds to wait for a port that its own last process has held.
+PORT_LIMIT: Final = 2.0
+
+#: Under this name the site itself speaks in the output.
+SPEAKER: Final = "outgrow"
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What is remembered of one process between two looks."""
+
+    restarts: Restarts
+    start_at: float | None = None
+    held: bool = False
+
+
+class LocalSite:
+    """A site on loopback addresses, below `folder`. See the module for its use.
+
+    `site` is as it was read from its file; the attribute `site` is the local one.
+    `write(name, line)` gets what the processes print. Constructing it does nothing;
+    `prepare` chooses ports and writes files, `start` starts and waits, `stop` ends
+    all. Its methods may be called from any thread, but `start` and `stop` by one.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        folder: Path,
+        *,
+        write: Callable[[str, str], None] = lambda _name, _line: None,
+        clock: Callable[[], float] = time.monotonic,
+        shuffle: random.Random | None = None,
+    ) -> None:
+        self.site = site
+        self.folder = folder.absolute()
+        #: Why the site has failed, or "".
+        self.failure = ""
+        #: Set these to end `wait` (and `start`), and to end `stop` without grace.
+        self.stop_requested = False
+        self.hurry = False
+        self._write = write
+        self._clock = clock
+        self._shuffle = shuffle or random.Random()
+        self._plan: Plan | None = None
+        self._stack = ExitStack()
+        self._lock: int = -1
+        self._processes: dict[str, Process] = {}
+        self._watches: dict[str, _Watch] = {}
+        self._watching = False
+        self._stopping = threading.Event()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def plan(self) -> Plan:
+        """What runs. Raises `ProcessFailed` before `prepare`."""
+        if self._plan is None:
+            raise ProcessFailed("The site was not prepared; call prepare() or start() first.")
+        return self._plan
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What `manage.py` needs in its environment to work on this site."""
+        return environment(self.site, self.folder)
+
+    def prepare(self, *, dry_run: bool = False) -> None:
+        """Choose ports and write the files; nothing is started. Once is enough.
+
+        With `dry_run` nothing is written. Raises `ConfigurationError`,
+        `MissingExtra` and `ProcessFailed`.
+        """
+        if self._plan is not None:
+            return
+        programs = _programs(self.site)
+        if not dry_run:
+            self._lock_folder()
+        site = localised(self.site, self._choose_ports(), self.folder)
+        made = plan(site, self.folder, programs)
+        if not dry_run:
+            for folder in made.folders:
+                (self.folder / folder).mkdir(parents=True, exist_ok=True)
+            write(made.files, self.folder)
+        self.site, self._plan = site, made
+
+    def start(self) -> None:
+        """Start everything, in order, and wait until all of it is ready.
+
+        Raises `ProcessFailed`, and then what was started still runs: call `stop`, or
+        use the site as a context manager. Returns early when `stop_requested` is set.
+        """
+        self.prepare()
+        guard = Guard((self._lock,))
+        lines = Lines(self._write)
+        lines.start()
+        self._stack.callback(lines.close)
+        guard.start()
+        self._stack.callback(guard.close)
+        for planned in self.plan.processes:
+            self._processes[planned.name] = Process(planned.name, planned.command, guard, lines)
+            self._watches[planned.name] = _Watch(Restarts(self._clock))
+        self._stack.callback(self._stop_processes)
+        for stage in self.plan.stages:
+            for planned in stage:
+                self._start(planned)
+            for planned in stage:
+                self.wait_ready(planned.name)
+        self._watch()
+
+    def stop(self) -> None:
+        """Stop everything, in the opposite order. Harmless when nothing runs."""
+        self._stopping.set()
+        self._stack.close()
+
+    def wait(self) -> None:
+        """Wait until `stop_requested` is set or the site has failed."""
+        while not (self.stop_requested or self.failure):
+            time.sleep(LOOK)
+
+    def planned(self, name: str) -> Planned:
+        """The plan of one process. Raises KeyError, which names those there are."""
+        for planned in self.plan.processes:
+            if planned.name == name:
+                return planned
+        raise KeyError(f"{name!r}; there are: {', '.join(p.name for p in self.plan.processes)}")
+
+    def address(self, name: str) -> str:
+        """The URL of a server, without a slash at the end."""
+        return self.site.service(name).port.url
+
+    def process(self, name: str) -> Process:
+        """The process of this name, to kill, pause, resume, stop or start."""
+        self.planned(name)
+        return self._processes[name]
+
+    def wait_ready(self, name: str, deadline: float = READY_LIMIT) -> None:
+        """Wait until this process is ready, at most `deadline` seconds.
+
+        One that has crashed and will be started again is waited for. Raises
+        `ProcessFailed`.
+        """
+        planned, process = self.planned(name), self._processes[name]
+        end = self._clock() + deadline
+        while not self.stop_requested:
+            left = end - self._clock()
+            try:
+                process.wait_ready(planned.ready, left, lambda: self.stop_requested)
+            except ProcessFailed:
+                if left <= 0 or not self._will_start(name):
+                    raise
+                time.sleep(PAUSE)
+            else:
+                return
+
+    def hold(self, name: str) -> None:
+        """From now on, don't start this process again by ourselves."""
+        self.planned(name)
+        self._watches[name].held = True
+
+    def release(self, name: str) -> None:
+        """Watch it again; if it does not run, it is started."""
+        self.planned(name)
+        self._watches[name].held = False
+
+    def say(self, text: str) -> None:
+        """A line of our own among the output."""
+        with suppress(OSError):
+            self._write(SPEAKER, text)
+
+    # --- start and stop
+
+    def _lock_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder / "_lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._stack.callback(os.close, self._lock)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ProcessFailed(
+                f"Another run uses the folder {self.folder}. Stop it, or choose another folder."
+            ) from error
+
+    def _choose_ports(self) -> dict[str, int]:
+        """A free port for each service: those of the last run where they are free."""
+        names = [service.name for service in self.site.services()]
+        with suppress(OutgrowError):
+            last = load(self.folder / TOPOLOGY_FILE)
+            kept = {service.name: service.port.number for service in last.services()}
+            if list(kept) == names and all(map(ports.is_free, kept.values())):
+                return kept
+        return dict(zip(names, ports.choose(len(names), shuffle=self._shuffle), strict=True))
+
+    def _start(self, planned: Planned) -> None:
+        if planned.port is not None:
+            end = self._clock() + PORT_LIMIT
+            while not ports.is_free(planned.port.number):
+                if self._clock() >= end:
+                    raise ProcessFailed(
+                        f"{planned.name} can't listen on {planned.port}: another program has "
+                        "taken the port. Stop that program, or start the site again: it then "
+                        "chooses other ports."
+                    )
+                time.sleep(PAUSE)
+        self._processes[planned.name].start()
+
+    def _stop_processes(self) -> None:
+        for stage in reversed(self.plan.stages):
+            processes = [self._processes[planned.name] for planned in stage]
+            for process in processes:
+                process.terminate()
+            end = self._clock() + STOP_LIMIT
+            while any(p.running for p in processes) and self._clock() < end and not self.hurry:
+                time.sleep(PAUSE)
+            for process in processes:
+                process.kill()
+
+    # --- the watch
+
+    def _watch(self) -> None:
+        thread = threading.Thread(target=self._look_after, name="outgrow watch", daemon=True)
+        thread.start()
+        self._watching = True
+        self._stack.callback(thread.join)
+        self._stack.callback(self._stopping.set)
+
+    def _look_after(self) -> None:
+        while not self._stopping.wait(LOOK):
+            for planned in self.plan.processes:
+                self._look(planned)
+
+    def _look(self, planned: Planned) -> None:
+        watch, process = self._watches[planned.name], self._processes[planned.name]
+        if watch.held or process.running:
+            watch.start_at = None
+            return
+        if watch.start_at is None:
+            self._crashed(watch, process)
+        elif self._clock() >= watch.start_at and not self._stopping.is_set():
+            watch.start_at = None
+            try:
+                self._start(planned)
+            except ProcessFailed as error:
+                process.ended = str(error)
+
+    def _crashed(self, watch: _Watch, process: Process) -> None:
+        if self.failure:
+            return
+        pause = watch.restarts.crashed()
+        if pause is None:
+            self.failure = f"{process.name} {process.ended}, too often to start it again."
+            self.say(self.failure)
+            return
+        watch.start_at = self._clock() + pause
+        self.say(f"{process.name} {process.ended}; it is started again in {pause:g} s.")
+
+    def _will_start(self, name: str) -> bool:
+        """Whether the watch starts this process when it does not run."""
+        return self._watching and not self._watches[name].held and not self.failure
+
+
+def _programs(site: Site) -> Programs:
+    """Where the programs are that this site needs; each missing one is named."""
+    if importlib.util.find_spec("gunicorn") is None:
+        raise MissingExtra("outgrow up", "gunicorn", "local")
+    media = site.services("media")
+    if any(s.engine == "outgrow" for s in media) and importlib.util.find_spec("uvicorn") is None:
+        raise MissingExtra("The embedded media server", "uvicorn", "local")
+    using_nginx = [host for host in site.hosts if any(s.engine == "nginx" for s in host.services)]
+    if not using_nginx:
+        return Programs(sys.executable)
+    where = join(join("servers", using_nginx[0].name), "engine")
+    return Programs(sys.executable, _nginx(where), _nginx_user())
+
+
+def _nginx(where: str) -> str:
+    """The path of an nginx that can store files. `where` asks for it."""
+    install = 'Install it (Debian, Ubuntu: nginx-light), or write engine = "outgrow".'
+    # Debian keeps it in a folder that is not in the PATH of a plain user.
+    path = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if path is None:
+        raise TopologyError(where, "nginx is not installed.", install)
+    version = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=False)
+    if "http_dav_module" not in version.stderr:
+        raise TopologyError(where, f"{path} has no module for DAV, so it can't store.", install)
+    return path
+
+
+def _nginx_user() -> str:
+    """Whom nginx's workers run as: ourselves; root's would become somebody else."""
+    if os.geteuid() != 0:
+        return ""
+    return f"{pwd.getpwuid(os.geteuid()).pw_name} {grp.getgrgid(os.getegid()).gr_name}"

@@ -1,0 +1,151 @@
+"""`Site` on one machine -> which folders and files it needs, and what runs in which order.
+
+Pure: a plan is a value, which `outgrow up --dry-run` prints and `LocalSite` carries
+out. A new role is a function here, beside those of the others.
+
+Below the run's folder each server has a folder of its name. What belongs to no
+server begins with "_", which no server's name does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from outgrow.topology.load import VARIABLE
+from outgrow.topology.model import REPAIR, Port, Service, Site
+from outgrow.topology.probes import Answers
+from outgrow.topology.process import Command
+from outgrow.topology.render import File, nginx, toml
+
+TOPOLOGY_FILE: Final = "_topology.toml"
+
+#: The name of the server in whose place a process runs, for the site itself to show.
+SERVER_VARIABLE: Final = "OUTGROW_SERVER"
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The programs to run: paths of Python and nginx; `user` for an nginx that root starts."""
+
+    python: str
+    nginx: str = "nginx"
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One process: what runs, and what must answer before it counts as ready.
+
+    `port` is None for a process that serves nobody, and `ready` for one that is
+    ready as soon as it runs. `root` is the folder of a media server's files.
+    """
+
+    name: str
+    role: str
+    command: Command
+    ready: Answers | None = None
+    port: Port | None = None
+    root: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Folders and files, relative to the run's folder, and the processes.
+
+    The processes of one stage are started at once, and the next stage when all of
+    them are ready; they are stopped in the opposite order.
+    """
+
+    folders: tuple[str, ...]
+    files: tuple[File, ...]
+    stages: tuple[tuple[Planned, ...], ...]
+
+    @property
+    def processes(self) -> tuple[Planned, ...]:
+        """Every process, in the order of start."""
+        return tuple(planned for stage in self.stages for planned in stage)
+
+
+def plan(site: Site, folder: Path, programs: Programs) -> Plan:
+    """What runs `site`, which must be a `local` one, below `folder`.
+
+    Raises `ConfigurationError` for a path that a server can't be given.
+    """
+    media = site.services("media")
+    files = [*toml.render(site, TOPOLOGY_FILE)]
+    folders = ["_master", *(service.name for service in media)]
+    for service in media:
+        if service.engine == "nginx":
+            state = _state(service)
+            folders.append(state)
+            for file in nginx.render(
+                site, service, folder / service.name, folder / state, user=programs.user
+            ):
+                files.append(File(f"{state}/{file.name}", file.content))
+    stages = (
+        tuple(_media(service, folder, programs) for service in media),
+        tuple(_app(site, service, folder, programs) for service in site.services("app")),
+        tuple(_repair(site, folder, programs)),
+    )
+    return Plan(tuple(folders), tuple(files), stages)
+
+
+def environment(site: Site, folder: Path, server: str = "") -> dict[str, str]:
+    """What a process of the site adds to our environment: so `manage.py` runs in it, too."""
+    return {
+        "DJANGO_SETTINGS_MODULE": site.settings,
+        VARIABLE: str(folder / TOPOLOGY_FILE),
+        # What a process prints is seen when it is printed.
+        "PYTHONUNBUFFERED": "1",
+        **({SERVER_VARIABLE: server} if server else {}),
+    }
+
+
+def _media(service: Service, folder: Path, programs: Programs) -> Planned:
+    root = folder / service.name
+    words = {"outgrow": _outgrow_words, "nginx": _nginx_words}[service.engine]
+    command = Command(words(service, folder, programs), folder, {"PYTHONUNBUFFERED": "1"})
+    # Any answer will do: an empty folder has no page to show.
+    return Planned(service.name, "media", command, Answers(service.port, 600), service.port, root)
+
+
+def _outgrow_words(service: Service, folder: Path, programs: Programs) -> tuple[str, ...]:
+    root = str(folder / service.name)
+    serve = ("-m", "outgrow", "media-server", "--root", root, "--bind", str(service.port))
+    return (programs.python, *serve)
+
+
+def _nginx_words(service: Service, folder: Path, programs: Programs) -> tuple[str, ...]:
+    state = folder / _state(service)
+    # -e: where nginx complains until it has read its configuration.
+    return (programs.nginx, "-p", str(state), "-e", "stderr", "-c", str(state / "nginx.conf"))
+
+
+def _state(service: Service) -> str:
+    return f"_nginx/{service.name}"
+
+
+def _app(site: Site, service: Service, folder: Path, programs: Programs) -> Planned:
+    words = (
+        *(programs.python, "-m", "gunicorn"),
+        # By default all of a user's gunicorns share one control socket in his home.
+        "--no-control-socket",
+        *("--bind", str(service.port)),
+        *("--chdir", str(site.folder)),
+        *("--worker-class", "gthread", "--threads", "8"),
+        # More than the deadline of a save (25 s); a worker that is silent so long hangs.
+        *("--timeout", "60"),
+        *("--graceful-timeout", "5"),
+        *("--access-logfile", "-", "--access-logformat", "%(m)s %(U)s %(s)s %(M)s ms"),
+        site.wsgi,
+    )
+    command = Command(words, Path(site.folder), environment(site, folder, service.name))
+    return Planned(service.name, "app", command, Answers(service.port, 500), service.port)
+
+
+def _repair(site: Site, folder: Path, programs: Programs) -> Iterator[Planned]:
+    words = (programs.python, "-m", "django", "outgrow", "media", "repair", "--watch")
+    yield Planned(REPAIR, REPAIR, Command(words, Path(site.folder), environment(site, folder)))

@@ -1,0 +1,72 @@
+"""Small requests that find out whether a server of the site does its work."""
+
+from __future__ import annotations
+
+import http.client
+import secrets
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+from outgrow.topology.model import Port
+
+#: Seconds for one answer. An app server's first request imports the whole site.
+TIMEOUT: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Asks for ``/``: ready when the answer's status is below `below`."""
+
+    port: Port
+    below: int
+
+    def problem(self) -> str:
+        """Why it is not ready, or ""."""
+        try:
+            status, _ = _ask(self.port, "GET", "/")
+        except (OSError, http.client.HTTPException) as error:
+            return f"GET {self.port.url}/: {_reason(error)}"
+        if status < self.below:
+            return ""
+        return f"GET {self.port.url}/ was answered with status {status}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Puts a file on a media server, reads it, deletes it, and sees that it is gone."""
+
+    port: Port
+
+    def problem(self) -> str:
+        """What the server did not do, or ""."""
+        path = f"/outgrow-probe-{secrets.token_hex(8)}.txt"
+        body = secrets.token_hex(16).encode()
+        steps = (("PUT", {200, 201, 204}), ("GET", {200}), ("DELETE", {200, 204}), ("GET", {404}))
+        try:
+            for method, wanted in steps:
+                status, read = _ask(self.port, method, path, body if method == "PUT" else None)
+                if status not in wanted:
+                    return f"{method} {path} was answered with status {status}"
+                if wanted == {200} and read != body:
+                    return f"GET {path} did not give what was put there"
+        except (OSError, http.client.HTTPException) as error:
+            return f"{self.port.url}{path}: {_reason(error)}"
+        return ""
+
+
+def _ask(port: Port, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(port.host, port.number, timeout=TIMEOUT)
+    with closing(connection):
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        # No more than a probe needs: a page may be long.
+        return response.status, response.read(4096)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {TIMEOUT:g} s"
+    if isinstance(error, ConnectionRefusedError):
+        return "the connection was refused"
+    return f"{error}" or type(error).__name__

@@ -1,0 +1,148 @@
+"""A media server's service -> the configuration of an nginx that stores and serves.
+
+Needs ngx_http_dav_module, and no privileges. The page of that module is the
+source of what is said here of PUT: nginx.org/en/docs/http/ngx_http_dav_module.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import PurePath
+from typing import Final
+
+from outgrow.errors import ConfigurationError, TopologyError
+from outgrow.topology import rules
+from outgrow.topology.keys import join
+from outgrow.topology.model import Service, Site
+from outgrow.topology.render import File
+
+# What a browser shows; all else is sent as bytes, to be saved. HTML, SVG and
+# scripts are not here: a visitor's upload must not become a page of the site.
+_TYPES: Final = {
+    "image/apng": "apng",
+    "image/avif": "avif",
+    "image/bmp": "bmp",
+    "image/gif": "gif",
+    "image/heic": "heic",
+    "image/jpeg": "jpg jpeg",
+    "image/png": "png",
+    "image/tiff": "tif tiff",
+    "image/vnd.microsoft.icon": "ico",
+    "image/webp": "webp",
+    "audio/flac": "flac",
+    "audio/mp4": "m4a",
+    "audio/mpeg": "mp3",
+    "audio/ogg": "oga ogg opus",
+    "audio/vnd.wave": "wav",
+    "video/mp4": "mp4 m4v",
+    "video/ogg": "ogv",
+    "video/quicktime": "mov",
+    "video/webm": "webm",
+    "text/plain": "txt",
+    "text/css": "css",
+    "text/csv": "csv",
+    "application/pdf": "pdf",
+    "application/json": "json",
+    "application/zip": "zip",
+}
+
+_TEMPORARY: Final = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+_CONFIGURATION: Final = """\
+# Written by outgrow. Changes here are lost.
+{user}daemon off;
+worker_processes 2;
+pid {pid};
+error_log stderr warn;
+events {{
+    worker_connections 1024;
+}}
+http {{
+    access_log off;
+    server_tokens off;
+    sendfile on;
+    tcp_nopush on;
+    # Longer than the storage keeps a connection, so that it is the one that closes.
+    keepalive_timeout 75s;
+    keepalive_requests 100000;
+{temporary}
+    default_type application/octet-stream;
+    types {{
+{types}
+    }}
+    server {{
+        listen {listen};
+        root {root};
+        add_header X-Content-Type-Options nosniff always;
+        # Names with a leading dot are nobody's: not to read, not to write.
+        location ~ "/\\." {{
+            return 404;
+        }}
+        location / {{
+            dav_methods PUT DELETE MKCOL;
+            create_full_put_path on;
+            # Refuses "DELETE /"; a file at the root can still go.
+            min_delete_depth 1;
+            client_max_body_size 0;
+            limit_except GET {{
+{writers}
+                deny all;
+            }}
+        }}
+    }}
+}}
+"""
+
+
+def render(
+    site: Site, service: Service, root: PurePath, state: PurePath, *, user: str = ""
+) -> Iterator[File]:
+    """nginx.conf for one media server of `site`.
+
+    `root` is the folder that it serves. `state` is for its own files; it must be on
+    the same filesystem, or each upload is copied rather than renamed. `user` is
+    for an nginx that root starts: "user group". Writes are allowed to the site's app
+    servers alone, by IP address; raises `TopologyError` where one has a host name, and
+    `ConfigurationError` for a path that nginx can't be given.
+    """
+    folders = (f"    {kind}_temp_path {_quoted(state / kind)};" for kind in _TEMPORARY)
+    kinds = (f"        {kind} {extensions};" for kind, extensions in _TYPES.items())
+    allowed = (f"                allow {address};" for address in _writers(site))
+    content = _CONFIGURATION.format(
+        user=f"user {user};\n" if user else "",
+        pid=_quoted(state / "nginx.pid"),
+        listen=service.port,
+        root=_quoted(root),
+        temporary=_joined(folders),
+        types=_joined(kinds),
+        writers=_joined(allowed),
+    )
+    yield File("nginx.conf", content)
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return "\n".join(lines)
+
+
+def _writers(site: Site) -> Iterator[str]:
+    addresses: dict[str, None] = {}
+    for host in site.hosts:
+        if not any(service.role == "app" for service in host.services):
+            continue
+        if not rules.is_address(host.address):
+            raise TopologyError(
+                join(join("servers", host.name), "address"),
+                f'"{host.address}" is a host name, and nginx allows writes by IP address.',
+                "Write the IP address of this app server.",
+            )
+        addresses[host.address] = None
+    yield from addresses
+
+
+def _quoted(path: PurePath) -> str:
+    """A path as a parameter. nginx has no way to escape a dollar sign."""
+    text = str(path)
+    if "$" in text:
+        raise ConfigurationError(text, "nginx can't use a path with a dollar sign.", "Rename it.")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,48 @@
+"""`Site` -> topology.toml: what `parse` reads back as the same site."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from outgrow.topology.model import Host, Site
+from outgrow.topology.render import File
+
+
+def render(site: Site, name: str = "topology.toml") -> Iterator[File]:
+    """The topology file of `site`, with every path in full."""
+    yield File(name, "\n".join(_lines(site)) + "\n")
+
+
+def _lines(site: Site) -> Iterator[str]:
+    yield "# Written by outgrow. Changes here are lost."
+    yield "[site]"
+    for key in ("name", "settings", "wsgi", "folder", "media_root", "media_url"):
+        yield f"{key} = {_value(str(getattr(site, key)))}"
+    yield f"domains = {_value(list(site.domains))}"
+    yield "\n[media]"
+    for key, value in asdict(site.media).items():
+        if value is not None:
+            yield f"{key} = {_value(value)}"
+    for host in site.hosts:
+        yield from _host(host)
+
+
+def _host(host: Host) -> Iterator[str]:
+    yield f"\n[servers.{_value(host.name)}]"
+    yield f"roles = {_value([service.role for service in host.services])}"
+    yield f"address = {_value(host.address)}"
+    ports = ", ".join(f"{service.role} = {service.port.number}" for service in host.services)
+    yield f"ports = {{ {ports} }}"
+    for service in host.services:
+        if service.engine:
+            yield f"engine = {_value(service.engine)}"
+    yield f"zone = {_value(host.zone)}"
+    yield f"weight = {host.weight}"
+
+
+def _value(value: object) -> str:
+    """A value as TOML has it: JSON's spelling of it, but for one control character."""
+    # JSON leaves DEL as it is; TOML wants it escaped (toml.io/en/v1.0.0#string).
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

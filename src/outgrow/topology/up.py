@@ -1,0 +1,178 @@
+"""What ``outgrow up`` does: the site on this machine, seen from a terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from outgrow.topology.load import load
+from outgrow.topology.local import SPEAKER, LocalSite
+from outgrow.topology.model import REPAIR
+from outgrow.topology.output import Printer, wants_colours
+from outgrow.topology.plan import Plan, Planned
+from outgrow.topology.probes import Answers, Stores
+
+#: The folder of a run, beside the topology file.
+RUN_FOLDER = ".outgrow-run"
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One thing that was checked: `problem` is empty when all is well."""
+
+    name: str
+    what: str
+    problem: str
+
+
+def up(path: Path, folder: Path | None, *, checks_only: bool, dry_run: bool) -> int:
+    """Run the site of the topology file until it is told to stop; the exit status.
+
+    `checks_only` ends it after one look at everything, `dry_run` before anything
+    is started or written. Raises `ConfigurationError`, `MissingExtra` and
+    `ProcessFailed`, and then nothing is left running.
+    """
+    site = load(path)
+    names = (SPEAKER, REPAIR, *(service.name for service in site.services()))
+    printer = Printer(sys.stdout, names, colours=wants_colours(sys.stdout, os.environ))
+    run_folder = folder or path.absolute().parent / RUN_FOLDER
+    local = LocalSite(site, run_folder, write=printer)
+    if dry_run:
+        local.prepare(dry_run=True)
+        print_plan(local.plan, local.folder, sys.stdout)
+        return 0
+    with _closed_terminal(), _stopped_by_signals(local):
+        return _run(local, checks_only=checks_only)
+
+
+def _run(local: LocalSite, *, checks_only: bool) -> int:
+    with local:
+        if local.stop_requested:
+            return 1
+        print_table(local, sys.stdout)
+        if checks_only:
+            return print_checks(check(local), sys.stdout)
+        local.say("All are ready. Ctrl-C stops them.")
+        local.wait()
+        local.say("Stopping.")
+    return 1 if local.failure else 0
+
+
+def check(local: LocalSite) -> list[Seen]:
+    """One look at each process of a site that runs."""
+    return [_check(local, planned) for planned in local.plan.processes]
+
+
+def _check(local: LocalSite, planned: Planned) -> Seen:
+    if planned.port is not None and planned.role == "media":
+        what, problem = "stores, serves and deletes a file", Stores(planned.port).problem()
+    elif planned.port is not None:
+        # Ready means "below 500"; a visitor wants a page.
+        what, problem = "serves a page", Answers(planned.port, 400).problem()
+    else:
+        what, problem = "runs", ""
+    process = local.process(planned.name)
+    if not process.running:
+        problem = process.ended
+    return Seen(planned.name, what, problem)
+
+
+def print_table(local: LocalSite, stream: TextIO) -> None:
+    """What runs where."""
+    table = Table("server", "role", "address", "process", "files")
+    for planned in local.plan.processes:
+        engine = ""
+        if planned.role == "media":
+            engine = f" ({local.site.service(planned.name).engine})"
+        address = planned.port.url if planned.port else ""
+        root = _short(planned.root) if planned.root else ""
+        pid = str(local.process(planned.name).pid or "")
+        table.add_row(planned.name, planned.role + engine, address, pid, root)
+    _print(table, stream)
+
+
+def print_checks(seen: list[Seen], stream: TextIO) -> int:
+    """What was checked; the exit status that follows."""
+    table = Table("server", "check", "seen")
+    for one in seen:
+        table.add_row(one.name, one.what, one.problem or "yes")
+    _print(table, stream)
+    return 1 if any(one.problem for one in seen) else 0
+
+
+def print_plan(plan: Plan, folder: Path, stream: TextIO) -> None:
+    """What would be made and started, in a form that a shell understands."""
+    lines = [f"# Below {folder}"]
+    lines += [f"mkdir -p {name}" for name in plan.folders]
+    lines += [f"# write {file.name}" for file in plan.files]
+    for planned in plan.processes:
+        lines += ["", f"# {planned.name}", f"cd {planned.command.folder}", str(planned.command)]
+        if planned.ready:
+            wanted = f"a status below {planned.ready.below}"
+            lines.append(f"# ready when {planned.ready.port.url}/ answers with {wanted}")
+    stream.write("\n".join(lines) + "\n")
+
+
+def _print(table: Table, stream: TextIO) -> None:
+    # Not cut to 80 columns where there is no terminal: a log has room.
+    width = None if stream.isatty() else 160
+    Console(file=stream, width=width, highlight=False).print(table)
+
+
+def _short(path: Path) -> str:
+    """A path as seen from here, when that is shorter."""
+    with suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+@contextmanager
+def _stopped_by_signals(local: LocalSite) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and the end of the terminal stop the site; the second, at once."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        # No lock is taken here: the handler may interrupt anything.
+        local.hurry = local.stop_requested
+        local.stop_requested = True
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _closed_terminal() -> Iterator[None]:
+    """A reader of our output that has gone (`outgrow up | head`) ends the run, without noise."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if not _is_gone(sys.stdout):
+            raise
+        # What is still buffered would be written, and fail, at the very end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from error
+
+
+def _is_gone(stream: TextIO) -> bool:
+    try:
+        stream.write("")
+        stream.flush()
+    except OSError:
+        return True
+    return False
