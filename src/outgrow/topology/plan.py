@@ -9,15 +9,14 @@ server begins with "_", which no server's name does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from outgrow.topology.load import VARIABLE
 from outgrow.topology.model import REPAIR, Port, Service, Site
-from outgrow.topology.probes import Answers
-from outgrow.topology.process import Command
+from outgrow.topology.probes import Answers, Stores, Succeeds
+from outgrow.topology.process import Check, Command
 from outgrow.topology.render import File, nginx, toml
 
 TOPOLOGY_FILE: Final = "_topology.toml"
@@ -37,15 +36,18 @@ class Programs:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One process: what runs, and what must answer before it counts as ready.
+    """One process: what runs, when it counts as ready, and how it is checked.
 
-    `port` is None for a process that serves nobody, and `ready` for one that is
-    ready as soon as it runs. `root` is the folder of a media server's files.
+    `check` finds out whether it does its `work`, a phrase for a table. `ready` is None
+    for a process that is ready as soon as it runs, and `port` for one that serves
+    nobody. `root` is the folder of a media server's files.
     """
 
     name: str
     role: str
     command: Command
+    work: str
+    check: Check
     ready: Answers | None = None
     port: Port | None = None
     root: Path | None = None
@@ -88,7 +90,7 @@ def plan(site: Site, folder: Path, programs: Programs) -> Plan:
     stages = (
         tuple(_media(service, folder, programs) for service in media),
         tuple(_app(site, service, folder, programs) for service in site.services("app")),
-        tuple(_repair(site, folder, programs)),
+        (_repair(site, folder, programs),),
     )
     return Plan(tuple(folders), tuple(files), stages)
 
@@ -105,11 +107,18 @@ def environment(site: Site, folder: Path, server: str = "") -> dict[str, str]:
 
 
 def _media(service: Service, folder: Path, programs: Programs) -> Planned:
-    root = folder / service.name
     words = {"outgrow": _outgrow_words, "nginx": _nginx_words}[service.engine]
-    command = Command(words(service, folder, programs), folder, {"PYTHONUNBUFFERED": "1"})
-    # Any answer will do: an empty folder has no page to show.
-    return Planned(service.name, "media", command, Answers(service.port, 600), service.port, root)
+    return Planned(
+        service.name,
+        f"media ({service.engine})",
+        Command(words(service, folder, programs), folder, {"PYTHONUNBUFFERED": "1"}),
+        "stores, serves and deletes a file",
+        Stores(service.port),
+        # Any answer will do: an empty folder has no page to show.
+        Answers(service.port, 600),
+        service.port,
+        folder / service.name,
+    )
 
 
 def _outgrow_words(service: Service, folder: Path, programs: Programs) -> tuple[str, ...]:
@@ -142,10 +151,23 @@ def _app(site: Site, service: Service, folder: Path, programs: Programs) -> Plan
         *("--access-logfile", "-", "--access-logformat", "%(m)s %(U)s %(s)s %(M)s ms"),
         site.wsgi,
     )
-    command = Command(words, Path(site.folder), environment(site, folder, service.name))
-    return Planned(service.name, "app", command, Answers(service.port, 500), service.port)
+    return Planned(
+        service.name,
+        "app",
+        Command(words, Path(site.folder), environment(site, folder, service.name)),
+        "serves a page",
+        # A visitor wants a page; to be ready it is enough not to fail.
+        Answers(service.port, 400),
+        Answers(service.port, 500),
+        service.port,
+    )
 
 
-def _repair(site: Site, folder: Path, programs: Programs) -> Iterator[Planned]:
-    words = (programs.python, "-m", "django", "outgrow", "media", "repair", "--watch")
-    yield Planned(REPAIR, REPAIR, Command(words, Path(site.folder), environment(site, folder)))
+def _repair(site: Site, folder: Path, programs: Programs) -> Planned:
+    def manage(*words: str) -> Command:
+        command = (programs.python, "-m", "django", "outgrow", "media", *words)
+        return Command(command, Path(site.folder), environment(site, folder))
+
+    check = Succeeds(manage("status", "--check"))
+    work = "watches, and nothing is owed for long"
+    return Planned(REPAIR, REPAIR, manage("repair", "--watch"), work, check)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import os
 import secrets
+import subprocess
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
 from outgrow.topology.model import Port
+from outgrow.topology.output import plain
+from outgrow.topology.process import PAUSE, Command
 
 #: Seconds for one answer. An app server's first request imports the whole site.
 TIMEOUT: Final = 10.0
@@ -53,6 +58,40 @@ class Stores:
         except (OSError, http.client.HTTPException) as error:
             return f"{self.port.url}{path}: {_reason(error)}"
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeds:
+    """Runs a command that ends by itself, until its status is 0, for at most TIMEOUT."""
+
+    command: Command
+
+    def problem(self) -> str:
+        """The last thing that it said when it failed, or ""."""
+        end = time.monotonic() + TIMEOUT
+        while (problem := self._once()) and time.monotonic() < end:
+            time.sleep(PAUSE)
+        return problem
+
+    def _once(self) -> str:
+        try:
+            done = subprocess.run(
+                self.command.words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=self.command.folder,
+                env={**os.environ, **self.command.environment},
+                timeout=TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"it did not end within {TIMEOUT:g} s"
+        if done.returncode == 0:
+            return ""
+        lines = done.stdout.split(b"\n")
+        said = [text for line in lines if (text := plain(line).strip())]
+        return said[-1] if said else f"it ended with status {done.returncode}"
 
 
 def _ask(port: Port, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:

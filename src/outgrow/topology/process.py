@@ -77,10 +77,10 @@ class Command:
 
 
 class Check(Protocol):
-    """Asks a process whether it is ready."""
+    """Asks a process whether it is ready, or does its work."""
 
     def problem(self) -> str:
-        """Why it is not ready, or "". Takes a few seconds at most."""
+        """What is wrong, or "". Takes some seconds at most."""
 
 
 class Output(Protocol):
@@ -212,8 +212,9 @@ class Process:
     ) -> None:
         """Wait until `check` finds no problem, at most `deadline` seconds.
 
-        Without a check it is ready when it runs. Returns early when `give_up()` is true. Raises `ProcessFailed` when the process
-        ends before it is ready, or is not ready in time.
+        Without a check it is ready when it runs. Returns early when `give_up()` is
+        true. Raises `ProcessFailed` when the process ends before it is ready, or is
+        not ready in time.
         """
         end = self._clock() + deadline
         while not give_up():

@@ -20,7 +20,6 @@ from outgrow.topology.local import SPEAKER, LocalSite
 from outgrow.topology.model import REPAIR
 from outgrow.topology.output import Printer, wants_colours
 from outgrow.topology.plan import Plan, Planned
-from outgrow.topology.probes import Answers, Stores
 
 #: The folder of a run, beside the topology file.
 RUN_FOLDER = ".outgrow-run"
@@ -76,30 +75,20 @@ def check(local: LocalSite) -> list[Seen]:
 
 
 def _check(local: LocalSite, planned: Planned) -> Seen:
-    if planned.port is not None and planned.role == "media":
-        what, problem = "stores, serves and deletes a file", Stores(planned.port).problem()
-    elif planned.port is not None:
-        # Ready means "below 500"; a visitor wants a page.
-        what, problem = "serves a page", Answers(planned.port, 400).problem()
-    else:
-        what, problem = "runs", ""
+    problem = planned.check.problem()
     process = local.process(planned.name)
-    if not process.running:
-        problem = process.ended
-    return Seen(planned.name, what, problem)
+    # That it has ended says more than what it did not do.
+    return Seen(planned.name, planned.work, problem if process.running else process.ended)
 
 
 def print_table(local: LocalSite, stream: TextIO) -> None:
     """What runs where."""
     table = Table("server", "role", "address", "process", "files")
     for planned in local.plan.processes:
-        engine = ""
-        if planned.role == "media":
-            engine = f" ({local.site.service(planned.name).engine})"
         address = planned.port.url if planned.port else ""
         root = _short(planned.root) if planned.root else ""
         pid = str(local.process(planned.name).pid or "")
-        table.add_row(planned.name, planned.role + engine, address, pid, root)
+        table.add_row(planned.name, planned.role, address, pid, root)
     _print(table, stream)
 
 

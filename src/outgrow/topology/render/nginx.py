@@ -59,6 +59,7 @@ events {{
 }}
 http {{
     access_log off;
+    log_not_found off;
     server_tokens off;
     sendfile on;
     tcp_nopush on;

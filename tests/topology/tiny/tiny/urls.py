@@ -1,0 +1,27 @@
+"""A page, an upload, and the ways in which a site can fail."""
+
+import os
+import signal
+
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+
+def index(_request: HttpRequest) -> HttpResponse:
+    return HttpResponse(os.environ["OUTGROW_SERVER"])
+
+
+def save(request: HttpRequest) -> HttpResponse:
+    name = default_storage.save("notes/note.txt", ContentFile(request.GET["text"].encode()))
+    return HttpResponse(name)
+
+
+def crash(_request: HttpRequest) -> HttpResponse:
+    """End the whole server, not this worker alone."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    return HttpResponse()
+
+
+urlpatterns = [path("", index), path("save", save), path("crash", crash)]
