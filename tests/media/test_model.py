@@ -1,0 +1,377 @@
+"""The protocol, model-checked: savers, deleters and repairers interleaved in every order.
+
+The journal is the real one, in a real folder. The servers are models: each may
+take a request, refuse it, take it and not answer, or hold it in a buffer and
+carry it out at any later moment. Any process may die between any two steps. In
+the end everything comes back, what is in the buffers is carried out, a repairer
+makes its passes, and then every server must equal the master.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from outgrow.errors import (
+    ConnectFailed,
+    NotEnoughServers,
+    SaveInterrupted,
+    ServerError,
+    TimedOut,
+)
+from outgrow.fanout import Outcome
+from outgrow.http import FileBody, Response
+from outgrow.media.journal import ATTEMPT_LIMIT, LOOKS, DirectoryJournal
+from outgrow.media.repair import Repair, Report, Verb
+from outgrow.media.replication import Replication
+from outgrow.servers import Server
+from outgrow.testing import FakeClock
+
+UP, DOWN, MUTE, LATE = "up", "down", "mute", "late"
+
+#: A moment that the models' clock starts at: files have real times.
+HOUR = 3600.0
+
+
+class Model:
+    """A media server that may be late: its files, and requests in its buffers."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.mood = UP
+        self.buffers: list[Callable[[], None]] = []
+
+    def handle(self, change: Callable[[], None]) -> str:
+        """Take one request; say "done", "failed" or "unknown"."""
+        if self.mood == UP:
+            change()
+            return "done"
+        if self.mood == DOWN:
+            return "failed"
+        if self.mood == MUTE:
+            change()
+        else:
+            self.buffers.append(change)
+        return "unknown"
+
+
+class ModelTransport:
+    """A transport to models."""
+
+    def __init__(self, models: dict[Server, Model]) -> None:
+        self.models = models
+        self.servers = tuple(models)
+        #: Called before each request is handled: what others do while it travels.
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def put(
+        self, name: str, body: FileBody, *, servers: Iterable[Server], need: int, deadline: float
+    ) -> Outcome:
+        content = os.pread(body.descriptor, body.size, 0)
+        return self._all(servers, lambda files: files.update({name: content}))
+
+    def delete(
+        self, name: str, *, servers: Iterable[Server], deadline: float, need: int = 0
+    ) -> Outcome:
+        return self._all(servers, lambda files: files.pop(name, None))
+
+    def stat(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
+        raise NotImplementedError
+
+    def probe(self, servers: Iterable[Server] | None = None) -> dict[Server, ServerError | None]:
+        raise NotImplementedError
+
+    def _all(
+        self, servers: Iterable[Server], change: Callable[[dict[str, bytes]], object]
+    ) -> Outcome:
+        outcome = Outcome()
+        for server in servers:
+            model = self.models[server]
+            self.meanwhile()
+            end = model.handle(lambda model=model: change(model.files))  # type: ignore[misc]
+            if end == "done":
+                outcome.done[server] = Response(204)
+            elif end == "failed":
+                outcome.failed[server] = ConnectFailed(server.name, "down")
+            else:
+                outcome.unknown[server] = TimedOut(server.name, "no answer")
+        return outcome
+
+
+class Actor:
+    """One process in the middle of something."""
+
+    def __init__(self, steps: Generator[str, None, Any], kind: str, name: str = "") -> None:
+        self.steps = steps
+        self.kind = kind
+        self.name = name
+        self.content = b""
+
+
+class Protocol(RuleBasedStateMachine):
+    """What is checked with names that are used once."""
+
+    reused = False
+    need = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="outgrow-model-"))
+        self.clock = FakeClock(os.stat(self.folder).st_mtime)
+        self.journal = DirectoryJournal(self.folder, clock=self.clock)
+        self.models = {Server(name, f"http://{name}/"): Model() for name in ("a", "b", "c")}
+        self.transport = ModelTransport(self.models)
+        self.transport.meanwhile = self.meanwhile
+        self.replication = Replication(
+            self.journal,
+            self.transport,
+            need=self.need,
+            reused=self.reused,
+            clock=FakeClock(),
+        )
+        self.actors: list[Actor] = []
+        self.running: list[Actor] = []
+        self.interludes: list[tuple[int, int]] = []
+        self.saved: dict[str, bytes] = {}
+        self.deleted: set[str] = set()
+        self.refused: set[str] = set()
+        self.count = 0
+
+    @initialize()
+    def prepare(self) -> None:
+        self.journal.prepare()
+
+    # --- what may happen
+
+    @rule(server=st.integers(0, 2), mood=st.sampled_from([UP, UP, DOWN, MUTE, LATE]))
+    def mood(self, server: int, mood: str) -> None:
+        list(self.models.values())[server].mood = mood
+
+    @rule(server=st.integers(0, 2), which=st.integers(0, 5))
+    def carry_out(self, server: int, which: int) -> None:
+        """A server carries out one request that it held; which one is its own affair."""
+        buffers = list(self.models.values())[server].buffers
+        if buffers:
+            buffers.pop(which % len(buffers))()
+
+    @precondition(lambda self: sum(actor.kind == "save" for actor in self.actors) < 2)
+    @rule(overwrite=st.booleans())
+    def save(self, overwrite: bool) -> None:
+        self.count += 1
+        name, content = self.next_name(), f"content {self.count}".encode()
+        steps = self.replication.save(
+            name,
+            lambda path: path.write_bytes(content) and None,
+            lambda _: self.fresh_name(),
+            replace=self.reused and overwrite,
+        )
+        actor = Actor(steps, "save", name)
+        actor.content = content
+        self.actors.append(actor)
+
+    @precondition(lambda self: sum(actor.kind == "delete" for actor in self.actors) < 2)
+    @rule(which=st.integers(0, 30))
+    def delete(self, which: int) -> None:
+        if self.saved:
+            name = sorted(self.saved)[which % len(self.saved)]
+            self.actors.append(Actor(self.replication.delete(name), "delete", name))
+
+    @precondition(lambda self: sum(actor.kind == "repair" for actor in self.actors) < 2)
+    @rule()
+    def repair(self) -> None:
+        self.actors.append(Actor(self.one_pass(), "repair"))
+
+    @precondition(lambda self: self.actors)
+    @rule(which=st.integers(0, 5), count=st.integers(1, 8))
+    def step(self, which: int, count: int) -> None:
+        self.advance_by(self.actors[which % len(self.actors)], count)
+
+    @precondition(lambda self: len(self.actors) > 1)
+    @rule(
+        which=st.integers(0, 5),
+        count=st.integers(1, 8),
+        interludes=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 8)), max_size=6),
+    )
+    def step_and_meanwhile(
+        self, which: int, count: int, interludes: list[tuple[int, int]]
+    ) -> None:
+        """Others take steps while this one's requests travel."""
+        self.interludes = interludes
+        self.advance_by(self.actors[which % len(self.actors)], count)
+        self.interludes = []
+
+    @precondition(lambda self: self.actors)
+    @rule(which=st.integers(0, 5))
+    def die(self, which: int) -> None:
+        """A process is killed where it stands: nothing of it runs any more."""
+        self.actors.pop(which % len(self.actors)).steps.close()
+
+    @rule(seconds=st.sampled_from([1.0, 11.0, 61.0, ATTEMPT_LIMIT + 1, HOUR]))
+    def wait(self, seconds: float) -> None:
+        """Attempts count as dead after a while, also those that are only slow."""
+        self.clock.advance(seconds)
+
+    # --- how it goes on
+
+    def next_name(self) -> str:
+        self.count += 1
+        return f"name{self.count}"
+
+    def one_pass(self) -> Generator[str, None, None]:
+        """A pass of repair, cut between any two names and any two steps."""
+        repair = Repair(self.replication, clock=self.clock)
+        repair.take_over(Report())
+        yield "taken over"
+        for action in repair.plan(list(self.models)):
+            if action.verb is not Verb.WATCH:
+                yield from self.replication.mend(action.name, action.debts)
+        self.journal.sweep()
+
+    def fresh_name(self) -> str:
+        self.count += 1
+        return f"fresh{self.count}"
+
+    def meanwhile(self) -> None:
+        """While a request travels, others take steps; its sender waits."""
+        if not self.interludes:
+            return
+        which, count = self.interludes.pop()
+        others = [actor for actor in self.actors if actor not in self.running]
+        if others and count:
+            self.advance_by(others[which % len(others)], count)
+
+    def advance_by(self, actor: Actor, count: int) -> None:
+        for _ in range(count):
+            if not self.advance(actor):
+                return
+
+    def advance(self, actor: Actor) -> bool:
+        """One step; false when the actor has come to its end."""
+        self.running.append(actor)
+        try:
+            return self.take_step(actor)
+        finally:
+            self.running.remove(actor)
+
+    def take_step(self, actor: Actor) -> bool:
+        try:
+            next(actor.steps)
+            return True
+        except StopIteration as end:
+            if actor.kind == "save":
+                self.saved[end.value.name] = actor.content
+            elif actor.kind == "delete":
+                self.deleted.add(actor.name)
+        except (NotEnoughServers, SaveInterrupted):
+            self.refused.add(actor.name)
+        self.actors.remove(actor)
+        return False
+
+    def finish(self, actor: Actor) -> None:
+        while self.advance(actor):
+            pass
+
+    # --- the end
+
+    def teardown(self) -> None:
+        try:
+            self.heal()
+            self.check()
+        finally:
+            shutil.rmtree(self.folder)
+
+    def heal(self) -> None:
+        """Half of the processes come to their end, the rest die; the servers come back."""
+        for place, actor in enumerate(list(self.actors)):
+            if place % 2:
+                actor.steps.close()
+            else:
+                self.finish(actor)
+        self.actors.clear()
+        for model in self.models.values():
+            model.mood = UP
+        self.clock.advance(ATTEMPT_LIMIT + 1)
+        # The first look finds half of what was in the buffers carried out. The rest
+        # comes after it; a later look finds that, the last one a day later.
+        self.flush(half=True)
+        self.finish(self.enlist())
+        self.flush(half=False)
+        for pause in LOOKS:
+            self.clock.advance(pause + 1)
+            self.finish(self.enlist())
+
+    def enlist(self) -> Actor:
+        actor = Actor(self.one_pass(), "repair")
+        self.actors.append(actor)
+        return actor
+
+    def flush(self, *, half: bool) -> None:
+        for model in self.models.values():
+            count = len(model.buffers) // 2 if half else len(model.buffers)
+            for _ in range(count):
+                model.buffers.pop()()
+
+    def check(self) -> None:
+        master = {
+            name: (self.folder / name).read_bytes()
+            for name in os.listdir(self.folder)
+            if name != ".outgrow"
+        }
+        for server, model in self.models.items():
+            assert model.files == master, server
+        self.check_promises(master)
+
+    def check_promises(self, master: dict[str, bytes]) -> None:
+        for name, content in self.saved.items():
+            if name not in self.deleted and name in master:
+                assert master[name] == content
+        assert not self.deleted & master.keys(), "a deleted file came back"
+        assert not self.refused & master.keys(), "a save that raised left its file"
+        lost = self.saved.keys() - master.keys() - self.deleted
+        # A delete that was killed may have buried its name.
+        assert all((self.journal._tombstone(name)).exists() for name in lost)
+
+
+class Reused(Protocol):
+    """The same with names that are used again: equal after the passes."""
+
+    reused = True
+
+    def next_name(self) -> str:
+        self.count += 1
+        return f"name{self.count % 2}"
+
+    def check_promises(self, master: dict[str, bytes]) -> None:
+        return
+
+
+class Strict(Protocol):
+    """Every server is needed, so that many saves are undone."""
+
+    need = 3
+
+
+def _case(machine: type[Protocol]) -> Any:
+    case = machine.TestCase
+    long = os.environ.get("OUTGROW_LONG") == "1"
+    case.settings = settings(
+        max_examples=4000 if long else 500,
+        stateful_step_count=50,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    return pytest.mark.timeout(1800 if long else 240)(case)
+
+
+TestProtocol = _case(Protocol)
+TestReused = _case(Reused)
+TestStrict = _case(Strict)
