@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from outgrow.errors import OutOfTime, ServerError, TimedOut, UnexpectedStatus
+from outgrow.errors import FileCut, OutOfTime, ServerError, TimedOut, UnexpectedStatus
 from outgrow.exchange import Exchange, Limits
 from outgrow.http import Pool, Request, Response
 from outgrow.servers import Health, Server
@@ -73,17 +73,20 @@ def run(
     return outcome
 
 
-def report(health: Health, outcome: Outcome) -> None:
-    """Tell `health` what an outcome says of each server.
+def report(health: Health, requests: Mapping[Server, Request], outcome: Outcome) -> None:
+    """Tell `health` what the outcome of `requests` says of each server.
 
     Connect errors, time-outs, nonsense and 5xx count against a server; 507 stops
     writes only; 4xx never count, or hostile names could take all servers down. A
-    server that was still busy at the deadline is slow, not dead.
+    server that was still busy at the deadline is slow, not dead; a file that was
+    cut is our own fault. A read that went well does not end a stop of writes,
+    unless it was the probe that was due.
     """
     for server in outcome.done:
-        health.ok(server)
+        request = requests[server]
+        health.ok(server, writes=request.changes or request.optional)
     for server, error in outcome.missed.items():
-        if isinstance(error, OutOfTime):
+        if isinstance(error, (OutOfTime, FileCut)):
             continue
         if not isinstance(error, UnexpectedStatus):
             health.failed(server, error.reason)

@@ -92,11 +92,15 @@ class Health:
         """What is believed of `server` now."""
         return self._conditions.get(server.name) or Condition(since=self._start)
 
-    def ok(self, server: Server) -> None:
-        """The server did what it was asked: it is up."""
+    def ok(self, server: Server, *, writes: bool = True) -> None:
+        """The server did what it was asked: it is up.
+
+        With `writes` false it served a read beside the probes: that says nothing of a
+        full disk, and a server that refuses writes goes on being spared them.
+        """
         known = self._conditions.get(server.name)
         # The steady state takes no lock: health is asked on every save.
-        if known is not None and known.up and known.writes:
+        if known is not None and known.up and (known.writes or not writes):
             return
         with self._lock:
             self._conditions[server.name] = Condition(since=self._clock())

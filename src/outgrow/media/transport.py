@@ -156,8 +156,10 @@ class HttpTransport:
     ) -> Outcome:
         """Send a request that changes something to those that may be asked (laws 2 and 3)."""
         wanted = tuple(servers)
-        refused = self._verify([one for one in wanted if self._may_ask(one)])
-        chosen = self._ready(wanted)
+        # A full disk refuses files; what is deleted there makes room.
+        able = [one for one in wanted if self.health.is_up(one, writes=request.method == "PUT")]
+        refused = self._verify([one for one in able if one.name not in self._verified])
+        chosen = [one for one in able if self._is_ready(one, request)]
         if len(chosen) < need:
             refused |= self._verify([one for one in wanted if one not in chosen])
             chosen = [one for one in wanted if one.name in self._verified]
@@ -175,15 +177,9 @@ class HttpTransport:
                 outcome.failed[server] = refused.get(server) or self._down(server)
         return outcome
 
-    def _may_ask(self, server: Server) -> bool:
-        return self.health.is_up(server, writes=True) and server.name not in self._verified
-
-    def _ready(self, wanted: Iterable[Server]) -> list[Server]:
-        return [
-            one
-            for one in wanted
-            if one.name in self._verified and self.health.is_up(one, writes=True)
-        ]
+    def _is_ready(self, server: Server, request: Request) -> bool:
+        writes = request.method == "PUT"
+        return server.name in self._verified and self.health.is_up(server, writes=writes)
 
     def _down(self, server: Server) -> ServerError:
         reason = self.health.condition(server).reason or "it is back, and will be repaired"
@@ -198,7 +194,7 @@ class HttpTransport:
             limits=self._limits,
             clock=self._clock,
         )
-        fanout.report(self.health, outcome)
+        fanout.report(self.health, requests, outcome)
         for server in outcome.missed:
             if not self.health.is_up(server):
                 self._verified.discard(server.name)
