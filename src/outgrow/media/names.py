@@ -33,6 +33,10 @@ NAME_LIMIT = 1000
 _TOKEN_BYTES = 9
 _TOKEN_LENGTH = 13
 
+#: Characters of a suffix that is kept as an extension. What is longer is a sentence
+#: after a full stop ("Report v1.2 of ..."), and may be shortened like one.
+_EXTENSION_LIMIT = 20
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _ENCODED = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -72,7 +76,8 @@ def _problem(name: str) -> str:
         return "it holds a percent-encoding, which some servers decode twice"
     if _DRIVE.match(name):
         return "it begins with a drive letter"
-    if name == MASTER_ID_FILE:
+    # Folded: on a disk that folds case it would be the same file.
+    if name.casefold() == MASTER_ID_FILE:
         return "it is reserved for the id of the master"
     return next(filter(None, map(_part_problem, name.split("/"))), "")
 
@@ -104,15 +109,27 @@ def unique(name: str, mark: str, max_length: int | None = None) -> str:
     problem = _problem(name)
     if problem:
         raise UnsafeName(name, problem)
-    path = PurePosixPath(name)
-    folder = "" if "/" not in name else f"{path.parent}/"
-    extension = f".tar{path.suffix}" if path.stem.endswith(".tar") else path.suffix
+    folder, slash, last = name.rpartition("/")
+    extension = _extension(last)
     ending = f"_{mark}{extension}"
-    stem = path.name.removesuffix(extension).encode()[: max(0, PART_LIMIT - len(ending.encode()))]
-    text = stem.decode(errors="ignore")
+    room = min(PART_LIMIT, NAME_LIMIT - len(f"{folder}{slash}".encode())) - len(
+        ending.encode()
+    )
+    text = last.removesuffix(extension).encode()[: max(0, room)].decode(errors="ignore")
     if max_length is not None:
-        text = text[: max(0, max_length - len(folder) - len(ending))]
+        text = text[: max(0, max_length - len(folder + slash + ending))]
     if not text:
-        room = max_length if max_length is not None else PART_LIMIT
-        raise UnsafeName(name, f"there is no room for {len(mark)} random characters in {room}")
-    return check(f"{folder}{text}{ending}")
+        limit = max_length if max_length is not None else NAME_LIMIT
+        raise UnsafeName(
+            name, f"there is no room for {len(mark)} random characters in {limit}"
+        )
+    return check(f"{folder}{slash}{text}{ending}")
+
+
+def _extension(last: str) -> str:
+    """The extension of a name's last part with its dot, ``.tar.gz`` whole, or nothing."""
+    path = PurePosixPath(last)
+    suffix = path.suffix
+    if PurePosixPath(path.stem).suffix.lower() == ".tar":
+        suffix = path.stem[-len(".tar") :] + suffix
+    return suffix if len(suffix) <= _EXTENSION_LIMIT else ""
