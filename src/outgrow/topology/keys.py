@@ -11,13 +11,11 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from outgrow.errors import TopologyError
-
-#: What is wrong with a value, or "".
-Rule = Callable[[str], str]
+from outgrow.topology.rules import Rule
 
 # A key that TOML takes without quotes, and that needs none in a path.
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+\Z")

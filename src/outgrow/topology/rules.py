@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
+
+#: What is wrong with a text, or "".
+Rule = Callable[[str], str]
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]*\Z")
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z", re.IGNORECASE)
@@ -66,9 +70,8 @@ def path(value: str) -> str:
 
 def media_url(value: str) -> str:
     """What MEDIA_URL takes: a path or the URL of a folder."""
-    parts = urlsplit(value)
     is_path = value.startswith("/") and not value.startswith("//")
-    is_url = parts.scheme in {"http", "https"} and bool(parts.netloc)
+    is_url = value.startswith(("http://", "https://")) and _has_host(value)
     if not is_path and not is_url:
         return f'"{value}" must be a path, as in "/media/", or begin with https:// or http://.'
     return "" if value.endswith("/") else f'"{value}" must end with a slash.'
@@ -86,6 +89,13 @@ def is_address(value: str) -> bool:
 def same_address(value: str) -> str:
     """One spelling for all spellings of an address."""
     return ipaddress.ip_address(value).compressed if is_address(value) else value.lower()
+
+
+def _has_host(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).hostname)
+    except ValueError:  # a bracket that is not closed
+        return False
 
 
 def _is_host_name(value: str) -> bool:

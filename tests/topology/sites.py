@@ -1,0 +1,88 @@
+"""Sites for tests: any that is valid (hypothesis), and a tiny one that runs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path, PurePosixPath
+
+from hypothesis import strategies as st
+
+from outgrow.topology.model import ENGINES, NAMES, Host, Media, Port, Service, Site
+
+TINY = Path(__file__).parent / "tiny"
+
+_names = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,8}", fullmatch=True).filter(lambda n: n != "repair")
+_seconds = st.none() | st.floats(0.001, 1e6)
+# What a file can hold, and a path: no NUL, no control characters, no surrogates.
+_paths = st.text(
+    st.characters(exclude_categories=("Cs",), exclude_characters="/\0", min_codepoint=32).filter(
+        lambda c: c != "\x7f"
+    ),
+    min_size=1,
+    max_size=8,
+).filter(lambda part: part not in {".", ".."})
+
+
+@st.composite
+def hosts(draw: st.DrawFn, name: str, number: int, roles: tuple[str, ...]) -> Host:
+    address = draw(
+        st.sampled_from([f"10.0.0.{number}", f"host{number}.example", f"fd00::{number}"])
+    )
+    ports = draw(st.lists(st.integers(1, 65535), min_size=2, max_size=2, unique=True))
+    engine = draw(st.sampled_from(ENGINES))
+    services = tuple(
+        Service(
+            name if len(roles) == 1 else f"{name}:{role}",
+            role,
+            Port(address, port),
+            engine if role == "media" else "",
+        )
+        for role, port in zip(roles, ports, strict=False)
+    )
+    zone = draw(st.text(st.characters(exclude_categories=("Cs",)), max_size=8))
+    return Host(name, address, services, zone, draw(st.integers(0, 1000)))
+
+
+@st.composite
+def sites(draw: st.DrawFn) -> Site:
+    names = draw(st.lists(_names, min_size=2, max_size=6, unique=True))
+    each = st.sampled_from([("app",), ("media",), ("app", "media"), ("media", "app")])
+    roles = [("app",), ("media",), *(draw(each) for _ in names[2:])]
+    members = tuple(draw(hosts(name, number, roles[number])) for number, name in enumerate(names))
+    root = PurePosixPath("/")
+    return Site(
+        name=draw(_names),
+        settings="photos.settings",
+        wsgi="photos.wsgi:application",
+        domains=tuple(
+            draw(
+                st.lists(_names.map("x".__add__), min_size=1, unique=True).filter(
+                    lambda found: (
+                        not any(".." in d or d[-1] in ".-" or "-." in d or ".-" in d for d in found)
+                    )
+                )
+            )
+        ),
+        folder=root / draw(_paths),
+        media_root=root / draw(_paths),
+        media_url=draw(st.sampled_from(["/media/", "https://media.example.org/"])),
+        media=Media(
+            need=draw(st.sampled_from([None, 0, 1, "majority", "all"])),
+            names=draw(st.sampled_from([None, *NAMES])),
+            timeout=draw(_seconds),
+            deadline=draw(_seconds),
+            downtime=draw(_seconds),
+            fsync=draw(st.none() | st.booleans()),
+        ),
+        hosts=members,
+    )
+
+
+def tiny_site(folder: Path, *, engine: str = "outgrow") -> Path:
+    """A copy of the tiny site below `folder`; the path of its topology file."""
+    copy = folder / "tiny site"  # a name with a space, as users have them
+    shutil.copytree(TINY, copy, ignore=shutil.ignore_patterns("__pycache__", ".outgrow-run"))
+    path = copy / "topology.toml"
+    text = path.read_text()
+    path.write_text(text.replace("[media]\n", f'[media]\nengine = "{engine}"\n'))
+    return path
