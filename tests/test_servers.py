@@ -86,16 +86,8 @@ def made(jitter: float = 0.0) -> tuple[Health, FakeClock]:
         ([failed, after(DOWNTIME - 1), not_due], False, False),
         ([failed, after(DOWNTIME), due, not_due], False, False),
         ([failed, after(DOWNTIME), due, after(DOWNTIME), due], False, False),
-        (
-            [failed, after(DOWNTIME), due, failed, after(DOWNTIME - 1), not_due],
-            False,
-            False,
-        ),
-        (
-            [failed, after(DOWNTIME - 1), failed, after(DOWNTIME - 1), not_due],
-            False,
-            False,
-        ),
+        ([failed, after(DOWNTIME), due, failed, after(DOWNTIME - 1), not_due], False, False),
+        ([failed, after(DOWNTIME - 1), failed, after(DOWNTIME - 1), not_due], False, False),
         ([full, after(DOWNTIME), due, not_due], True, False),
     ],
 )
@@ -138,12 +130,7 @@ def test_granting_a_probe_keeps_what_is_known() -> None:
     clock.advance(DOWNTIME)
     assert health.due(ONE)
     now = health.condition(ONE)
-    assert (now.up, now.writes, now.since, now.reason) == (
-        True,
-        False,
-        before.since,
-        "disk full",
-    )
+    assert (now.up, now.writes, now.since, now.reason) == (True, False, before.since, "disk full")
     assert now.retry_at == clock.now + DOWNTIME
 
 
@@ -240,17 +227,12 @@ def test_a_server_that_refuses_writes_still_serves_reads() -> None:
     servers = a_set(ONE)
     servers.health.failed(ONE, writes_only=True)
     assert list(servers.ranked()) == [ONE]
-    assert (
-        list(servers.ranked(where=lambda one: servers.health.is_up(one, writes=True)))
-        == []
-    )
+    assert list(servers.ranked(where=lambda one: servers.health.is_up(one, writes=True))) == []
 
 
 @pytest.mark.parametrize("key", [None, "photo.jpg"])
 @pytest.mark.parametrize("reported", [ONE, TWO, THREE])
-def test_what_the_caller_has_just_reported_is_skipped(
-    key: str | None, reported: Server
-) -> None:
+def test_what_the_caller_has_just_reported_is_skipped(key: str | None, reported: Server) -> None:
     servers = a_set(ONE, TWO, THREE)
     ranked = servers.ranked(key)
     first = next(ranked)
@@ -275,11 +257,7 @@ def test_the_filter_is_asked_as_late_as_health() -> None:
 
 
 def test_without_a_key_the_load_is_spread_by_weight() -> None:
-    heavy, light, none = (
-        Server("h", "", weight=3),
-        Server("l", ""),
-        Server("n", "", weight=0),
-    )
+    heavy, light, none = (Server("h", "", weight=3), Server("l", ""), Server("n", "", weight=0))
     servers = a_set(none, light, heavy)
     first = Counter(next(servers.ranked()) for _ in range(20_000))
     assert first[heavy] / 20_000 == pytest.approx(0.75, abs=0.02)
@@ -299,16 +277,10 @@ def test_with_a_key_the_order_is_the_same_everywhere() -> None:
     assert list(a_set(ONE, TWO, THREE).ranked("d.jpg")) == [THREE, ONE, TWO]
 
 
-NAMES = st.lists(
-    st.text("abcdefgh0123456789-", min_size=1, max_size=8), min_size=2, unique=True
-)
+NAMES = st.lists(st.text("abcdefgh0123456789-", min_size=1, max_size=8), min_size=2, unique=True)
 
 
-@given(
-    NAMES,
-    st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=20),
-    st.data(),
-)
+@given(NAMES, st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=20), st.data())
 def test_a_server_that_leaves_moves_its_own_keys_only(
     names: list[str], keys: list[str], data: st.DataObject
 ) -> None:
@@ -318,18 +290,12 @@ def test_a_server_that_leaves_moves_its_own_keys_only(
     everyone = a_set(*servers)
     left = a_set(*(one for one in servers if one != gone))
     for key in keys:
-        assert [one for one in everyone.ranked(key) if one != gone] == list(
-            left.ranked(key)
-        )
+        assert [one for one in everyone.ranked(key) if one != gone] == list(left.ranked(key))
 
 
 def test_keys_are_shared_out_by_weight() -> None:
-    servers = a_set(
-        *(Server(f"s{weight}", "", weight=weight) for weight in (0, 1, 2, 5))
-    )
-    first = Counter(
-        next(servers.ranked(f"photo{number}.jpg")).weight for number in range(16_000)
-    )
+    servers = a_set(*(Server(f"s{weight}", "", weight=weight) for weight in (0, 1, 2, 5)))
+    first = Counter(next(servers.ranked(f"photo{number}.jpg")).weight for number in range(16_000))
     assert first[0] == 0
     for weight in (1, 2, 5):
         assert first[weight] / 16_000 == pytest.approx(weight / 8, abs=0.015)

@@ -42,41 +42,15 @@ GOOD = [
 HOSTILE = {
     "empty": [""],
     "slash": ["/", "/a", "//a", "a/", "a//b", "a/b/", "//host/share/a"],
-    "dot": [
-        ".",
-        "..",
-        "./a",
-        "../a",
-        "a/../b",
-        "a/..",
-        "a/./b",
-        ".outgrow/owed/x",
-        ".htaccess",
-    ],
+    "dot": [".", "..", "./a", "../a", "a/../b", "a/..", "a/./b", ".outgrow/owed/x", ".htaccess"],
     "dotfile below": ["a/.git/config", "a/.outgrow", "...", "a/.../b", ".well-known/x"],
     "dot or space at an end": ["a.", "a ", " a", "a./b", "a /b", "a/ b", "a..", "a. "],
     "backslash": ["a\\b", "..\\a", "\\a", "\\\\host\\share", "C:\\a"],
     "drive": ["C:a", "c:/a", "z:"],
     "NUL": ["\0", "a\0.jpg", "a/\0"],
-    "control": [
-        "a\nb",
-        "a\r\nX-Evil: 1",
-        "a\tb",
-        "\x1b[31m",
-        "a\x7f",
-        "a\x85b",
-        "a\x9f",
-    ],
+    "control": ["a\nb", "a\r\nX-Evil: 1", "a\tb", "\x1b[31m", "a\x7f", "a\x85b", "a\x9f"],
     "line separator": ["a\u2028b", "a\u2029b"],
-    "percent-encoding": [
-        "%2e%2e/a",
-        "a%2Fb",
-        "a%00",
-        "%5c",
-        "a%0d%0ab",
-        "a%25b",
-        "%2E",
-    ],
+    "percent-encoding": ["%2e%2e/a", "a%2Fb", "a%00", "%5c", "a%0d%0ab", "a%25b", "%2E"],
     "surrogate": ["\ud800", "a\udcff.jpg"],
     "reserved": [
         names.MASTER_ID_FILE,
@@ -95,9 +69,7 @@ def test_a_good_name_is_given_back(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [name for kind in HOSTILE.values() for name in kind],
-    ids=lambda name: ascii(name)[:40],
+    "name", [name for kind in HOSTILE.values() for name in kind], ids=lambda name: ascii(name)[:40]
 )
 def test_a_hostile_name_is_refused(name: str) -> None:
     with pytest.raises(UnsafeName) as caught:
@@ -152,11 +124,7 @@ def test_tokens_are_random_and_told_apart_by_every_file_system() -> None:
         ("é" * 200 + ".jpg", None, "é" * 118 + f"_{MARK}.jpg"),
         ("日" * 90 + ".tar.gz", 100, "日" * 78 + f"_{MARK}.tar.gz"),
         # A sentence after a full stop is no extension, and gives way.
-        (
-            "v1." + "a sentence " * 12 + "ends",
-            100,
-            "v1." + ("a sentence " * 8)[:83] + f"_{MARK}",
-        ),
+        ("v1." + "a sentence " * 12 + "ends", 100, "v1." + ("a sentence " * 8)[:83] + f"_{MARK}"),
         ("x." + "y" * 400, None, "x." + "y" * 239 + f"_{MARK}"),
     ],
 )
@@ -175,17 +143,10 @@ def test_the_stem_gives_way_to_the_limit_of_the_whole_name() -> None:
 
 @pytest.mark.parametrize(
     ("name", "max_length"),
-    [
-        ("photo.jpg", 18),
-        ("folder/photo.jpg", 25),
-        ("f" * 90 + "/photo.jpg", 100),
-        ("a", 0),
-    ],
+    [("photo.jpg", 18), ("folder/photo.jpg", 25), ("f" * 90 + "/photo.jpg", 100), ("a", 0)],
 )
 def test_no_room_is_an_error_that_says_so(name: str, max_length: int) -> None:
-    with pytest.raises(
-        UnsafeName, match=f"no room for 13 random characters in {max_length}"
-    ):
+    with pytest.raises(UnsafeName, match=f"no room for 13 random characters in {max_length}"):
         names.unique(name, MARK, max_length)
 
 
@@ -196,9 +157,7 @@ def test_no_room_below_long_folders() -> None:
         names.unique("a" * 256 + "/photo.jpg", MARK)
 
 
-@pytest.mark.parametrize(
-    "name", ["", "../a.jpg", "a/", ".jpg", "a\\b", names.MASTER_ID_FILE]
-)
+@pytest.mark.parametrize("name", ["", "../a.jpg", "a/", ".jpg", "a\\b", names.MASTER_ID_FILE])
 def test_a_hostile_name_is_not_made_unique(name: str) -> None:
     with pytest.raises(UnsafeName):
         names.unique(name, MARK)
@@ -208,12 +167,7 @@ PARTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
 EXTENSIONS = st.sampled_from(["", ".jpg", ".tar.gz", ".TAR.bz2", ".é", ".日本", ".a b"])
 
 
-@given(
-    st.lists(PARTS, max_size=2),
-    PARTS,
-    EXTENSIONS,
-    st.none() | st.integers(0, 300),
-)
+@given(st.lists(PARTS, max_size=2), PARTS, EXTENSIONS, st.none() | st.integers(0, 300))
 def test_a_unique_name_passes_fits_and_keeps_its_extension(
     folders: list[str], stem: str, extension: str, max_length: int | None
 ) -> None:
@@ -230,9 +184,7 @@ def test_a_unique_name_passes_fits_and_keeps_its_extension(
 
 
 @given(st.text("aé日🎉 .-_%", min_size=1, max_size=120), EXTENSIONS)
-def test_an_ordinary_name_always_fits_djangos_default(
-    stem: str, extension: str
-) -> None:
+def test_an_ordinary_name_always_fits_djangos_default(stem: str, extension: str) -> None:
     name = f"p{stem}p{extension}"
     unique = names.unique(name, MARK, 100)
     assert len(unique) <= 100

@@ -112,17 +112,13 @@ def unique(name: str, mark: str, max_length: int | None = None) -> str:
     folder, slash, last = name.rpartition("/")
     extension = _extension(last)
     ending = f"_{mark}{extension}"
-    room = min(PART_LIMIT, NAME_LIMIT - len(f"{folder}{slash}".encode())) - len(
-        ending.encode()
-    )
+    room = min(PART_LIMIT, NAME_LIMIT - len(f"{folder}{slash}".encode())) - len(ending.encode())
     text = last.removesuffix(extension).encode()[: max(0, room)].decode(errors="ignore")
     if max_length is not None:
         text = text[: max(0, max_length - len(folder + slash + ending))]
     if not text:
         limit = max_length if max_length is not None else NAME_LIMIT
-        raise UnsafeName(
-            name, f"there is no room for {len(mark)} random characters in {limit}"
-        )
+        raise UnsafeName(name, f"there is no room for {len(mark)} random characters in {limit}")
     return check(f"{folder}{slash}{text}{ending}")
 
 
