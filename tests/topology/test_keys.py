@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import math
 
 import pytest
@@ -29,7 +29,7 @@ def said(problems: Problems) -> list[str]:
         ([1], "a list"),
         ([], "an empty list"),
         ({}, "a table"),
-        (datetime.date(2026, 1, 1), "a date"),
+        (dt.date(2026, 1, 1), "a date"),
     ],
 )
 def test_a_value_of_another_type_is_described_as_toml_would(

@@ -99,7 +99,7 @@ class LocalSite:
         self.hurry = False
         self._write = write
         self._clock = clock
-        self._shuffle = shuffle or random.Random()
+        self._shuffle = shuffle or random.SystemRandom()
         self._plan: Plan | None = None
         self._stack = ExitStack()
         self._lock: int = -1

@@ -47,7 +47,6 @@ class Lines:
 
     def __init__(self, write: Callable[[str, str], None]) -> None:
         self._write = write
-        self._selector: selectors.BaseSelector | None = None
         self._thread: threading.Thread | None = None
         self._wake = (-1, -1)
         self._lock = threading.Lock()
@@ -59,9 +58,11 @@ class Lines:
     def start(self) -> None:
         """Start the thread."""
         self._wake = os.pipe()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake[0], selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._run, name="outgrow output", daemon=True)
+        selector = selectors.DefaultSelector()
+        selector.register(self._wake[0], selectors.EVENT_READ)
+        self._thread = threading.Thread(
+            target=self._run, args=(selector,), name="outgrow output", daemon=True
+        )
         self._thread.start()
 
     def follow(self, name: str, stream: IO[bytes]) -> threading.Event:
@@ -87,9 +88,8 @@ class Lines:
             os.close(end)
         self._thread = None
 
-    def _run(self) -> None:
-        assert self._selector is not None
-        with self._selector as selector:
+    def _run(self, selector: selectors.BaseSelector) -> None:
+        with selector:
             while True:
                 ready = selector.select(timeout=0 if self._closing else None)
                 for key, _ in ready:

@@ -9,6 +9,7 @@ server begins with "_", which no server's name does.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -77,16 +78,11 @@ def plan(site: Site, folder: Path, programs: Programs) -> Plan:
     Raises `ConfigurationError` for a path that a server can't be given.
     """
     media = site.services("media")
+    nginxes = [service for service in media if service.engine == "nginx"]
+    folders = ["_master", *(service.name for service in media), *map(_state, nginxes)]
     files = [*toml.render(site, TOPOLOGY_FILE)]
-    folders = ["_master", *(service.name for service in media)]
-    for service in media:
-        if service.engine == "nginx":
-            state = _state(service)
-            folders.append(state)
-            for file in nginx.render(
-                site, service, folder / service.name, folder / state, user=programs.user
-            ):
-                files.append(File(f"{state}/{file.name}", file.content))
+    for service in nginxes:
+        files += _nginx_files(site, service, folder, programs)
     stages = (
         tuple(_media(service, folder, programs) for service in media),
         tuple(_app(site, service, folder, programs) for service in site.services("app")),
@@ -131,6 +127,12 @@ def _nginx_words(service: Service, folder: Path, programs: Programs) -> tuple[st
     state = folder / _state(service)
     # -e: where nginx complains until it has read its configuration.
     return (programs.nginx, "-p", str(state), "-e", "stderr", "-c", str(state / "nginx.conf"))
+
+
+def _nginx_files(site: Site, service: Service, folder: Path, programs: Programs) -> Iterator[File]:
+    root, state = folder / service.name, folder / _state(service)
+    for file in nginx.render(site, service, root, state, user=programs.user):
+        yield File(f"{_state(service)}/{file.name}", file.content)
 
 
 def _state(service: Service) -> str:

@@ -31,7 +31,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import IO, Final, Protocol, cast
 
 from outgrow.errors import ProcessFailed
 
@@ -125,6 +125,8 @@ class Guard:
 
     def forget(self, group: int) -> None:
         """This group has ended and its id is about to be free."""
+        if self._process is None:  # closed: it has killed the group
+            return
         with suppress(BrokenPipeError):  # it was killed; the next start says so
             os.write(self._stdin().fileno(), f"-{group}\n".encode())
 
@@ -183,7 +185,7 @@ class Process:
                 return False
             if not _has_ended(self._child):
                 return True
-            self._sweep()
+            self._sweep(self._child)
             return False
 
     def start(self) -> None:
@@ -204,8 +206,8 @@ class Process:
                 )
             except OSError as error:
                 raise ProcessFailed(f"{self.name} can't be started: {error}.") from error
-            assert self._child.stdout is not None
-            self._silent = self._output.follow(self.name, self._child.stdout)
+            stream = cast("IO[bytes]", self._child.stdout)  # there is one: it is a PIPE
+            self._silent = self._output.follow(self.name, stream)
 
     def wait_ready(
         self, check: Check | None, deadline: float, give_up: Callable[[], bool] = lambda: False
@@ -265,12 +267,11 @@ class Process:
             if self.running and self._child is not None:
                 _kill_group(self._child.pid, number)
 
-    def _sweep(self) -> None:
+    def _sweep(self, child: subprocess.Popen[bytes]) -> None:
         """Its leader has ended: end the rest of its group, and reap the leader."""
-        assert self._child is not None
-        _kill_group(self._child.pid, signal.SIGKILL)
-        self._guard.forget(self._child.pid)
-        self.ended = _described(self._child.wait(KILL_LIMIT))
+        _kill_group(child.pid, signal.SIGKILL)
+        self._guard.forget(child.pid)
+        self.ended = _described(child.wait(KILL_LIMIT))
         self._child = None
         # All of them are gone when nobody can write to their output any more; others
         # than init may be slow to reap them, so their ids say nothing.
