@@ -14,6 +14,7 @@ class OutgrowConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        """Register the system checks."""
         from outgrow.checks import check_media
 
         checks.register(check_media, checks.Tags.files)

@@ -1,7 +1,7 @@
 """Django's system checks: every mistake in the settings, with its path and its remedy.
 
-    outgrow.E001   an option of a media storage is wrong
-    outgrow.E002   the master copy has no place: MEDIA_ROOT is not set
+- outgrow.E001: an option of a media storage is wrong.
+- outgrow.E002: the master copy has no place: MEDIA_ROOT is not set.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from outgrow import conf
 
 
 def check_media(
-    app_configs: Sequence[AppConfig] | None = None, **kwargs: object
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    **kwargs: object,  # noqa: ARG001
 ) -> list[CheckMessage]:
     """Check each media storage in STORAGES. Opens and sends nothing."""
     from outgrow.media.storages import configured

@@ -33,11 +33,11 @@ def main() -> None:
 @click.option("--body-timeout", type=float, default=30.0, show_default=True, help="Seconds.")
 @click.option("--max-body", default="0", show_default=True, help="As in 10M; 0: no limit.")
 @click.option("--fd", type=int, help="An inherited, listening socket, instead of --bind.")
-def media_server(  # noqa: PLR0913 (one argument an option)
+def media_server(
     root: Path,
     bind: str,
     token_file: Path | None,
-    fsync: bool,  # noqa: FBT001
+    fsync: bool,
     body_timeout: float,
     max_body: str,
     fd: int | None,
@@ -72,8 +72,8 @@ def media_server(  # noqa: PLR0913 (one argument an option)
 def up(
     context: click.Context,
     topology: Path,
-    checks_only: bool,  # noqa: FBT001
-    dry_run: bool,  # noqa: FBT001
+    checks_only: bool,
+    dry_run: bool,
     folder: Path | None,
 ) -> None:
     """Run the whole site of TOPOLOGY on this machine, until Ctrl-C."""

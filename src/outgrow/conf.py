@@ -23,6 +23,13 @@ from outgrow.servers import DOWNTIME, Server
 _NAME: Final = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,99}\Z")
 _HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]+\Z")
 
+_SERVERS_HINT: Final = (
+    "Give a list of URLs, as in ['http://media1:8080'], or a mapping of names to URLs."
+)
+
+#: Seconds in a time option. poll(2) counts milliseconds in a C int, some 24 days.
+_LONGEST: Final = 1_000_000
+
 NEED_WORDS: Final = ("majority", "all")
 NAMES_WORDS: Final = ("unique", "keep")
 
@@ -107,8 +114,7 @@ def _servers(given: object, path: str, base_url: object) -> tuple[Server, ...]:
     """The servers of an option. Raises a group of `ConfigurationError`."""
     if not given or isinstance(given, (str, bytes)):
         problem = "is a text, not a list." if given else "is missing or empty."
-        hint = "Give a list of URLs, as in ['http://media1:8080'], or a mapping of names to URLs."
-        raise ExceptionGroup("servers", [ConfigurationError(path, problem, hint)])
+        raise ExceptionGroup("servers", [ConfigurationError(path, problem, _SERVERS_HINT)])
     problems: list[ConfigurationError] = []
     servers = []
     for place, name, value in _entries(given, path, problems):
@@ -134,7 +140,7 @@ def _entries(
         for index, value in enumerate(given):
             yield f"{path}[{index}]", "", value
     else:
-        problems.append(ConfigurationError(path, "is neither a list nor a mapping."))
+        problems.append(ConfigurationError(path, "is neither a list nor a mapping.", _SERVERS_HINT))
 
 
 def _server(place: str, name: str, value: object, base_url: object) -> Server:
@@ -161,21 +167,26 @@ def _server(place: str, name: str, value: object, base_url: object) -> Server:
 
 
 def _masked(url: str) -> str:
-    """A URL without what may be a password."""
-    return re.sub(r"//[^/@]*@", "//...@", url)
+    """A URL without what may be a password, which may itself hold '@' and '/'."""
+    return re.sub(r"//.*@", "//...@", url, flags=re.DOTALL)
 
 
 def _media_path(base_url: object) -> str:
     """The path of MEDIA_URL, below which django-resto put files on a bare host."""
-    url = base_url if isinstance(base_url, str) else settings.MEDIA_URL
-    return urlsplit(str(url)).path or "/"
+    url = settings.MEDIA_URL if base_url is None else base_url
+    path = urlsplit(str(url)).path
+    return path if path.startswith("/") else f"/{path}"
 
 
 def _twice(servers: list[Server], place: str) -> Iterator[ConfigurationError]:
     newest = servers[-1]
     for other in servers[:-1]:
         if other.name == newest.name:
-            yield ConfigurationError(place, f"is the second server named {newest.name!r}.")
+            yield ConfigurationError(
+                place,
+                f"is the second server named {newest.name!r}.",
+                "Give each a name of its own: {'media1': 'http://HOST:PORT', ...}.",
+            )
         elif endpoint(other.address) == endpoint(newest.address):
             yield ConfigurationError(
                 place,
@@ -210,8 +221,10 @@ Problem = tuple[str, str] | None
 
 
 def _positive(value: object) -> Problem:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        return f"is {value!r}.", "Write a number of seconds above 0."
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return f"is {value!r}.", "Write a number of seconds."
+    if not 0 < value <= _LONGEST:
+        return f"is {value!r}.", f"Write a number of seconds above 0, and at most {_LONGEST}."
     return None
 
 

@@ -67,6 +67,8 @@ class Limits:
 
 
 class State(enum.Enum):
+    """How far an exchange has come; see the drawing above."""
+
     CONNECTING = enum.auto()
     HANDSHAKE = enum.auto()
     SENDING = enum.auto()
@@ -109,15 +111,17 @@ class Exchange:
 
     @property
     def finished(self) -> bool:
+        """Whether there is a response or an error."""
         return self.response is not None or self.error is not None
 
     @property
     def descriptor(self) -> int:
+        """The open socket's."""
         return self._open.socket.fileno()
 
     @property
     def _open(self) -> Connection:
-        assert self._connection is not None  # noqa: S101 - set from start() to the end
+        assert self._connection is not None  # from start() to the end
         return self._connection
 
     def start(self) -> None:
@@ -167,9 +171,9 @@ class Exchange:
             except OSError as error:
                 reason = str(error)
                 continue
-            stream.setblocking(False)
+            stream.setblocking(False)  # noqa: FBT003 - the only way to say it
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = stream.connect_ex(address)  # type: ignore[arg-type]
+            code = stream.connect_ex(address)
             self._connection = Connection(self._where, stream, os.getpid())
             if code in {0, errno.EINPROGRESS}:
                 self._enter(State.CONNECTING, WRITE, self._limits.timeout)
@@ -197,7 +201,7 @@ class Exchange:
 
     def _shake(self) -> None:
         stream = self._open.socket
-        assert isinstance(stream, ssl.SSLSocket)  # noqa: S101 - wrapped just before
+        assert isinstance(stream, ssl.SSLSocket)
         try:
             stream.do_handshake()
         except ssl.SSLWantReadError:
@@ -245,10 +249,10 @@ class Exchange:
             self._send_buffers()
         if self._buffers:
             return
-        if self.request.size > self._limits.expect_above and not self._offset:
-            if not self._parser.proceed:
-                self._enter(State.PROCEED, READ, self._limits.proceed_within)
-                return
+        awaited = self.request.size > self._limits.expect_above and not self._parser.proceed
+        if awaited and not self._offset:
+            self._enter(State.PROCEED, READ, self._limits.proceed_within)
+            return
         if self._offset < self.request.size:
             self._send_file()
         if self._offset >= self.request.size and not self._buffers:
@@ -277,7 +281,7 @@ class Exchange:
 
     def _send_file(self) -> None:
         body = self.request.body
-        assert isinstance(body, FileBody)  # noqa: S101 - small bodies left with the head
+        assert isinstance(body, FileBody)  # small bodies left with the head
         if self._open.is_tls:
             self._send_read(body)
             return
@@ -364,7 +368,8 @@ class Exchange:
         except AnswerError as error:
             self.abandon(BadAnswer(self.server.name, f"its answer is not usable: {error}"))
         except _Cut as error:
-            reason = f"the file ended after {error.size} of {self.request.size} bytes while it was sent"
+            size = self.request.size
+            reason = f"the file ended after {error.size} of {size} bytes while it was sent"
             self.abandon(FileCut(self.server.name, reason))
         except OSError as error:
             self._lost(error)

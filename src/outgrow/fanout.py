@@ -130,7 +130,7 @@ def _settle(exchange: Exchange, outcome: Outcome) -> None:
             response.headers.get("location"),
         )
         undecided = exchange.sent_all and response.status in UNDECIDED
-    assert error is not None  # noqa: S101 - an exchange ends with one of the two
+    assert error is not None  # an exchange ends with one of the two
     if undecided and request.changes:
         outcome.unknown[server] = error
     else:
@@ -183,7 +183,7 @@ class _Loop:
             if now >= limit:
                 self._give_up(now)
                 return
-            until = min(limit, min(exchange.due for exchange in self._waiting))
+            until = min([limit, *(exchange.due for exchange in self._waiting)])
             for key, mask in self._selector.select(max(0.0, until - now)):
                 self._step(key.data, mask)
             self._expire()

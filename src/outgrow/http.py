@@ -12,7 +12,8 @@ The laws:
 3. An idle connection is closed after `IDLE_LIMIT`, or when there is something to
    read on it before it is used: the server closed it, or speaks out of turn.
 4. An answer is whole or it is an error. Bytes after its end, a length that is not
-   kept, more than `HEAD_LIMIT` of headers: each is a `BadAnswer`.
+   kept, more than `HEAD_LIMIT` of headers: each is a `BadAnswer`. Only the page of
+   a refusal (300 and up) may be longer than `BODY_LIMIT`; the rest is not read.
 """
 
 from __future__ import annotations
@@ -56,7 +57,17 @@ BODY_LIMIT: Final = 65536
 #: Seconds for which a resolved host name is believed.
 RESOLVE_FOR: Final = 60.0
 
-_HOST = re.compile(r"[A-Za-z0-9._-]+\Z")
+#: Bytes of a whole answer, with all that is around its body: chunk sizes and their
+#: extensions, trailers, interim answers.
+ANSWER_LIMIT: Final = 1 << 20
+
+_AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]*))?\Z")
+#: RFC 1035 §2.3.4: a label has 1 to 63 octets, a name at most 253 as text.
+_HOST = re.compile(r"(?=.{1,253}\Z)(?:[^.]{1,63}\.)*[^.]{1,63}\.?\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+#: RFC 9110 §5.6.2, §5.5: a token, and a field value in ASCII.
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
+_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,41 +95,72 @@ def endpoint(url: str) -> Endpoint:
 
     Raises `ValueError` with a phrase that can be shown after the URL.
     """
-    parts = urlsplit(url)
+    # urlsplit drops line breaks and tabs without a word.
+    if _CONTROL.search(url) or url != url.strip():
+        raise ValueError("has a control character in it, or a space around it")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("has no valid host name") from None
     if parts.scheme not in {"http", "https"}:
         raise ValueError("is not an http:// or https:// URL")
-    if parts.query or parts.fragment:
-        raise ValueError("has a query or a fragment; give the address and the path only")
-    if parts.username is not None or parts.password is not None:
+    if "@" in parts.netloc:
         raise ValueError("holds a user or a password; use the option 'token'")
-    host = parts.hostname or ""
-    port = _port(parts.netloc, parts.scheme)
-    is_ipv6 = ":" in host
-    if is_ipv6:
-        ipaddress.IPv6Address(host.partition("%")[0])
-    elif not _HOST.match(host):
-        raise ValueError("has no valid host name")
-    path = unquote(parts.path) or "/"
-    if any(ord(character) < 32 or ord(character) == 127 for character in path):
-        raise ValueError("has a control character in its path")
-    if any(part in {".", ".."} for part in path.split("/")):
-        raise ValueError("has '.' or '..' in its path")
-    path = quote(path if path.endswith("/") else path + "/", safe="/~")
+    if "?" in url or "#" in url:
+        raise ValueError("has a query or a fragment; give the address and the path only")
+    host, port = _authority(parts.netloc, parts.scheme)
     default = 443 if parts.scheme == "https" else 80
-    netloc = f"[{host}]" if is_ipv6 else host
+    netloc = f"[{host}]" if ":" in host else host
     return Endpoint(
-        parts.scheme, host, port, path, netloc if port == default else f"{netloc}:{port}"
+        parts.scheme,
+        host,
+        port,
+        _path(parts.path),
+        netloc if port == default else f"{netloc}:{port}",
     )
 
 
-def _port(netloc: str, scheme: str) -> int:
-    text = netloc.rpartition("@")[2].rpartition("]")[2]
-    _, colon, number = text.rpartition(":")
-    if not colon:
-        return 443 if scheme == "https" else 80
-    if not (number.isascii() and number.isdigit() and 0 < int(number) < 65536):
-        raise ValueError(f"has no valid port: {number!r}")
-    return int(number)
+def _authority(text: str, scheme: str) -> tuple[str, int]:
+    """The host and the port of ``host:port`` or ``[address]:port``."""
+    if not text.isascii():
+        raise ValueError("has a host name that is not ASCII; write it in its xn-- form")
+    found = _AUTHORITY.match(text)
+    if found is None:
+        host, _, port = text.rpartition(":")
+        if _AUTHORITY.match(host) and not port.isdigit():
+            raise ValueError("has no valid port")
+        raise ValueError("has no valid host name")
+    address, name, number = found.groups()
+    if number is not None and not (number[:6] and 0 < int(number[:6]) < 65536):
+        raise ValueError("has no valid port")
+    port = int(number) if number else 443 if scheme == "https" else 80
+    return _address(address) if address else _host(name), port
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.IPv6Address(text))
+    except ValueError:
+        raise ValueError("has no valid IPv6 address") from None
+
+
+def _host(name: str) -> str:
+    if not _HOST.match(name):
+        raise ValueError("has no valid host name")
+    return name.lower()
+
+
+def _path(text: str) -> str:
+    """The path, quoted as `Endpoint.target` quotes names; ends with a slash."""
+    try:
+        path = unquote(text, errors="strict") or "/"
+    except UnicodeDecodeError:
+        raise ValueError("has a path that is not UTF-8") from None
+    if _CONTROL.search(path):
+        raise ValueError("has a control character in its path")
+    if any(part in {".", ".."} for part in path.split("/")):
+        raise ValueError("has '.' or '..' in its path")
+    return quote(path if path.endswith("/") else path + "/", safe="/~")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +181,8 @@ class Request:
 
     `accept` holds the status codes that mean that the server did it. With
     `optional` nobody waits for this request once the others have ended (probes).
+    Bytes in `body` are for small ones; files are sent from their descriptor.
+    Raises `ValueError` for what would break the request's head.
     """
 
     method: str
@@ -147,6 +191,15 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | FileBody = b""
     optional: bool = False
+
+    def __post_init__(self) -> None:
+        if not _TOKEN.match(self.method):
+            raise ValueError(f"{self.method!r} is not an HTTP method")
+        for key, value in self.headers:
+            if not (_TOKEN.match(key) and _VALUE.match(value)):
+                raise ValueError(f"the header {key!r} can't be sent: it would break the request")
+        if isinstance(self.body, bytes) and len(self.body) > BODY_LIMIT:
+            raise ValueError(f"a body of {len(self.body)} bytes must be given as a FileBody")
 
     @property
     def size(self) -> int:
@@ -204,7 +257,8 @@ class AnswerParser:
         self._header_count = 0
         self._body: list[bytes] = []
         self._size = 0
-        self._head_size = 0
+        self._taken = 0
+        self._cut = False
         self._interim = 0
         self._error = ""
 
@@ -214,7 +268,25 @@ class AnswerParser:
         return bool(self._start)
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the server. Raises `AnswerError`."""
+        """Take bytes from the server. Raises `AnswerError`.
+
+        The result is the same however the bytes are split: limits are looked at
+        after the same byte, and the last byte is parsed alone, because llhttp
+        skips line breaks behind an answer without a word.
+        """
+        while data:
+            limit = HEAD_LIMIT if self._taken < HEAD_LIMIT else ANSWER_LIMIT
+            piece, data = data[: limit - self._taken], data[limit - self._taken :]
+            for part in (piece[:-1], piece[-1:]):
+                if part:
+                    self._parse(part)
+            self._taken += len(piece)
+            if self._taken == limit and self.response is None:
+                self._overlong(limit)
+
+    def _parse(self, data: bytes) -> None:
+        if self._cut:
+            return
         if self.response is not None:
             raise AnswerError("it sent bytes after the end of its answer")
         if len(self._start) < 5:
@@ -222,16 +294,28 @@ class AnswerParser:
             # llhttp also takes RTSP and leading line breaks.
             if not b"HTTP/".startswith(self._start[:5]):
                 raise AnswerError(f"it does not begin like HTTP: {data[:40]!r}")
-        if not self.status:
-            self._head_size += len(data)
-            if self._head_size > HEAD_LIMIT + BODY_LIMIT:
-                raise AnswerError("its headers do not end")
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             raise AnswerError("it switched protocols, which nobody asked for") from None
         except (httptools.HttpParserError, AnswerError) as error:
-            raise AnswerError(self._error or str(error)) from None
+            if not self._cut:
+                raise AnswerError(self._error or str(error)) from None
+
+    def _overlong(self, limit: int) -> None:
+        """So many bytes have come, and the answer has not ended."""
+        if not self.status:
+            raise AnswerError("its headers do not end")
+        if limit < ANSWER_LIMIT:
+            return
+        if self.status < 300:
+            raise AnswerError("its answer does not end")
+        self._cut_off()
+
+    def _cut_off(self) -> None:
+        """A refusal is one whatever its page says: the rest of it is not wanted."""
+        self._cut = True
+        self._finish(keep_alive=False)
 
     def end(self) -> None:
         """The server closed the connection. Raises `AnswerError` if the answer was cut."""
@@ -248,18 +332,27 @@ class AnswerParser:
     # What follows is called by httptools, which wraps what is raised here.
 
     def on_message_begin(self) -> None:
+        """A first line begins; none may after a final answer."""
         if self.response is not None:
             self._refuse("it sent bytes after the end of its answer")
         self._headers = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """One header is read."""
         self._header_count += 1
         if self._header_count > HEADERS_LIMIT:
             self._refuse(f"it sent more than {HEADERS_LIMIT} headers")
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        if not self.status:  # what follows a chunked body is no header
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
+        """The head is read: interim or final."""
         status: int = self._parser.get_status_code()
+        # llhttp takes 0.9 and 2.0 as well, and any three digits.
+        if self._parser.get_http_version() not in {"1.0", "1.1"}:
+            self._refuse(f"it speaks HTTP/{self._parser.get_http_version()}")
+        if status < 100 or status == 101:
+            self._refuse(f"it answered {status}, which nobody asked for")
         if status >= 200:
             self.status = status
             if self._bodiless:
@@ -271,14 +364,20 @@ class AnswerParser:
             self._refuse(f"it sent more than {INTERIM_LIMIT} interim answers")
 
     def on_body(self, data: bytes) -> None:
+        """A part of the body is read."""
         if self.response is not None:
-            self._refuse("it sent a body in answer to HEAD")
+            if not self._cut:
+                self._refuse("it sent a body in answer to HEAD")
+            return
+        self._body.append(data[: BODY_LIMIT - self._size])
         self._size += len(data)
         if self._size > BODY_LIMIT:
-            self._refuse(f"it sent more than {BODY_LIMIT} bytes in answer")
-        self._body.append(data)
+            if self.status < 300:
+                self._refuse(f"it sent more than {BODY_LIMIT} bytes in answer")
+            self._cut_off()
 
     def on_message_complete(self) -> None:
+        """The answer has come to its promised end."""
         if self.status and self.response is None:
             self._finish(keep_alive=self._parser.should_keep_alive())
 
@@ -308,6 +407,7 @@ class Connection:
 
     @property
     def is_tls(self) -> bool:
+        """Whether the connection is encrypted."""
         return isinstance(self.socket, ssl.SSLSocket)
 
     def is_quiet(self) -> bool:
@@ -326,6 +426,7 @@ class Connection:
         return False
 
     def close(self) -> None:
+        """Close this process's end."""
         self.socket.close()
 
 
@@ -365,7 +466,10 @@ class Pool:
         """Close what is idle."""
         for idle in list(self._idle.values()):
             while idle:
-                idle.pop().close()
+                try:
+                    idle.pop().close()
+                except IndexError:  # another thread took the last one
+                    break
 
     def _close_old(self, idle: deque[Connection]) -> None:
         # The oldest stand on the left, for the youngest are taken first.

@@ -26,7 +26,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 # Below the ephemeral ranges of Linux (32768 and up) and macOS (49152 and up).
 # Inside one, a client that calls a stopped server may be given that very port
@@ -39,10 +39,14 @@ Hang = Literal["before-body", "before-answer"]
 class FakeClock:
     """A clock that moves when it is told to: call it for the time in seconds."""
 
+    #: The time in seconds.
+    now: float
+
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now
 
     def __call__(self) -> float:
+        """The time in seconds."""
         return self.now
 
     def advance(self, seconds: float) -> None:
@@ -160,7 +164,7 @@ class MediaServer:
         if run is not None:
             run.stop(self._release)
 
-    def __enter__(self) -> MediaServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -305,7 +309,7 @@ class _FixedAnswer(NamedTuple):
     method: str | None
 
 
-class _Gone(Exception):  # noqa: N818 (not an error: the server was stopped, or the client left)
+class _Gone(Exception):
     """This connection is over; nothing more is read, done or answered."""
 
 

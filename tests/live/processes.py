@@ -15,6 +15,7 @@ from typing import NoReturn
 import psutil
 import pytest
 
+
 def unprivileged() -> tuple[int, int] | None:
     """The user and group that servers run as when the tests run as root, else None."""
     if os.geteuid() != 0:

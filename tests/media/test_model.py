@@ -9,6 +9,7 @@ makes its passes, and then every server must equal the master.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -127,7 +128,11 @@ class Protocol(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="outgrow-model-"))
         self.clock = FakeClock(os.stat(self.folder).st_mtime)
-        self.journal = DirectoryJournal(self.folder, clock=self.clock)
+        # Random ids would make an order that a failing example could not repeat.
+        ids = itertools.count()
+        self.journal = DirectoryJournal(
+            self.folder, clock=self.clock, token=lambda size: f"{next(ids):0{2 * size}x}"
+        )
         self.models = {Server(name, f"http://{name}/"): Model() for name in ("a", "b", "c")}
         self.transport = ModelTransport(self.models)
         self.transport.meanwhile = self.meanwhile
@@ -201,9 +206,7 @@ class Protocol(RuleBasedStateMachine):
         count=st.integers(1, 8),
         interludes=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 8)), max_size=6),
     )
-    def step_and_meanwhile(
-        self, which: int, count: int, interludes: list[tuple[int, int]]
-    ) -> None:
+    def step_and_meanwhile(self, which: int, count: int, interludes: list[tuple[int, int]]) -> None:
         """Others take steps while this one's requests travel."""
         self.interludes = interludes
         self.advance_by(self.actors[which % len(self.actors)], count)

@@ -44,7 +44,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Missing(Exception):  # noqa: N818 (a finding on the way to a file, turned into a State)
+class Missing(Exception):
     """The walk to a name ended early; `state` says why."""
 
     def __init__(self, state: NoFile) -> None:

@@ -38,7 +38,7 @@ Send = Callable[[Message], Awaitable[None]]
 _Result = TypeVar("_Result")
 
 
-class _ClientGone(Exception):  # noqa: N818 (no fault of this server)
+class _ClientGone(Exception):
     """The client closed the connection before its body was whole."""
 
 
@@ -214,7 +214,7 @@ class Exchange:
             return False
         limit = self._received + PATIENCE
         try:
-            while not self._body_ended and self._received < limit:
+            while not self._body_ended and self._received < limit:  # type: ignore[redundant-expr]
                 await self._read_part()
         except (_ClientGone, TimeoutError):
             return False

@@ -141,6 +141,7 @@ class Debt:
 
     @property
     def file(self) -> str:
+        """The name of the record's file."""
         if self.kind is Kind.UNKNOWN:
             return f"{self.id}.unknown.{self.looks}.{self.at * 1000:.0f}.{self.mark}"
         return f"{self.id}.{self.kind.value}"
@@ -182,7 +183,8 @@ class DirectoryJournal:
 
     Safe for several threads, processes and machines that share the folder. Holds
     no open file and no lock, so that it can be pickled and forked. Nothing is
-    read or made before `prepare`. `clock` gives seconds since the epoch.
+    read or made before `prepare`. `clock` gives seconds since the epoch, `token`
+    so many random bytes in hexadecimal.
     """
 
     def __init__(
@@ -191,11 +193,13 @@ class DirectoryJournal:
         *,
         fsync: bool = False,
         clock: Callable[[], float] = time.time,
+        token: Callable[[int], str] = secrets.token_hex,
     ) -> None:
         self.root = Path(root)
         self.folder = self.root / JOURNAL_FOLDER
         self.fsync = fsync
         self._clock = clock
+        self._token = token
         self._master_id = ""
 
     # --- the folder
@@ -219,7 +223,7 @@ class DirectoryJournal:
                 (self.folder / part).mkdir(mode=0o700, exist_ok=True)
             version = self._once("format", f"outgrow journal {FORMAT}\n")
             self._check_version(version)
-            self._master_id = self._once("master", secrets.token_hex(16) + "\n").strip()
+            self._master_id = self._once("master", self._token(16) + "\n").strip()
         except OSError as error:
             if isinstance(error, MasterError):
                 raise
@@ -246,7 +250,7 @@ class DirectoryJournal:
         path = self.folder / file
         with contextlib.suppress(FileNotFoundError):
             return path.read_text()
-        draft = self.folder / "new" / f"{file}-{secrets.token_hex(8)}"
+        draft = self.folder / "new" / f"{file}-{self._token(8)}"
         self._write(draft, text)
         with contextlib.suppress(FileExistsError):
             os.link(draft, path)
@@ -352,7 +356,7 @@ class DirectoryJournal:
 
     def _empty(self, tombstone: Path) -> None:
         """Put an empty file in a tombstone's place: the space is free, readers go on."""
-        draft = self.folder / "new" / f"gone-{secrets.token_hex(8)}"
+        draft = self.folder / "new" / f"gone-{self._token(8)}"
         self._write(draft, "")
         os.replace(draft, tombstone)
 
@@ -473,7 +477,7 @@ class DirectoryJournal:
 
     def claim(self, debt: Debt) -> Debt | None:
         """See `Journal`. One rename; None when another process has it."""
-        mark = secrets.token_hex(4)
+        mark = self._token(4)
         claimed = replace(debt, kind=Kind.UNKNOWN, looks=0, at=self._clock(), mark=mark)
         return claimed if self._move(debt, claimed) else None
 
@@ -568,7 +572,7 @@ class DirectoryJournal:
 
     def write_heartbeat(self, beat: dict[str, object]) -> None:
         """Replace the heartbeat of `media repair --watch`."""
-        draft = self.folder / "new" / f"watch-{secrets.token_hex(8)}"
+        draft = self.folder / "new" / f"watch-{self._token(8)}"
         self._write(draft, json.dumps(beat) + "\n")
         os.replace(draft, self.folder / "watch")
 
@@ -579,7 +583,7 @@ class DirectoryJournal:
     # --- files
 
     def _new_id(self) -> str:
-        return f"{int(self._clock() * 1e6):014x}{secrets.token_hex(8)}"
+        return f"{int(self._clock() * 1e6):014x}{self._token(8)}"
 
     def _owed(self, server: str) -> Path:
         return self.folder / "owed" / _folder(server)

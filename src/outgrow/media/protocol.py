@@ -116,7 +116,7 @@ class Wanted:
         return self.headers.get("if-none-match", "").strip() == "*"
 
 
-class Refused(Exception):  # noqa: N818 (an answer, raised so that it ends what is under way)
+class Refused(Exception):
     """The request is not carried out, and `answer` is to be sent instead."""
 
     def __init__(self, answer: Answer) -> None:

@@ -41,7 +41,6 @@ from outgrow.media.journal import (
 from outgrow.media.replication import DEADLINE, Mended, Replication, Steps, run
 from outgrow.servers import Server
 
-
 #: Names in a row for which a server may answer 5xx before it counts as down.
 FAILURES_LIMIT: Final = 3
 
@@ -65,6 +64,7 @@ class Action:
 
     @property
     def servers(self) -> tuple[str, ...]:
+        """The names of the servers that are owed this."""
         return tuple(debt.server for debt in self.debts)
 
 
@@ -285,9 +285,7 @@ class Repair:
 
     # --- everything
 
-    def _walk(
-        self, servers: list[Server], report: Report, progress: Callable[[str], None]
-    ) -> None:
+    def _walk(self, servers: list[Server], report: Report, progress: Callable[[str], None]) -> None:
         """Step 4 of a pass. The records that were read before the walk are forgotten after it."""
         records = [debt for server in servers for debt in self._all_records(server)]
         errors = len(report.errors)

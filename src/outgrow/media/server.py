@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import re
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -88,7 +89,8 @@ class MediaApplication:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def serve(
@@ -132,10 +134,12 @@ def serve(
     application.disk.open()
     application.disk.close()
 
+    served = root.resolve()
+
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            ready(f"Serving {root.resolve()} on {_address(listener)}")
+            ready(f"Serving {served} on {_address(listener)}")
 
     # uvicorn stops in order, and then raises the signal again for its caller.
     with suppress(KeyboardInterrupt):

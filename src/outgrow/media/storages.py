@@ -84,6 +84,10 @@ class HybridStorage(FileSystemStorage):
             directory_permissions_mode=directory_permissions_mode,
             allow_overwrite=allow_overwrite,
         )
+        # Django keeps these under the same names, which its stubs do not know.
+        self._location = location
+        self._base_url = base_url
+        self._allow_overwrite = allow_overwrite
         # Without servers (in a migration's state, say) it can be made, not used.
         self._options = options
         if "servers" in options:
@@ -156,7 +160,7 @@ class HybridStorage(FileSystemStorage):
         return run(steps)
 
     def _clear_cached_properties(self, setting: str, **kwargs: Any) -> None:
-        super()._clear_cached_properties(setting, **kwargs)  # type: ignore[misc]
+        super()._clear_cached_properties(setting, **kwargs)  # type: ignore[arg-type]
         if setting in {"MEDIA_ROOT", "MEDIA_URL"}:
             for name in _MADE:
                 self.__dict__.pop(name, None)

@@ -43,13 +43,17 @@ class Registry(Protocol):
     """What the transport needs to know of the master; the journal knows it."""
 
     @property
-    def master_id(self) -> str: ...
+    def master_id(self) -> str:
+        """The id that every media server of this master holds."""
 
-    def is_claimed(self, server: str) -> bool: ...
+    def is_claimed(self, server: str) -> bool:
+        """Whether the server was given the id once."""
 
-    def set_claimed(self, server: str, *, claimed: bool = True) -> None: ...
+    def set_claimed(self, server: str, *, claimed: bool = True) -> None:
+        """Remember that it was."""
 
-    def owe_all(self, server: str) -> object: ...
+    def owe_all(self, server: str) -> object:
+        """Record that a server is owed everything."""
 
 
 class Transport(Protocol):

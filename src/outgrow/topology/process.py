@@ -245,7 +245,7 @@ class Process:
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL to the group; returns when its ports and files are closed."""
+        """SIGKILL to the group; returns when it has ended and closed its files."""
         with self._lock:
             self._signal(signal.SIGKILL)
             end = self._clock() + KILL_LIMIT

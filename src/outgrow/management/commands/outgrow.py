@@ -22,28 +22,30 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from outgrow import status
 from outgrow.errors import OutgrowError
 from outgrow.media.journal import LOOKS
 from outgrow.media.repair import Repair, Report, Verb
 from outgrow.media.storages import HybridStorage
 from outgrow.media.watch import INTERVAL, Watch
+from outgrow.status import Snapshot, media_storages, snapshot
 
 
 class Command(BaseCommand):
     """The `outgrow` command, with the site's settings."""
 
     help = "Look at the media servers, and make them equal to the master."
-    requires_system_checks = ["files"]
+    requires_system_checks = ("files",)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        """Add the words and their options."""
         parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
         media = parts.add_parser("media", help="uploaded files on the media servers")
         words = media.add_subparsers(dest="word", required=True, metavar="COMMAND")
-        _add_repair(words.add_parser("repair", help="bring every media server to the master's state"))
+        _add_repair(words.add_parser("repair", help="make every media server equal to the master"))
         _add_status(words.add_parser("status", help="show each media server and what it is owed"))
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Run one word; exit with its code."""
         run: Callable[[dict[str, Any]], int] = {
             "repair": self.repair,
             "status": self.status,
@@ -98,7 +100,7 @@ class Command(BaseCommand):
             self.stdout.write("Nothing is owed.")
         return 0
 
-    def _line(self, fact: dict[str, Any], text: str, as_json: bool) -> None:  # noqa: FBT001
+    def _line(self, fact: dict[str, Any], text: str, as_json: bool) -> None:
         self.stdout.write(json.dumps(fact) if as_json else text)
 
     @contextmanager
@@ -110,7 +112,7 @@ class Command(BaseCommand):
         if quiet or not sys.stderr.isatty():
             yield _counter(self.stderr.write if not quiet else lambda _: None)
             return
-        columns = (TextColumn("repairing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("names"), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("repairing", total=total or None)
             yield lambda _: bar.advance(task)
@@ -151,7 +153,7 @@ class Command(BaseCommand):
     def status(self, options: dict[str, Any]) -> int:
         """Show each server; with --check, exit 1 when someone is to be woken."""
         _storage(options["storage"])
-        shot = status.snapshot(options["storage"], probe=True)
+        shot = snapshot(options["storage"], probe=True)
         problems = shot.problems(options["max_age"])
         if options["json"]:
             self.stdout.write(json.dumps({**shot.to_json(), "problems": problems}))
@@ -161,7 +163,7 @@ class Command(BaseCommand):
                 self.stdout.write(self.style.WARNING(problem))
         return 1 if options["check"] and problems else 0
 
-    def _show_status(self, shot: status.Snapshot) -> None:
+    def _show_status(self, shot: Snapshot) -> None:
         table = Table(title=f"Media servers of STORAGES[{shot.storage!r}]", title_justify="left")
         for heading in ("server", "state", "since", "owed", "watched", "oldest", "last error"):
             table.add_column(heading, justify="right" if heading in _NUMBERS else "left")
@@ -230,7 +232,7 @@ def _counter(write: Callable[[str], Any]) -> Callable[[str], None]:
 
 
 def _storage(alias: str) -> HybridStorage:
-    found = dict(status.media_storages())
+    found = dict(media_storages())
     if alias in found:
         return found[alias]
     known = ", ".join(map(repr, found)) or "none"
