@@ -59,6 +59,9 @@ LOOK: Final = 0.1
 #: Seconds to wait for a port that its own last process has held.
 PORT_LIMIT: Final = 2.0
 
+#: Where nginx may be beside PATH: Debian's is not in that of a plain user.
+SYSTEM_PROGRAMS: Final = "/usr/sbin:/usr/local/sbin"
+
 #: Under this name the site itself speaks in the output.
 SPEAKER: Final = "outgrow"
 
@@ -76,7 +79,8 @@ class LocalSite:
     """A site on loopback addresses, below `folder`. See the module for its use.
 
     `site` is as it was read from its file; the attribute `site` is the local one.
-    `write(name, line)` gets what the processes print. Constructing it does nothing;
+    `write(name, line)` gets what the processes print; `ready_limit` is in seconds, for
+    each process. Constructing it does nothing;
     `prepare` chooses ports and writes files, `start` starts and waits, `stop` ends
     all. Its methods may be called from any thread, but `start` and `stop` by one.
     """
@@ -87,6 +91,7 @@ class LocalSite:
         folder: Path,
         *,
         write: Callable[[str, str], None] = lambda _name, _line: None,
+        ready_limit: float = READY_LIMIT,
         clock: Callable[[], float] = time.monotonic,
         shuffle: random.Random | None = None,
     ) -> None:
@@ -98,6 +103,7 @@ class LocalSite:
         self.stop_requested = False
         self.hurry = False
         self._write = write
+        self._ready_limit = ready_limit
         self._clock = clock
         self._shuffle = shuffle or random.SystemRandom()
         self._plan: Plan | None = None
@@ -205,14 +211,15 @@ class LocalSite:
         self.planned(name)
         return self._processes[name]
 
-    def wait_ready(self, name: str, deadline: float = READY_LIMIT) -> None:
-        """Wait until this process is ready, at most `deadline` seconds.
+    def wait_ready(self, name: str, deadline: float | None = None) -> None:
+        """Wait until this process is ready, at most `deadline` seconds (`ready_limit`).
 
         One that has crashed and will be started again is waited for. Raises
         `ProcessFailed`.
         """
         planned, process = self.planned(name), self._processes[name]
-        end = self._clock() + deadline
+        limit = self._ready_limit if deadline is None else deadline
+        end = self._clock() + limit
         while not self.stop_requested:
             left = end - self._clock()
             try:
@@ -347,8 +354,7 @@ def _programs(site: Site) -> Programs:
 def _nginx(where: str) -> str:
     """The path of an nginx that can store files. `where` asks for it."""
     install = 'Install it (Debian, Ubuntu: nginx-light), or write engine = "outgrow".'
-    # Debian keeps it in a folder that is not in the PATH of a plain user.
-    path = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    path = shutil.which("nginx") or shutil.which("nginx", path=SYSTEM_PROGRAMS)
     if path is None:
         raise TopologyError(where, "nginx is not installed.", install)
     version = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=False)
