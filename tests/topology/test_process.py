@@ -391,11 +391,11 @@ def test_a_killed_server_frees_its_port(bench: Bench) -> None:
 import os, socket, time
 server = socket.create_server(("127.0.0.1", 0))
 if os.fork():
-    print(f"port {server.getsockname()[1]}", flush=True)
+    print(f"PORT {server.getsockname()[1]}", flush=True)
 time.sleep(1000)
 """
     for turn in range(5):
-        process, _ = bench.started(code.replace("port", f"port{turn}"), f"port{turn} ")
+        process, _ = bench.started(code.replace("PORT", f"PORT{turn}"), f"PORT{turn} ")
         port = int(bench.seen[-1][1].split()[1])
         process.kill()
         # The kernel closes a dead process's files one after the other.
