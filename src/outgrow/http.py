@@ -59,7 +59,7 @@ RESOLVE_FOR: Final = 60.0
 
 #: Bytes of a whole answer, with all that is around its body: chunk sizes and their
 #: extensions, trailers, interim answers.
-ANSWER_LIMIT: Final = 1 << 20
+ANSWER_LIMIT: Final = 1 << 18
 
 _AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]*))?\Z")
 #: RFC 1035 §2.3.4: a label has 1 to 63 octets, a name at most 253 as text.
@@ -131,9 +131,11 @@ def _authority(text: str, scheme: str) -> tuple[str, int]:
             raise ValueError("has no valid port")
         raise ValueError("has no valid host name")
     address, name, number = found.groups()
-    if number is not None and not (number[:6] and 0 < int(number[:6]) < 65536):
-        raise ValueError("has no valid port")
-    port = int(number) if number else 443 if scheme == "https" else 80
+    port = 443 if scheme == "https" else 80
+    if number is not None:
+        port = int(number) if 0 < len(number) < 6 else 0
+        if not 0 < port < 65536:
+            raise ValueError("has no valid port")
     return _address(address) if address else _host(name), port
 
 
@@ -154,13 +156,14 @@ def _path(text: str) -> str:
     """The path, quoted as `Endpoint.target` quotes names; ends with a slash."""
     try:
         path = unquote(text, errors="strict") or "/"
-    except UnicodeDecodeError:
+        quoted = quote(path if path.endswith("/") else path + "/", safe="/~")
+    except UnicodeError:
         raise ValueError("has a path that is not UTF-8") from None
     if _CONTROL.search(path):
         raise ValueError("has a control character in its path")
     if any(part in {".", ".."} for part in path.split("/")):
         raise ValueError("has '.' or '..' in its path")
-    return quote(path if path.endswith("/") else path + "/", safe="/~")
+    return quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +277,10 @@ class AnswerParser:
         after the same byte, and the last byte is parsed alone, because llhttp
         skips line breaks behind an answer without a word.
         """
-        while data:
+        while data and not self._cut:
             limit = HEAD_LIMIT if self._taken < HEAD_LIMIT else ANSWER_LIMIT
-            piece, data = data[: limit - self._taken], data[limit - self._taken :]
+            room = max(1, limit - self._taken)
+            piece, data = data[:room], data[room:]
             for part in (piece[:-1], piece[-1:]):
                 if part:
                     self._parse(part)
@@ -296,9 +300,7 @@ class AnswerParser:
                 raise AnswerError(f"it does not begin like HTTP: {data[:40]!r}")
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            raise AnswerError("it switched protocols, which nobody asked for") from None
-        except (httptools.HttpParserError, AnswerError) as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._cut:
                 raise AnswerError(self._error or str(error)) from None
 
