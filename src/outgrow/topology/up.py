@@ -47,7 +47,15 @@ def up(path: Path, folder: Path | None, *, checks_only: bool, dry_run: bool) -> 
     names = (SPEAKER, REPAIR, *(service.name for service in site.services()))
     printer = Printer(sys.stdout, names, colours=wants_colours(sys.stdout, os.environ))
     run_folder = folder or path.absolute().parent / RUN_FOLDER
-    local = LocalSite(site, run_folder, write=printer)
+
+    def write(name: str, line: str) -> None:
+        try:
+            printer(name, line)
+        except OSError:  # nobody reads any more
+            local.stop_requested = True
+            raise
+
+    local = LocalSite(site, run_folder, write=write)
     if dry_run:
         local.prepare(dry_run=True)
         print_plan(local.plan, local.folder, sys.stdout)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
@@ -24,4 +25,11 @@ def crash(_request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
-urlpatterns = [path("", index), path("save", save), path("crash", crash)]
+def slow(_request: HttpRequest) -> HttpResponse:
+    """Longer than gunicorn waits for a request when it is told to stop."""
+    print("a slow request begins")
+    time.sleep(30)
+    return HttpResponse()
+
+
+urlpatterns = [path("", index), path("save", save), path("crash", crash), path("slow", slow)]
