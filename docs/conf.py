@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import django
+
 import outgrow
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "django.conf.global_settings")

@@ -18,12 +18,14 @@ The laws:
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
 import socket
 import ssl
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -442,6 +444,9 @@ class Pool:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._idle: dict[Endpoint, deque[Connection]] = {}
+        # Nobody closes a storage. What it leaves open is closed with it, without
+        # the ResourceWarning that a socket gives when it is collected.
+        weakref.finalize(self, _close_all, self._idle)
 
     def take(self, where: Endpoint) -> Connection | None:
         """An idle connection that can be used now, or None."""
@@ -466,12 +471,7 @@ class Pool:
 
     def close(self) -> None:
         """Close what is idle."""
-        for idle in list(self._idle.values()):
-            while idle:
-                try:
-                    idle.pop().close()
-                except IndexError:  # another thread took the last one
-                    break
+        _close_all(self._idle)
 
     def _close_old(self, idle: deque[Connection]) -> None:
         # The oldest stand on the left, for the youngest are taken first.
@@ -485,6 +485,14 @@ class Pool:
                 idle.appendleft(oldest)
                 return
             oldest.close()
+
+
+def _close_all(connections: dict[Endpoint, deque[Connection]]) -> None:
+    for idle in list(connections.values()):
+        # Another thread may take the last one between the look and the pop.
+        with contextlib.suppress(IndexError):
+            while idle:
+                idle.pop().close()
 
 
 Address = tuple[int, tuple[object, ...]]

@@ -1,0 +1,161 @@
+"""Every snippet of the documentation is run, or parsed by what would run it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+import tomllib
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from django.core.files.base import ContentFile
+from django.core.management import load_command_class
+
+from outgrow import conf
+from outgrow.cli import main
+from outgrow.media import HybridStorage
+from outgrow.topology.model import parse
+from tests.live.nginx import Nginx
+from tests.live.processes import server_folder
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TUTORIAL = ROOT / "docs/tutorial/first-five-minutes.md"
+FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+#: Blocks that are pictures, or directives of the documentation's own builder.
+NOT_CODE = {"text", "{toctree}", "{eval-rst}"}
+
+
+def blocks(language: str, pages: list[Path] = PAGES) -> list[object]:
+    found = []
+    for page in pages:
+        for number, match in enumerate(FENCE.finditer(page.read_text()), 1):
+            if match[1] == language:
+                name = f"{page.relative_to(ROOT)}:{number}"
+                found.append(pytest.param(match[2], id=name))
+    return found
+
+
+def test_every_block_is_of_a_kind_that_is_tested():
+    tested = {"python", "console", "toml", "nginx", "ini"}
+    for page in PAGES:
+        for match in FENCE.finditer(page.read_text()):
+            assert match[1] in tested | NOT_CODE, f"{page}: {match[0][:80]}"
+
+
+@pytest.mark.parametrize("text", blocks("python", [p for p in PAGES if p != TUTORIAL]))
+def test_python_runs_and_its_settings_are_valid(text, tmp_path):
+    (tmp_path / "topology.toml").write_text(_first_toml())
+    names: dict[str, object] = {"BASE_DIR": tmp_path}
+    exec(compile(text, "documentation", "exec"), names)
+    for alias, entry in names.get("STORAGES", {}).items():  # type: ignore[attr-defined]
+        if "outgrow" in entry["BACKEND"]:
+            assert conf.media_options(entry["OPTIONS"], alias)[1] == []
+
+
+@pytest.mark.parametrize("text", blocks("toml"))
+def test_topologies_are_valid(text, tmp_path):
+    assert parse(tomllib.loads(text), tmp_path, source="documentation").media_servers()
+
+
+def _first_toml() -> str:
+    return blocks("toml")[0].values[0]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", blocks("console"))
+def test_commands_exist_and_take_these_options(text):
+    for line in text.splitlines():
+        assert line.startswith("$ "), line
+        check(shlex.split(line[2:]))
+
+
+def check(words: list[str]) -> None:
+    """Let the command's own parser look at the words."""
+    if words[0] == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(words[1:]) <= set(targets)
+    elif words[:3] == ["python", "manage.py", "outgrow"]:
+        _check_management(words[3:])
+    elif words[0] == "outgrow":
+        command = main.commands[words[1]]
+        known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+        used = {word.strip("[]") for word in words[2:] if word.strip("[]").startswith("-")}
+        assert used <= known, used - known
+    elif words[0] != "mkdir":
+        assert words[:2] == ["pip", "install"], words
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        wanted = re.search(r"\[(\w+)\]", words[2])
+        assert wanted
+        assert wanted[1] in extras["optional-dependencies"]
+
+
+def _check_management(words: list[str]) -> None:
+    command = load_command_class("outgrow", "outgrow")
+    parser = command.create_parser("manage.py", "outgrow")
+    plain = [word.strip("[]") for word in words]
+    # A synopsis names its values: `--max-age S`.
+    plain = ["1" if word == "S" else word for word in plain]
+    try:
+        parser.parse_args(plain)
+    except (argparse.ArgumentError, SystemExit) as error:
+        pytest.fail(f"{words}: {error}")
+
+
+@pytest.mark.parametrize("text", blocks("nginx"))
+def test_nginx_takes_the_configuration_and_the_files(text):
+    with server_folder("outgrow-docs-") as folder:
+        server = Nginx(folder)
+        own = text.replace("/srv/copies-tmp", f"{folder}/body")
+        own = own.replace("/srv/copies", f"{folder}/root")
+        own = own.replace("listen 8080", f"listen 127.0.0.1:{server.port}")
+        http, _, _ = server._configuration.partition("    server {")
+        server._configuration = f"{http}{textwrap.indent(own, '    ')}}}\n"
+        server.start()
+        try:
+            _use(server, folder)
+        finally:
+            server.stop()
+
+
+def _use(server: Nginx, folder: Path) -> None:
+    """A storage can work with it; nobody can reach a dotfile."""
+    storage = HybridStorage(location=folder / "master", servers=[server.url])
+    name = storage.save("a/b.txt", ContentFile(b"hello"))
+    assert (server.root / name).read_bytes() == b"hello"
+    storage.delete(name)
+    assert not (server.root / name).exists()
+    (server.root / ".secret").write_text("never")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{server.url}/.secret", timeout=5)
+    with refused.value as answer:
+        assert answer.code == 403
+
+
+@pytest.mark.parametrize("text", blocks("ini"))
+def test_units_start_commands_that_exist(text):
+    line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
+    words = line.removeprefix("ExecStart=").split()
+    words[0] = Path(words[0]).name
+    check(words)
+
+
+def test_the_tutorial_works_as_written(tmp_path):
+    """Its servers are started, its Python is run in order, its commands are run."""
+    # A process of its own: the tutorial has settings of its own.
+    script = ROOT / "tests/tutorial.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(TUTORIAL)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "still owed 0" in done.stdout
