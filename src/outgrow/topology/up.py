@@ -51,7 +51,8 @@ def up(path: Path, folder: Path | None, *, checks_only: bool, dry_run: bool) -> 
     def write(name: str, line: str) -> None:
         try:
             printer(name, line)
-        except OSError:  # nobody reads any more
+        except OSError:
+            local.failure = "Nobody reads the output any more."
             local.stop_requested = True
             raise
 
