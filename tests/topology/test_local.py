@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from outgrow.errors import MissingExtra, ProcessFailed, TopologyError
-from outgrow.topology import local as local_module
+from outgrow.topology import programs
 from outgrow.topology.load import load
 from outgrow.topology.local import LocalSite
 from outgrow.topology.model import Site
@@ -249,24 +249,6 @@ def test_a_server_that_crashes_is_started_again_on_its_port(running: Run) -> Non
     assert running.said("outgrow", "app1 was killed by SIGKILL; it is started again in 0.25 s.")
 
 
-def test_a_server_that_crashes_again_and_again_is_given_up(running: Run) -> None:
-    local = running.local
-    deaths = 0
-    while not local.failure:
-        pid = local.process("media1").pid
-        if pid is not None:
-            deaths += 1
-            os.kill(pid, signal.SIGKILL)
-            wait_until(lambda pid=pid: local.process("media1").pid != pid, "it survived")  # type: ignore[misc]
-        wait_until(
-            lambda: local.process("media1").running or bool(local.failure),
-            "it was neither started again nor given up",
-        )
-    assert deaths == 6
-    assert local.failure == "media1 was killed by SIGKILL, too often to start it again."
-    local.wait()  # returns at once
-
-
 def test_the_limit_of_starts_is_five_in_a_minute() -> None:
     now = 0.0
     restarts = Restarts(lambda: now)
@@ -346,7 +328,7 @@ def test_uvicorn_is_missed_by_name(run: Run, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_nginx_is_missed_by_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = load(tiny_site(tmp_path, engine="nginx"))
-    monkeypatch.setattr(local_module, "SYSTEM_PROGRAMS", "")
+    monkeypatch.setattr(programs, "SYSTEM_PROGRAMS", "")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
         TopologyError, match=r"servers\.media1\.engine: nginx is not inst.*nginx-li"

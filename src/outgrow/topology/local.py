@@ -21,14 +21,8 @@ The laws:
 from __future__ import annotations
 
 import fcntl
-import grp
-import importlib.util
 import os
-import pwd
 import random
-import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -38,14 +32,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from outgrow.errors import MissingExtra, OutgrowError, ProcessFailed, TopologyError
-from outgrow.topology import ports
-from outgrow.topology.keys import join
+from outgrow.errors import OutgrowError, ProcessFailed
+from outgrow.topology import ports, programs
 from outgrow.topology.load import load
 from outgrow.topology.model import Site
 from outgrow.topology.model import local as localised
 from outgrow.topology.output import Lines
-from outgrow.topology.plan import TOPOLOGY_FILE, Plan, Planned, Programs, environment, plan
+from outgrow.topology.plan import TOPOLOGY_FILE, Plan, Planned, environment, plan
 from outgrow.topology.process import PAUSE, STOP_LIMIT, Guard, Process
 from outgrow.topology.restarts import Restarts
 from outgrow.topology.write import write
@@ -58,9 +51,6 @@ LOOK: Final = 0.1
 
 #: Seconds to wait for a port that its own last process has held.
 PORT_LIMIT: Final = 2.0
-
-#: Where nginx may be beside PATH: Debian's is not in that of a plain user.
-SYSTEM_PROGRAMS: Final = "/usr/sbin:/usr/local/sbin"
 
 #: Under this name the site itself speaks in the output.
 SPEAKER: Final = "outgrow"
@@ -150,11 +140,11 @@ class LocalSite:
         """
         if self._plan is not None:
             return
-        programs = _programs(self.site)
+        found = programs.find(self.site)
         if not dry_run:
             self._lock_folder()
         site = localised(self.site, self._choose_ports(), self.folder)
-        made = plan(site, self.folder, programs)
+        made = plan(site, self.folder, found)
         if not dry_run:
             for folder in made.folders:
                 (self.folder / folder).mkdir(parents=True, exist_ok=True)
@@ -335,36 +325,3 @@ class LocalSite:
     def _will_start(self, name: str) -> bool:
         """Whether the watch starts this process when it does not run."""
         return self._watching and not self._watches[name].held and not self.failure
-
-
-def _programs(site: Site) -> Programs:
-    """Where the programs are that this site needs; each missing one is named."""
-    if importlib.util.find_spec("gunicorn") is None:
-        raise MissingExtra("outgrow up", "gunicorn", "local")
-    media = site.services("media")
-    if any(s.engine == "outgrow" for s in media) and importlib.util.find_spec("uvicorn") is None:
-        raise MissingExtra("The embedded media server", "uvicorn", "local")
-    using_nginx = [host for host in site.hosts if any(s.engine == "nginx" for s in host.services)]
-    if not using_nginx:
-        return Programs(sys.executable)
-    where = join(join("servers", using_nginx[0].name), "engine")
-    return Programs(sys.executable, _nginx(where), _nginx_user())
-
-
-def _nginx(where: str) -> str:
-    """The path of an nginx that can store files. `where` asks for it."""
-    install = 'Install it (Debian, Ubuntu: nginx-light), or write engine = "outgrow".'
-    path = shutil.which("nginx") or shutil.which("nginx", path=SYSTEM_PROGRAMS)
-    if path is None:
-        raise TopologyError(where, "nginx is not installed.", install)
-    version = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=False)
-    if "http_dav_module" not in version.stderr:
-        raise TopologyError(where, f"{path} has no module for DAV, so it can't store.", install)
-    return path
-
-
-def _nginx_user() -> str:
-    """Whom nginx's workers run as: ourselves; root's would become somebody else."""
-    if os.geteuid() != 0:
-        return ""
-    return f"{pwd.getpwuid(os.geteuid()).pw_name} {grp.getgrgid(os.getegid()).gr_name}"

@@ -1,6 +1,6 @@
 """`Site` on one machine -> which folders and files it needs, and what runs in which order.
 
-Pure: a plan is a value, which `outgrow up --dry-run` prints and `LocalSite` carries
+Nothing is done here: a plan is a value, which `outgrow up --dry-run` prints and `LocalSite` carries
 out. A new role is a function here, beside those of the others.
 
 Below the run's folder each server has a folder of its name. What belongs to no
