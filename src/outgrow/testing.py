@@ -101,16 +101,18 @@ class MediaServer:
     Use it as a context manager, or call `start` and `stop`. The faults may be set
     at any time, from any thread; they hold for requests that come after:
 
-    ``read_only``       PUT, DELETE and MKCOL are answered with 403
-    ``delay``           seconds to wait before each answer
-    ``cut_body_after``  close after so many bytes of a GET answer's body
-    ``hang``            "before-body": read the head, then nothing more;
-                        "before-answer": read the whole request, do nothing yet.
-                        `thaw` lets such requests go on: then they are carried
-                        out, though the client may have gone long ago
-    ``raw_answer``      bytes to send instead of an answer, then close; or a
-                        callable that is given the socket as soon as the head is
-                        read, and after which it is closed
+    ::
+
+        read_only       PUT, DELETE and MKCOL are answered with 403
+        delay           seconds to wait before each answer
+        cut_body_after  close after so many bytes of a GET answer's body
+        hang            "before-body": read the head, then nothing more;
+                            "before-answer": read the whole request, do nothing yet.
+                            `thaw` lets such requests go on: then they are carried
+                            out, though the client may have gone long ago
+        raw_answer      bytes to send instead of an answer, then close; or a
+                            callable that is given the socket as soon as the head is
+                            read, and after which it is closed
 
     Don't fork while it runs: the threads stay with the parent.
     """

@@ -57,8 +57,7 @@ class HybridStorage(FileSystemStorage):
         Log the traceback of what a server did wrong (False).
     `token`
         Sent as ``Authorization: Bearer`` to each server.
-    `location`, `base_url`, `file_permissions_mode`, `directory_permissions_mode`,
-    `allow_overwrite`
+    `location`, `base_url`, `allow_overwrite` and Django's other options
         As for FileSystemStorage; `allow_overwrite` needs ``names="keep"``.
 
     `save` raises `outgrow.errors.NotEnoughServers`; the caller's file stays open

@@ -227,7 +227,7 @@ class Process:
                 return
             if self._clock() >= end:
                 raise ProcessFailed(
-                    f"{self.name} was not ready after {deadline:g} s: {problem}.{self._said()}"
+                    f"{self.name} was not ready after {deadline:.3g} s: {problem}.{self._said()}"
                 )
             self._sleep(PAUSE)
 
