@@ -76,7 +76,7 @@ def up(*arguments: object, terminal: bool = False) -> Iterator[Up]:
         stdin=writing if terminal else subprocess.DEVNULL,
         stdout=writing,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
         start_new_session=True,
         # Makes the terminal the one that controls the new session.
         preexec_fn=_take_terminal if terminal else None,
@@ -199,6 +199,7 @@ def test_ctrl_c_while_it_starts(topology: Path) -> None:
 def test_in_a_terminal_names_have_colours(topology: Path) -> None:
     with up(topology, terminal=True) as one:
         one.read_until(READY)
+        assert address(one, "app1")  # not cut on a terminal of 80 columns
         assert re.search(r"\x1b\[\d+mmedia1  \|\x1b\[0m Serving", one.text)
         os.write(one._output, b"\x03")  # Ctrl-C, as typed
         assert one.ends() == 0

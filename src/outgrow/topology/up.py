@@ -92,7 +92,11 @@ def _check(local: LocalSite, planned: Planned) -> Seen:
 
 def print_table(local: LocalSite, stream: TextIO) -> None:
     """What runs where."""
-    table = Table("server", "role", "address", "process", "files")
+    table = Table()
+    for heading in ("server", "role", "address", "process"):
+        table.add_column(heading, no_wrap=True)
+    # The one that may be long; on a narrow terminal it takes several lines.
+    table.add_column("files", overflow="fold")
     for planned in local.plan.processes:
         address = planned.port.url if planned.port else ""
         root = _short(planned.root) if planned.root else ""
@@ -103,7 +107,10 @@ def print_table(local: LocalSite, stream: TextIO) -> None:
 
 def print_checks(seen: list[Seen], stream: TextIO) -> int:
     """What was checked; the exit status that follows."""
-    table = Table("server", "check", "seen")
+    table = Table()
+    table.add_column("server", no_wrap=True)
+    table.add_column("check")
+    table.add_column("seen", overflow="fold")
     for one in seen:
         table.add_row(one.name, one.what, one.problem or "yes")
     _print(table, stream)
