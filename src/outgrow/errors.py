@@ -20,7 +20,7 @@
         ├── ConnectionLost      closed or reset before the answer was whole
         ├── BadAnswer           what came back is not HTTP, or breaks its own promises
         ├── UnexpectedStatus    a whole answer, but not one that means success
-        ├── FileCut             the file became shorter while it was being sent
+        ├── FileCut             the file became shorter, or unreadable, while it was sent
         ├── ServerDown          not asked: it failed a moment ago
         └── ForeignServer       it belongs to another master, or lost its own id
 
@@ -176,7 +176,7 @@ class UnexpectedStatus(ServerError):
 
 
 class FileCut(ServerError):
-    """The file became shorter while it was being sent."""
+    """The file became shorter while it was being sent, or could not be read."""
 
 
 class ServerDown(ServerError):

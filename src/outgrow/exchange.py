@@ -18,6 +18,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 from outgrow import http
 from outgrow.errors import (
@@ -41,6 +42,9 @@ TURN = 1 << 20
 
 #: Errors by which `sendfile` says that it can't for this file or socket.
 NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK, errno.EOPNOTSUPP})
+
+#: Errors by which `sendfile` says that the file can't be read, as opposed to sent.
+UNREADABLE = frozenset({errno.EIO, errno.EBADF, errno.ESTALE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +109,15 @@ class Exchange:
         self._addresses: list[http.Address] = []
         self._reused = False
         self._parser = AnswerParser(request.method)
+        self._expect = self._is_large and request.size > limits.expect_above
         self._buffers: list[memoryview] = []
         self._offset = 0
         self._window = (0.0, 0)
+
+    @property
+    def _is_large(self) -> bool:
+        """Whether the body does not leave with the head."""
+        return isinstance(self.request.body, FileBody) and self.request.size > SMALL
 
     @property
     def finished(self) -> bool:
@@ -143,12 +153,16 @@ class Exchange:
             # RFC 9110 §10.1.1: a client need not wait for ever for 100 Continue.
             self._guard(self._send_body)
             return
+        if self._state is State.CONNECTING and self._addresses:
+            self.close()
+            self._connect(self._overdue())
+            return
         self.abandon(TimedOut(self.server.name, self._overdue()))
 
     def abandon(self, error: ServerError) -> None:
         """End without an answer. The connection is closed: its state is not known."""
         self.error = error
-        self._close()
+        self.close()
 
     # --- connecting
 
@@ -179,13 +193,13 @@ class Exchange:
                 self._enter(State.CONNECTING, WRITE, self._limits.timeout)
                 return
             reason = os.strerror(code)
-            self._close()
+            self.close()
         self.error = ConnectFailed(self.server.name, f"no connection: {reason}")
 
     def _connected(self) -> None:
         code = self._open.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._close()
+            self.close()
             self._connect(os.strerror(code))
             return
         if self._where.scheme == "https":
@@ -221,8 +235,7 @@ class Exchange:
     def _begin(self) -> None:
         """The connection is open: send the head, and the body unless 100 is awaited."""
         request = self.request
-        expect = request.size > self._limits.expect_above
-        self._buffers = [memoryview(request.head(self._where, expect=expect))]
+        self._buffers = [memoryview(request.head(self._where, expect=self._expect))]
         self._offset = 0
         self._window = (self._clock(), 0)
         small = self._small_body()
@@ -236,12 +249,22 @@ class Exchange:
         body = self.request.body
         if isinstance(body, bytes):
             return body
-        if body.size > SMALL:
+        if self._is_large:
             return b""
-        data = os.pread(body.descriptor, body.size, 0)
+        data = self._read_file(body, 0)
         if len(data) < body.size:
-            raise _Cut(len(data))
+            self._cut(len(data))
         return data
+
+    def _read_file(self, body: FileBody, offset: int) -> bytes:
+        try:
+            return os.pread(body.descriptor, min(SMALL, body.size - offset), offset)
+        except OSError as error:
+            raise _Unusable(f"the file can't be read: {error.strerror}") from error
+
+    def _cut(self, left: int) -> NoReturn:
+        size = self.request.size
+        raise _Unusable(f"the file ended after {left} of {size} bytes while it was sent")
 
     def _send(self) -> None:
         """Hand over what the kernel takes now."""
@@ -249,9 +272,10 @@ class Exchange:
             self._send_buffers()
         if self._buffers:
             return
-        awaited = self.request.size > self._limits.expect_above and not self._parser.proceed
-        if awaited and not self._offset:
+        if self._expect and not self._parser.proceed and not self._offset:
             self._enter(State.PROCEED, READ, self._limits.proceed_within)
+            # It is we who wait: a server that does not know of 100 is not a straggler.
+            self.progress_at = self.due
             return
         if self._offset < self.request.size:
             self._send_file()
@@ -292,20 +316,22 @@ class Exchange:
         except BlockingIOError:
             return
         except OSError as error:
+            if error.errno in UNREADABLE:
+                raise _Unusable(f"the file can't be read: {error.strerror}") from error
             if error.errno not in NO_SENDFILE:
                 raise
             self._send_read(body)
             return
         if sent == 0:
-            raise _Cut(self._offset)
+            self._cut(self._offset)
         self._offset += sent
         self._moved()
 
     def _send_read(self, body: FileBody) -> None:
         """The same by reading, where the kernel can't send the file itself."""
-        data = os.pread(body.descriptor, min(SMALL, body.size - self._offset), self._offset)
+        data = self._read_file(body, self._offset)
         if not data:
-            raise _Cut(self._offset)
+            self._cut(self._offset)
         # Kept in the buffers until it has left: TLS wants the same bytes again.
         self._buffers = [memoryview(data)]
         self._offset += len(data)
@@ -346,18 +372,23 @@ class Exchange:
         status, response = self._parser.status, self._parser.response
         if not status:
             return
+        if status == 417 and self._expect and not self._offset:
+            # RFC 9110 §10.1.1: it only says that nobody there knows of 100.
+            self._expect = False
+            self._send_again()
+            return
         if not self.sent_all and status < 300:
             raise AnswerError(f"it answered {status} before it had the whole body")
         if response is None and self.sent_all:
             return
         # An early refusal ends the request: the rest of the body is not wanted,
         # and neither is a long explanation.
-        self.response = response or http.Response(status)
+        self.response = response or self._parser.head
         if self.sent_all and self._parser.keep_alive:
             self._pool.give(self._open)
             self._connection = None
         else:
-            self._close()
+            self.close()
 
     # --- ends
 
@@ -367,17 +398,15 @@ class Exchange:
             step()
         except AnswerError as error:
             self.abandon(BadAnswer(self.server.name, f"its answer is not usable: {error}"))
-        except _Cut as error:
-            size = self.request.size
-            reason = f"the file ended after {error.size} of {size} bytes while it was sent"
-            self.abandon(FileCut(self.server.name, reason))
+        except _Unusable as error:
+            self.abandon(FileCut(self.server.name, str(error)))
         except OSError as error:
             self._lost(error)
 
     def _lost(self, error: OSError) -> None:
         """The connection broke."""
         if self._state is State.CONNECTING:
-            self._close()
+            self.close()
             self._connect(error.strerror or str(error))
             return
         self._read_last_words()
@@ -401,7 +430,7 @@ class Exchange:
             return
 
     def _send_again(self) -> None:
-        self._close()
+        self.close()
         self._reused = False
         self.sent_all = False
         self._parser = AnswerParser(self.request.method)
@@ -410,7 +439,8 @@ class Exchange:
     def _enter(self, state: State, interest: int, within: float) -> None:
         self._state = state
         self.interest = interest
-        self.due = self._clock() + within
+        self.progress_at = self._clock()
+        self.due = self.progress_at + within
 
     def _moved(self) -> None:
         """There was progress: note it, and renew the window of the floor."""
@@ -435,15 +465,12 @@ class Exchange:
             )
         return f"no answer within {limits.answer_within(self.request.size):.1f} s"
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the connection, if it is still this exchange's own."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
-class _Cut(Exception):
-    """The file is shorter than it was: `size` bytes are left of it."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.size = size
+class _Unusable(Exception):
+    """The file is shorter than it was, or can't be read; the text says which."""

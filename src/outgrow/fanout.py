@@ -9,7 +9,8 @@ The laws:
    never handed to the kernel. A repeated PUT or DELETE is how files come back
    from the dead.
 3. The fan-out ends when all have answered; or when `need` are done and those
-   left have made no progress for `PATIENCE`; or at the deadline.
+   left have made no progress for `PATIENCE`; or at the deadline. Optional requests
+   count for none of this. Past the deadline nothing is sent at all.
 4. One server's failure never touches another's request.
 """
 
@@ -65,11 +66,18 @@ def run(
     for a server's sake. Thread-safe.
     """
     outcome = Outcome()
-    waiting = _start(pool, requests, outcome, limits, clock)
-    if not waiting:
+    exchanges = [Exchange(server, one, pool, limits, clock) for server, one in requests.items()]
+    if clock() >= deadline:
+        for exchange in exchanges:
+            exchange.abandon(OutOfTime(exchange.server.name, "was not asked: the time was over"))
+            _settle(exchange, outcome)
         return outcome
-    with selectors.PollSelector() as selector:
-        _Loop(selector, waiting, outcome, need, deadline, clock).run()
+    try:
+        with selectors.PollSelector() as selector:
+            _Loop(selector, outcome, need, deadline, clock).run(exchanges)
+    finally:
+        for exchange in exchanges:
+            exchange.close()
     return outcome
 
 
@@ -94,24 +102,6 @@ def report(health: Health, requests: Mapping[Server, Request], outcome: Outcome)
             health.failed(server, error.reason, writes_only=True)
         elif error.status >= 500:
             health.failed(server, error.reason)
-
-
-def _start(
-    pool: Pool,
-    requests: Mapping[Server, Request],
-    outcome: Outcome,
-    limits: Limits,
-    clock: Callable[[], float],
-) -> list[Exchange]:
-    waiting = []
-    for server, request in requests.items():
-        exchange = Exchange(server, request, pool, limits, clock)
-        exchange.start()
-        if exchange.finished:
-            _settle(exchange, outcome)
-        else:
-            waiting.append(exchange)
-    return waiting
 
 
 def _settle(exchange: Exchange, outcome: Outcome) -> None:
@@ -158,7 +148,6 @@ class _Loop:
     def __init__(
         self,
         selector: selectors.BaseSelector,
-        waiting: list[Exchange],
         outcome: Outcome,
         need: int,
         deadline: float,
@@ -169,36 +158,40 @@ class _Loop:
         self._need = need
         self._deadline = deadline
         self._clock = clock
-        self._ended_at = clock()
-        self._waiting = set(waiting)
+        #: When the last request that counts ended, and how many are done.
+        self._ended_at: float | None = None
+        self._done = 0
+        self._waiting: set[Exchange] = set()
         #: What the selector knows: the descriptor and mask of each exchange.
         self._known: dict[Exchange, tuple[int, int]] = {}
-        for exchange in waiting:
-            self._register(exchange)
 
-    def run(self) -> None:
+    def run(self, exchanges: list[Exchange]) -> None:
+        started = self._clock()
+        self._waiting.update(exchanges)
+        for exchange in exchanges:
+            exchange.start()
+            self._after(exchange)
         while self._waiting:
             now = self._clock()
-            limit = self._limit()
+            limit = self._limit(started)
             if now >= limit:
                 self._give_up(now)
                 return
-            until = min([limit, *(exchange.due for exchange in self._waiting)])
+            until = min(limit, *(exchange.due for exchange in self._waiting))
             for key, mask in self._selector.select(max(0.0, until - now)):
                 self._step(key.data, mask)
             self._expire()
 
-    def _limit(self) -> float:
+    def _limit(self, started: float) -> float:
         """When to stop waiting (law 3)."""
         asked = [exchange for exchange in self._waiting if not exchange.request.optional]
+        ended_at = self._ended_at
         if not asked:
-            return min(self._deadline, self._ended_at + PATIENCE)
-        enough = len(self._outcome.done) >= self._need
-        someone_ended = bool(self._outcome.done or self._outcome.missed)
-        if not (enough and someone_ended):
+            return min(self._deadline, (started if ended_at is None else ended_at) + PATIENCE)
+        if ended_at is None or self._done < self._need:
             return self._deadline
         moved = max(exchange.progress_at for exchange in asked)
-        return min(self._deadline, max(moved, self._ended_at) + PATIENCE)
+        return min(self._deadline, max(moved, ended_at) + PATIENCE)
 
     def _step(self, exchange: Exchange, mask: int) -> None:
         exchange.handle(mask)
@@ -216,9 +209,10 @@ class _Loop:
             return
         self._forget(exchange)
         self._waiting.discard(exchange)
+        _settle(exchange, self._outcome)
         if not exchange.request.optional:
             self._ended_at = self._clock()
-        _settle(exchange, self._outcome)
+            self._done += exchange.server in self._outcome.done
 
     def _register(self, exchange: Exchange) -> None:
         wanted = (exchange.descriptor, exchange.interest)

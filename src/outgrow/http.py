@@ -128,8 +128,8 @@ def _authority(text: str, scheme: str) -> tuple[str, int]:
         raise ValueError("has a host name that is not ASCII; write it in its xn-- form")
     found = _AUTHORITY.match(text)
     if found is None:
-        host, _, port = text.rpartition(":")
-        if _AUTHORITY.match(host) and not port.isdigit():
+        host, _, rest = text.rpartition(":")
+        if _AUTHORITY.match(host) and not rest.isdigit():
             raise ValueError("has no valid port")
         raise ValueError("has no valid host name")
     address, name, number = found.groups()
@@ -266,6 +266,11 @@ class AnswerParser:
         self._cut = False
         self._interim = 0
         self._error = ""
+
+    @property
+    def head(self) -> Response:
+        """What is known when the head is read and the body is not waited for."""
+        return Response(self.status, self._headers)
 
     @property
     def touched(self) -> bool:
