@@ -169,10 +169,11 @@ class HttpTransport:
             chosen = [one for one in wanted if one.name in self._verified]
         requests = dict.fromkeys(chosen, request)
         probed = [one for one in wanted if one not in chosen and self.health.due(one)]
+        claimed = self._claimed(probed)
         asked = requests | dict.fromkeys(probed, self._ask_id(optional=True))
         outcome = self._run(asked, need, deadline)
         for server in probed:
-            problem = self._judge(server, outcome)
+            problem = self._judge(server, outcome, claimed)
             outcome.done.pop(server, None)
             outcome.unknown.pop(server, None)
             outcome.failed[server] = problem or self._down(server)
@@ -215,19 +216,30 @@ class HttpTransport:
 
     def _probe(self, servers: Sequence[Server], need: int) -> dict[Server, ServerError | None]:
         deadline = self._clock() + SMALL_REQUEST
+        claimed = self._claimed(servers)
         outcome = self._run(dict.fromkeys(servers, self._ask_id()), need, deadline)
-        return {server: self._judge(server, outcome) for server in servers}
+        return {server: self._judge(server, outcome, claimed) for server in servers}
+
+    def _claimed(self, servers: Iterable[Server]) -> set[Server]:
+        """The servers that hold this master's id, as far as is known.
+
+        Read before they are asked: another process may claim a new one meanwhile,
+        and a 404 from before that does not mean that the id was lost.
+        """
+        return {server for server in servers if self._registry.is_claimed(server.name)}
 
     def _ask_id(self, *, optional: bool = False) -> Request:
         accept = frozenset({200, 404})
         return Request("GET", names.MASTER_ID_FILE, accept, self._headers, optional=optional)
 
-    def _judge(self, server: Server, outcome: Outcome) -> ServerError | None:
+    def _judge(
+        self, server: Server, outcome: Outcome, claimed: set[Server]
+    ) -> ServerError | None:
         """What the answer to `_ask_id` says; None when the server may be written to."""
         response = outcome.done.get(server)
         if response is None:
             return outcome.missed.get(server)
-        problem = self._compare(server, response)
+        problem = self._compare(server, response, lost=server in claimed)
         if problem is None:
             self._verified.add(server.name)
         else:
@@ -235,9 +247,9 @@ class HttpTransport:
             self.health.failed(server, problem.reason)
         return problem
 
-    def _compare(self, server: Server, response: Response) -> ServerError | None:
+    def _compare(self, server: Server, response: Response, *, lost: bool) -> ServerError | None:
         if response.status != 200:
-            if self._registry.is_claimed(server.name):
+            if lost:
                 return ForeignServer(
                     server.name,
                     f"lost {names.MASTER_ID_FILE}: its folder may be unmounted, or replaced. "
@@ -265,16 +277,15 @@ class HttpTransport:
         request = Request("PUT", names.MASTER_ID_FILE, PUT_DONE, headers, body)
         outcome = self._run({server: request}, 1, self._clock() + SMALL_REQUEST)
         problem = outcome.missed.get(server)
-        if isinstance(problem, UnexpectedStatus) and problem.status == 412:
-            # Another process was quicker; whose id it wrote is seen at the next look.
-            return ServerDown(server.name, "is being claimed by another process")
-        if problem is not None:
+        # 412: another process was quicker, perhaps with another master's id.
+        if problem is not None and getattr(problem, "status", 0) != 412:
             return problem
-        self._registry.set_claimed(server.name)
         # Read again: where If-None-Match is ignored, another master may have won.
         outcome = self._run({server: self._ask_id()}, 1, self._clock() + SMALL_REQUEST)
         response = outcome.done.get(server)
-        return self._compare(server, response) if response else outcome.missed.get(server)
+        if response is None:
+            return outcome.missed.get(server)
+        return self._compare(server, response, lost=True)
 
     # --- servers that need more than one request
 

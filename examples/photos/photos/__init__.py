@@ -1,0 +1,1 @@
+"""A small photo site whose uploads are on every media server."""
