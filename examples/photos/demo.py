@@ -29,10 +29,11 @@ from rich.table import Table
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+from visitor import Visitor  # noqa: E402
+
 from outgrow.errors import OutgrowError  # noqa: E402 - the path comes first
 from outgrow.topology.load import load  # noqa: E402
 from outgrow.topology.local import LocalSite  # noqa: E402
-from visitor import Visitor  # noqa: E402
 
 VAR = HERE / "var"
 RUN = VAR / "run"
@@ -131,8 +132,9 @@ def play(local: LocalSite, console: Console) -> list[Line]:
     first.upload(album, photographs[:4])
     story.uploaded += 4
     killer = threading.Thread(target=kill, args=(local,))
-    killer.start()
-    for photograph in photographs[4:]:
+    for place, photograph in enumerate(photographs[4:]):
+        if place == 2:  # while this one travels
+            killer.start()
         first.upload(album, [photograph])
         story.uploaded += 1
     killer.join()
@@ -160,7 +162,6 @@ def play(local: LocalSite, console: Console) -> list[Line]:
 
 def kill(local: LocalSite) -> None:
     """SIGKILL one media server, and keep it dead, while uploads go on."""
-    time.sleep(0.15)  # some uploads before, some after
     local.hold(VICTIM)
     local.process(VICTIM).kill()
 

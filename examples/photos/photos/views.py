@@ -13,9 +13,9 @@ from django.core.paginator import Paginator
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
+
 from outgrow.errors import NotEnoughServers
 from outgrow.status import snapshot
-
 from photos.forms import AlbumForm, UploadForm
 from photos.models import Album, Photo
 from photos.thumbnails import thumbnail
