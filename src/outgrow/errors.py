@@ -198,7 +198,9 @@ class NotEnoughServers(OutgrowError, OSError):
     def __init__(
         self, name: str, need: int, done: tuple[str, ...], missed: Mapping[str, ServerError]
     ) -> None:
-        super().__init__(name, need, done, dict(missed))
+        super().__init__()
+        # OSError would take these for an errno, a text and two file names.
+        self.args = (name, need, done, dict(missed))
         self.name = name
         self.need = need
         self.done = done

@@ -1,0 +1,66 @@
+"""The errors: what they say, and that they survive a pickle (Celery and RQ send them)."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import pytest
+
+from outgrow import errors
+
+DOWN = errors.ServerDown("media2", "was not asked")
+
+EXAMPLES = [
+    (errors.ConfigurationError("A['b']", "is wrong.", "Do this."), "A['b']: is wrong. Do this."),
+    (errors.ConfigurationError("A", "is wrong."), "A: is wrong."),
+    (
+        errors.MissingExtra("outgrow up", "gunicorn", "local"),
+        "outgrow up needs the package 'gunicorn', which is not installed. "
+        "Install it with: pip install 'outgrow[local]'",
+    ),
+    (errors.UnsafeName("a/../b", "why"), "The file name 'a/../b' is refused: why."),
+    (errors.UnsafeName("x" * 100, "why"), f"The file name '{'x' * 77}...' is refused: why."),
+    (errors.BadAnswer("m", "what"), "m: what (is this address a web server's?)"),
+    (errors.TimedOut("m", "what"), "m: what"),
+    (errors.UnexpectedStatus("m", 507, "its disk is full", None), "m: its disk is full"),
+    (
+        errors.NotEnoughServers("a.jpg", 2, ("media1",), {"media2": DOWN}),
+        "'a.jpg' was not saved: 1 of the 2 media servers that are needed took it, and the save "
+        "was undone. media2: was not asked. Start the servers and save again, or lower the "
+        "option 'need'.",
+    ),
+    (
+        errors.TopologyErrors(
+            [errors.TopologyError("a", "is wrong."), errors.TopologyError("b", "is too.")]
+        ),
+        "topology.toml: 2 problems:\n  a: is wrong.\n  b: is too.",
+    ),
+    (
+        errors.TopologyErrors([errors.TopologyError("a", "is wrong.")], "site.toml"),
+        "site.toml: a: is wrong.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "text"), EXAMPLES, ids=lambda value: type(value).__name__)
+def test_each_says_what_to_do_and_survives_a_pickle(error, text):
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert str(error) == text
+    for name, value in vars(error).items():
+        assert str(getattr(copy, name)) == str(value)
+
+
+def test_the_drawing_has_every_error():
+    drawn = set(errors.__doc__.replace("├", " ").replace("└", " ").split())
+    kinds = {name for name, kind in inspect.getmembers(errors, inspect.isclass)}
+    ours = {name for name in kinds if getattr(errors, name).__module__ == errors.__name__}
+    assert ours <= drawn, ours - drawn
+
+
+def test_every_error_has_the_base():
+    for _, kind in inspect.getmembers(errors, inspect.isclass):
+        if kind.__module__ == errors.__name__:
+            assert issubclass(kind, errors.OutgrowError)
