@@ -146,7 +146,7 @@ class HttpTransport:
     def probe(self, servers: Iterable[Server] | None = None) -> dict[Server, ServerError | None]:
         """See `Transport`."""
         asked = self.servers if servers is None else tuple(servers)
-        return self._probe(asked, len(asked))
+        return self._probe(asked, len(asked), self._clock() + SMALL_REQUEST)
 
     def _request(
         self, method: str, name: str, accept: frozenset[int], body: bytes | FileBody = b""
@@ -162,10 +162,12 @@ class HttpTransport:
         wanted = tuple(servers)
         # A full disk refuses files; what is deleted there makes room.
         able = [one for one in wanted if self.health.is_up(one, writes=request.method == "PUT")]
-        refused = self._verify([one for one in able if one.name not in self._verified])
+        unknown = [one for one in able if one.name not in self._verified]
+        refused = self._verify(unknown, deadline)
         chosen = [one for one in able if self._is_ready(one, request)]
         if len(chosen) < need:
-            refused |= self._verify([one for one in wanted if one not in chosen])
+            others = [one for one in wanted if one not in chosen and one not in refused]
+            refused |= self._verify(others, deadline)
             chosen = [one for one in wanted if one.name in self._verified]
         requests = dict.fromkeys(chosen, request)
         probed = [one for one in wanted if one not in chosen and self.health.due(one)]
@@ -173,7 +175,7 @@ class HttpTransport:
         asked = requests | dict.fromkeys(probed, self._ask_id(optional=True))
         outcome = self._run(asked, need, deadline)
         for server in probed:
-            problem = self._judge(server, outcome, claimed)
+            problem = self._judge(server, outcome, claimed, deadline)
             outcome.done.pop(server, None)
             outcome.unknown.pop(server, None)
             outcome.failed[server] = problem or self._down(server)
@@ -207,18 +209,24 @@ class HttpTransport:
 
     # --- whose server it is
 
-    def _verify(self, servers: Sequence[Server]) -> dict[Server, ServerError]:
+    def _verify(self, servers: Sequence[Server], deadline: float) -> dict[Server, ServerError]:
         """Read the master's id on each; claim those that are new. Returns the refused."""
         if not servers:
             return {}
-        problems = self._probe(servers, 0)
+        problems = self._probe(servers, 0, deadline)
         return {server: problem for server, problem in problems.items() if problem is not None}
 
-    def _probe(self, servers: Sequence[Server], need: int) -> dict[Server, ServerError | None]:
-        deadline = self._clock() + SMALL_REQUEST
+    def _probe(
+        self, servers: Sequence[Server], need: int, deadline: float
+    ) -> dict[Server, ServerError | None]:
         claimed = self._claimed(servers)
-        outcome = self._run(dict.fromkeys(servers, self._ask_id()), need, deadline)
-        return {server: self._judge(server, outcome, claimed) for server in servers}
+        requests = dict.fromkeys(servers, self._ask_id())
+        outcome = self._run(requests, need, self._soon(deadline))
+        return {server: self._judge(server, outcome, claimed, deadline) for server in servers}
+
+    def _soon(self, deadline: float) -> float:
+        """The deadline of a small request within a larger piece of work."""
+        return min(deadline, self._clock() + SMALL_REQUEST)
 
     def _claimed(self, servers: Iterable[Server]) -> set[Server]:
         """The servers that hold this master's id, as far as is known.
@@ -233,13 +241,16 @@ class HttpTransport:
         return Request("GET", names.MASTER_ID_FILE, accept, self._headers, optional=optional)
 
     def _judge(
-        self, server: Server, outcome: Outcome, claimed: set[Server]
+        self, server: Server, outcome: Outcome, claimed: set[Server], deadline: float
     ) -> ServerError | None:
         """What the answer to `_ask_id` says; None when the server may be written to."""
         response = outcome.done.get(server)
         if response is None:
             return outcome.missed.get(server)
-        problem = self._compare(server, response, lost=server in claimed)
+        if response.status != 200 and server not in claimed:
+            problem = self._claim(server, deadline)
+        else:
+            problem = self._compare(server, response)
         if problem is None:
             self._verified.add(server.name)
         else:
@@ -247,16 +258,14 @@ class HttpTransport:
             self.health.failed(server, problem.reason)
         return problem
 
-    def _compare(self, server: Server, response: Response, *, lost: bool) -> ServerError | None:
+    def _compare(self, server: Server, response: Response) -> ServerError | None:
         if response.status != 200:
-            if lost:
-                return ForeignServer(
-                    server.name,
-                    f"lost {names.MASTER_ID_FILE}: its folder may be unmounted, or replaced. "
-                    "If it is meant to be empty, run: "
-                    f"manage.py outgrow media repair --server {server.name} --adopt",
-                )
-            return self._claim(server)
+            return ForeignServer(
+                server.name,
+                f"lost {names.MASTER_ID_FILE}: its folder may be unmounted, or replaced. "
+                "If it is meant to be empty, run: "
+                f"manage.py outgrow media repair --server {server.name} --adopt",
+            )
         held = response.body.decode("latin-1").strip()
         if held == self._registry.master_id:
             if not self._registry.is_claimed(server.name):
@@ -269,23 +278,21 @@ class HttpTransport:
             "media servers of this site?",
         )
 
-    def _claim(self, server: Server) -> ServerError | None:
-        """Give a new server this master's id, and owe it everything that is there already."""
+    def _claim(self, server: Server, deadline: float) -> ServerError | None:
+        """Give a new server this master's id, and owe it everything that is there already.
+
+        Then the id is read again: another process may have been quicker (412), or
+        may have won afterwards where If-None-Match is ignored.
+        """
         self._registry.owe_all(server.name)
         headers = (*self._headers, ("If-None-Match", "*"))
         body = (self._registry.master_id + "\n").encode("ascii")
-        request = Request("PUT", names.MASTER_ID_FILE, PUT_DONE, headers, body)
-        outcome = self._run({server: request}, 1, self._clock() + SMALL_REQUEST)
-        problem = outcome.missed.get(server)
-        # 412: another process was quicker, perhaps with another master's id.
-        if problem is not None and getattr(problem, "status", 0) != 412:
-            return problem
-        # Read again: where If-None-Match is ignored, another master may have won.
-        outcome = self._run({server: self._ask_id()}, 1, self._clock() + SMALL_REQUEST)
+        request = Request("PUT", names.MASTER_ID_FILE, PUT_DONE | {412}, headers, body)
+        outcome = self._run({server: request}, 1, self._soon(deadline))
+        if outcome.done:
+            outcome = self._run({server: self._ask_id()}, 1, self._soon(deadline))
         response = outcome.done.get(server)
-        if response is None:
-            return outcome.missed.get(server)
-        return self._compare(server, response, lost=True)
+        return self._compare(server, response) if response else outcome.missed[server]
 
     # --- servers that need more than one request
 
@@ -318,10 +325,16 @@ class HttpTransport:
         for server, response in seen.done.items():
             if response.status != 200:
                 outcome.done[server] = response
-                continue
-            tag = response.headers.get("etag", "")
-            headers = (*request.headers, ("If-Match", tag)) if _is_strong(tag) else request.headers
-            requests[server] = replace(request, headers=headers)
+            elif response.headers.keys().isdisjoint({"etag", "last-modified"}):
+                # A listing that the server made has neither; nobody may find out by DELETE.
+                reason = (
+                    "shows no version of it, so it may be a folder, and was not asked to delete"
+                )
+                outcome.failed[server] = UnexpectedStatus(server.name, 200, reason)
+            else:
+                tag = response.headers.get("etag", "")
+                match = (("If-Match", tag),) if _is_strong(tag) else ()
+                requests[server] = replace(request, headers=request.headers + match)
         _supersede(outcome, self._run(requests, 0, deadline))
         return outcome
 
