@@ -16,8 +16,10 @@ EXAMPLES = [
     (errors.ConfigurationError("A", "is wrong."), "A: is wrong."),
     (
         errors.MissingExtra("outgrow up", "gunicorn", "local"),
-        ("outgrow up needs the package 'gunicorn', which is not installed. "
-        "Install it with: pip install 'outgrow[local]'"),
+        (
+            "outgrow up needs the package 'gunicorn', which is not installed. "
+            "Install it with: pip install 'outgrow[local]'"
+        ),
     ),
     (errors.UnsafeName("a/../b", "why"), "The file name 'a/../b' is refused: why."),
     (errors.UnsafeName("x" * 100, "why"), f"The file name '{'x' * 77}...' is refused: why."),
@@ -26,9 +28,11 @@ EXAMPLES = [
     (errors.UnexpectedStatus("m", 507, "its disk is full", None), "m: its disk is full"),
     (
         errors.NotEnoughServers("a.jpg", 2, ("media1",), {"media2": DOWN}),
-        ("'a.jpg' was not saved: 1 of the 2 media servers that are needed took it, and the save "
-        "was undone. media2: was not asked. Start the servers and save again, or lower the "
-        "option 'need'."),
+        (
+            "'a.jpg' was not saved: 1 of the 2 media servers that are needed took it, and the save "
+            "was undone. media2: was not asked. Start the servers and save again, or lower the "
+            "option 'need'."
+        ),
     ),
     (
         errors.TopologyErrors(
