@@ -1,0 +1,1 @@
+"""Scripts that the drills run as processes of their own, and kill."""

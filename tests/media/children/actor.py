@@ -1,0 +1,70 @@
+"""One process of a drill: it saves, deletes or repairs, and dies by SIGKILL where it is told.
+
+    python actor.py FOLDER SERVERS WHAT STEP [NAME]
+
+FOLDER is the master, SERVERS are URLs with commas between. WHAT is save, delete,
+repair or loop. STEP is how many steps it takes before it kills itself; -1 for all.
+What was confirmed is printed before anything else happens.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import django
+from django.conf import settings
+
+
+def main() -> None:
+    folder, servers, what, step, *rest = sys.argv[1:]
+    settings.configure(MEDIA_ROOT=folder, MEDIA_URL="/media/")
+    django.setup()
+
+    from django.core.files.base import ContentFile
+
+    from outgrow.media.repair import Repair
+    from outgrow.media.storages import HybridStorage
+
+    left = [int(step)]
+
+    def drive(steps: Any) -> Any:
+        """Take so many steps in all, and then die as if the power of the process went."""
+        while True:
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            try:
+                print("step", next(steps), flush=True)
+            except StopIteration as end:
+                return end.value
+
+    class Storage(HybridStorage):
+        def drive(self, steps: Any) -> Any:
+            return drive(steps)
+
+    storage = Storage(location=folder, servers=servers.split(","), timeout=1.0, downtime=0.2)
+    if what == "save":
+        name = storage.save("folder/file.bin", ContentFile(b"content of the drill"))
+        print("saved", name, flush=True)
+    elif what == "delete":
+        storage.delete(rest[0])
+        print("deleted", rest[0], flush=True)
+    elif what == "repair":
+        Repair(storage.replication, drive=drive).once(settle=False)
+        print("repaired", flush=True)
+    elif what == "loop":
+        plain = HybridStorage(location=folder, servers=servers.split(","), timeout=1.0)
+        for number in range(1000):
+            content = f"content {number}".encode() * 50
+            name = plain.save(f"loop/{number}.bin", ContentFile(content))
+            print("saved", name, number, flush=True)
+            if number % 3 == 0:
+                print("deleting", name, flush=True)
+                plain.delete(name)
+
+
+if __name__ == "__main__":
+    main()
