@@ -8,6 +8,7 @@ import http.client
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -146,6 +147,20 @@ def test_the_body_is_asked_for_with_100_continue(server: Embedded) -> None:
         assert read_head(connection) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(b"hello")
         assert read_head(connection).startswith(b"HTTP/1.1 201")
+
+
+def test_a_download_does_not_wait_for_a_delayed_acknowledgement(server: Embedded) -> None:
+    server.ask("PUT", "/a", bytes(16_384))
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    seconds = []
+    for _ in range(30):
+        began = time.monotonic()
+        connection.request("GET", "/a")
+        connection.getresponse().read()
+        seconds.append(time.monotonic() - began)
+    connection.close()
+    # Linux delays an acknowledgement by 40 ms at least (TCP_DELACK_MIN).
+    assert statistics.median(seconds) < 0.03
 
 
 @pytest.mark.parametrize(
