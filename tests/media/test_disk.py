@@ -85,6 +85,12 @@ def test_each_version_has_a_tag_of_its_own(disk: Disk) -> None:
     assert len(set(tags)) == 500
 
 
+def test_a_file_has_the_time_of_its_upload_not_that_of_a_tick(disk: Disk) -> None:
+    for _ in range(50):
+        before = time.time_ns()
+        assert before <= store(disk, "a").mtime_ns <= time.time_ns()
+
+
 def test_an_exclusive_upload_loses_against_another_process(disk: Disk, tmp_path: Path) -> None:
     upload = disk.create()
     upload.write(b"late")
