@@ -73,7 +73,7 @@ def test_names_are_unique_and_fit_a_file_field(make):
 
 
 def test_a_model_s_field_saves_and_deletes(make, servers):
-    class Document(models.Model):
+    class Document(models.Model):  # noqa: DJ008 - never shown
         file = models.FileField(storage=make(), upload_to="docs")
 
         class Meta:

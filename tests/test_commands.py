@@ -1,0 +1,272 @@
+"""`manage.py outgrow media ...`, the status behind it, and the system checks."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from django.core.checks import run_checks
+from django.core.files.base import ContentFile
+from django.core.files.storage import storages
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+
+from outgrow.checks import check_media
+from outgrow.status import snapshot
+from outgrow.testing import MediaServer
+
+
+@pytest.fixture
+def servers():
+    with MediaServer() as one, MediaServer() as two:
+        yield {"media1": one, "media2": two}
+
+
+@pytest.fixture
+def site(tmp_path, servers):
+    options = {
+        "servers": {name: server.url for name, server in servers.items()},
+        "downtime": 0.1,
+        "location": str(tmp_path / "master"),
+    }
+    plain = {"BACKEND": "django.core.files.storage.FileSystemStorage"}
+    media = {"BACKEND": "outgrow.media.HybridStorage", "OPTIONS": options}
+    with override_settings(STORAGES={"default": media, "plain": plain}):
+        yield storages["default"]
+
+
+def outgrow(*words: str) -> tuple[int, str]:
+    """The exit code and what was printed."""
+    out = io.StringIO()
+    try:
+        call_command("outgrow", "media", *words, stdout=out, stderr=io.StringIO())
+    except SystemExit as end:
+        return int(end.code or 0), out.getvalue()
+    return 0, out.getvalue()
+
+
+def owe_something(site, servers) -> str:
+    outgrow("repair", "--no-wait")
+    servers["media2"].stop()
+    name = site.save("f.txt", ContentFile(b"x"))
+    servers["media2"].start()
+    return name
+
+
+def test_repair_makes_a_server_equal(site, servers):
+    name = owe_something(site, servers)
+    code, text = outgrow("repair", "--no-wait")
+    assert (code, name in servers["media2"].files) == (0, True)
+    assert "sent 1, deleted 0, still owed 0" in text
+
+
+def test_repair_says_what_is_down_and_exits_with_1(site, servers):
+    outgrow("repair", "--no-wait")
+    servers["media2"].stop()
+    site.save("f.txt", ContentFile(b"x"))
+    code, text = outgrow("repair", "--no-wait")
+    assert code == 1
+    assert "still owed 1" in text
+    assert "media2 was not repaired: no connection" in text
+
+
+def test_a_dry_run_prints_the_plan_and_changes_nothing(site, servers):
+    name = owe_something(site, servers)
+    code, text = outgrow("repair", "--dry-run")
+    assert code == 0
+    assert f"put     {name}  on media2" in text
+    code, text = outgrow("repair", "--dry-run", "--json")
+    assert json.loads(text) == {"do": "put", "name": name, "servers": ["media2"]}
+    assert name not in servers["media2"].files
+    outgrow("repair", "--no-wait")
+    assert "Nothing is owed." in outgrow("repair", "--dry-run")[1]
+
+
+def test_a_report_for_machines(site, servers):
+    owe_something(site, servers)
+    facts = json.loads(outgrow("repair", "--no-wait", "--json")[1])
+    assert (facts["put"], facts["still_owed"], facts["complete"]) == (1, 0, True)
+
+
+def test_a_name_that_a_server_refuses_is_told_and_the_others_go_on(site, servers):
+    owe_something(site, servers)
+    servers["media2"].answer_with(403)
+    code, text = outgrow("repair", "--no-wait")
+    assert code == 1
+    assert "media2" in text
+    servers["media2"].answer_with(None)
+    assert outgrow("repair", "--no-wait")[0] == 0
+
+
+def test_a_new_server_gets_everything_that_was_there(site, servers, tmp_path):
+    names = [site.save(f"{number}.txt", ContentFile(b"x")) for number in range(3)]
+    with MediaServer() as third:
+        options = dict(site._options, location=site.location)
+        options["servers"] = options["servers"] | {"media3": third.url}
+        media = {"BACKEND": "outgrow.media.HybridStorage", "OPTIONS": options}
+        with override_settings(STORAGES={"default": media}):
+            assert outgrow("repair", "--no-wait")[0] == 0
+            assert set(names) <= third.files.keys()
+
+
+def test_an_emptied_server_is_filled_only_when_that_is_meant(site, servers):
+    name = site.save("f.txt", ContentFile(b"x"))
+    outgrow("repair", "--no-wait")
+    servers["media2"].files.clear()
+    code, text = outgrow("repair", "--no-wait")
+    assert code == 1
+    assert "--adopt" in text
+    assert servers["media2"].files == {}
+    assert outgrow("repair", "--server", "media2", "--adopt", "--no-wait")[0] == 0
+    assert name in servers["media2"].files
+
+
+def test_wrong_words_are_told(site):
+    for words, message in [
+        (["repair", "--server", "media9"], "There are: media1, media2"),
+        (["repair", "--adopt"], "--adopt needs --server"),
+        (["status", "--storage", "plain"], "There are: 'default'"),
+    ]:
+        with pytest.raises(CommandError, match=message):
+            outgrow(*words)
+
+
+def test_status_shows_each_server_and_what_it_is_owed(site, servers):
+    owe_something(site, servers)
+    code, text = outgrow("status")
+    assert code == 0
+    row = next(line for line in text.splitlines() if "media2" in line)
+    assert "up" in row
+    assert " 1 " in row
+    assert "is not running" in text
+
+
+def test_status_for_machines_and_for_alerts(site, servers):
+    owe_something(site, servers)
+    code, text = outgrow("status", "--json", "--check", "--max-age", "0")
+    facts = json.loads(text)
+    assert code == 1
+    assert len(facts["problems"]) == 2
+    assert [one["owed"] for one in facts["servers"]] == [0, 1]
+
+
+def test_a_server_that_is_gone_from_the_settings_is_mentioned(site, servers):
+    owe_something(site, servers)
+    site.journal.owe("media0", "old.txt")
+    assert "media0 has records" in outgrow("status")[1]
+
+
+def test_a_snapshot_tells_up_and_down(site, servers):
+    servers["media1"].stop()
+    shot = snapshot(probe=True)
+    assert [(one.name, one.up) for one in shot.servers] == [("media1", False), ("media2", True)]
+    assert "no connection" in shot.servers[0].last_error
+    assert json.dumps(shot.to_json())
+    with pytest.raises(TypeError, match="not a HybridStorage"):
+        snapshot("plain")
+
+
+# --- the watch, as a process
+
+
+SETTINGS = """
+import os
+SECRET_KEY = "x"
+USE_TZ = True
+INSTALLED_APPS = ["outgrow"]
+STORAGES = {"default": {"BACKEND": "outgrow.media.HybridStorage", "OPTIONS": {
+    "servers": {"media1": os.environ["ONE"], "media2": os.environ["TWO"]},
+    "location": os.environ["MASTER"]}}}
+"""
+
+
+def wait_for(condition, what: str, limit: float = 20.0) -> None:
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def watch(tmp_path, servers, site):
+    (tmp_path / "watch_settings.py").write_text(SETTINGS)
+    environment = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "watch_settings",
+        "PYTHONPATH": str(tmp_path),
+        "ONE": servers["media1"].url,
+        "TWO": servers["media2"].url,
+        "MASTER": site.location,
+    }
+    words = ["-m", "django", "outgrow", "media", "repair", "--watch", "--interval", "0.2"]
+    process = subprocess.Popen(
+        [sys.executable, *words], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+
+
+def test_the_watch_repairs_a_server_that_comes_back(site, servers, watch):
+    wait_for(lambda: snapshot().is_watched, "no heartbeat")
+    wait_for(lambda: not snapshot().servers[1].owed, "not claimed")
+    servers["media2"].stop()
+    name = site.save("f.txt", ContentFile(b"x"))
+    wait_for(lambda: not snapshot().servers[1].up, "not seen as down")
+    assert snapshot().problems(max_age=3600) == []
+    servers["media2"].start()
+    wait_for(lambda: name in servers["media2"].files, "not repaired")
+    wait_for(lambda: snapshot().servers[1].up, "not seen as up")
+    watch.send_signal(signal.SIGTERM)
+    text = watch.stdout.read()
+    assert watch.wait(10) == 0
+    assert "media2 is down: no connection" in text
+    assert "media2 is up again" in text
+    assert "sent 1, deleted 0" in text
+
+
+# --- the checks
+
+
+def messages(**options) -> list[str]:
+    media = {"BACKEND": "outgrow.media.HybridStorage", "OPTIONS": options}
+    with override_settings(STORAGES={"default": media}, MEDIA_ROOT="/srv/media"):
+        return [f"{one.id} {one.msg} {one.hint or ''}" for one in check_media()]
+
+
+def test_every_mistake_is_told_with_its_path():
+    path = r"STORAGES['default']['OPTIONS']"
+    found = messages(servers=["http://a:1", "ftp://b"], nead=2, timeout=0)
+    assert len(found) == 3
+    assert any(f"{path}['nead']" in one and "Did you mean 'need'?" in one for one in found)
+    assert any(f"{path}['servers'][1]" in one for one in found)
+    assert any(f"{path}['timeout']" in one for one in found)
+    assert all(one.startswith("outgrow.E001") for one in found)
+
+
+def test_right_settings_give_no_message():
+    assert messages(servers=["http://a:1", "http://b:1"], need="majority") == []
+
+
+def test_a_missing_media_root_is_told():
+    media = {"BACKEND": "outgrow.media.HybridStorage", "OPTIONS": {"servers": ["http://a:1"]}}
+    with override_settings(STORAGES={"default": media}, MEDIA_ROOT=""):
+        assert [one.id for one in run_checks(tags=["files"])] == ["outgrow.E002"]
+
+
+def test_the_command_is_quick_to_start():
+    words = [sys.executable, "-m", "outgrow", "--help"]
+    times = []
+    for _ in range(3):
+        begin = time.monotonic()
+        subprocess.run(words, check=True, capture_output=True, timeout=20)
+        times.append(time.monotonic() - begin)
+    assert min(times) < 1.0, times
