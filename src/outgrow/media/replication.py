@@ -367,7 +367,8 @@ class Replication:
     def _opened(self, name: str, look: Look) -> Iterator[FileBody | None]:
         """The master's file, if it is still the one that was looked at."""
         try:
-            descriptor = os.open(self.journal.root / name, os.O_RDONLY | os.O_CLOEXEC)
+            path = f"{self.journal.root}/{name}"
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             yield None
             return

@@ -17,7 +17,9 @@ from typing import IO, Any, cast
 
 from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
 from django.core.files.base import File
+from django.core.files.images import ImageFile
 from django.core.files.storage import FileSystemStorage
+from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
 from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
@@ -248,6 +250,8 @@ class HybridStorage(FileSystemStorage):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         target: IO[Any] | None = None
         try:
+            if _copy_in_kernel(content, descriptor):
+                return
             for chunk in content.chunks():
                 if target is None:
                     target = os.fdopen(descriptor, "wb" if isinstance(chunk, bytes) else "wt")
@@ -317,6 +321,37 @@ def _link(content: File[Any], path: Path) -> bool:
             return False
         raise
     return True
+
+
+def _copy_in_kernel(content: File[Any], target: int) -> bool:
+    """Copy an open file without reading it. False when that can't be done.
+
+    Only for Django's own classes over a plain binary file: a subclass may give other
+    chunks than its file holds. Leaves the position of the file where it was.
+    """
+    if not hasattr(os, "copy_file_range"):  # macOS
+        return False
+    plain = type(content) in {File, ImageFile, UploadedFile, TemporaryUploadedFile}
+    source: Any = getattr(content.file, "file", content.file)  # tempfile wraps its file
+    if not plain or type(source) not in {io.BufferedReader, io.BufferedRandom, io.FileIO}:
+        return False
+    content.flush()
+    offset, size = 0, os.fstat(source.fileno()).st_size
+    while offset < size:
+        try:
+            copied = os.copy_file_range(source.fileno(), target, size - offset, offset, offset)
+        except OSError as error:
+            # Two file systems, or one that can't.
+            if offset or error.errno not in _NO_COPY:
+                raise
+            return False
+        if not copied:
+            break
+        offset += copied
+    return True
+
+
+_NO_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 
 def _sync_file(path: Path) -> None:

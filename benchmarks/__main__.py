@@ -1,0 +1,83 @@
+"""Run the benchmarks: python -m benchmarks [--json] [NAME ...]
+
+Every comparison alternates: one round of each, several times, and the median
+counts. Times are per operation, wall and processor time of this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import django
+from django.conf import settings
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import Result
+
+
+def main() -> int:
+    names = ("parsers", "fanout", "save", "large", "memory", "threads", "repair")
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
+    arguments.add_argument("--json", action="store_true", help="print JSON, for machines")
+    options = arguments.parse_args()
+    settings.configure(MEDIA_URL="/media/", MEDIA_ROOT="", RESTO_MEDIA_HOSTS=["unused"])
+    django.setup()
+    from benchmarks import cases
+
+    chosen = options.names or names
+    found: dict[str, Any] = {"machine": machine(), "results": {}}
+    for name in chosen:
+        case: Callable[[], list[Result]] = getattr(cases, name)
+        found["results"][name] = [result.facts() for result in case()]
+        if not options.json:
+            show(name, case.__doc__ or "", found["results"][name])
+    if options.json:
+        print(json.dumps(found, indent=1))
+    else:
+        print(json.dumps(found["machine"]))
+    return 0
+
+
+def machine() -> dict[str, Any]:
+    packages = ("django", "httptools", "django-resto", "h11", "outgrow")
+    nginx = subprocess.run(["/usr/sbin/nginx", "-v"], capture_output=True, text=True, check=False)
+    return {
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "nginx": nginx.stderr.strip().rpartition("/")[2],
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def cpu() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            line = next(line for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+    return line.partition(":")[2].strip()
+
+
+def show(name: str, text: str, results: list[dict[str, Any]]) -> None:
+    table = Table(title=f"{name}: {text.strip()}", title_justify="left")
+    for heading in results[0]:
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for result in results:
+        table.add_row(*(str(value) for value in result.values()))
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

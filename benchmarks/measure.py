@@ -1,0 +1,64 @@
+"""Rounds of several candidates in turn, and their medians."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Result:
+    """One candidate: medians over the rounds, in milliseconds per operation."""
+
+    what: str
+    wall: float
+    processor: float
+    spread: str
+    ratio: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "what": self.what,
+            "wall ms": f"{self.wall:.3f}",
+            "processor ms": f"{self.processor:.3f}",
+            "min-max ms": self.spread,
+            "ratio": self.ratio,
+        }
+
+
+def in_turn(
+    candidates: dict[str, Callable[[], None]], *, count: int, rounds: int = 7
+) -> list[Result]:
+    """Measure each candidate `rounds` times, one after the other; the first is the base.
+
+    `count` operations are in one call of a candidate. A first call of each warms up.
+    """
+    walls: dict[str, list[float]] = {name: [] for name in candidates}
+    processors: dict[str, list[float]] = {name: [] for name in candidates}
+    for run in candidates.values():
+        run()
+    for _ in range(rounds):
+        for name, run in candidates.items():
+            before, begin = time.process_time(), time.perf_counter()
+            run()
+            wall, used = time.perf_counter() - begin, time.process_time() - before
+            walls[name].append(wall / count * 1000)
+            processors[name].append(used / count * 1000)
+    results = [
+        Result(
+            name,
+            statistics.median(walls[name]),
+            statistics.median(processors[name]),
+            f"{min(walls[name]):.3f}-{max(walls[name]):.3f}",
+        )
+        for name in candidates
+    ]
+    for result in results:
+        base = results[0]
+        result.ratio = f"{result.wall / base.wall:.2f} wall"
+        if base.processor:
+            result.ratio += f", {result.processor / base.processor:.2f} processor"
+    return results
