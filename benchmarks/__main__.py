@@ -25,7 +25,7 @@ from benchmarks.measure import Result
 
 
 def main() -> int:
-    names = ("parsers", "fanout", "save", "large", "memory", "threads", "repair")
+    names = ("parsers", "fanout", "save", "large", "upload", "memory", "threads", "repair")
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     arguments.add_argument("--json", action="store_true", help="print JSON, for machines")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,8 @@ from pathlib import Path
 import h11
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage
+from django.core.files.uploadedfile import TemporaryUploadedFile
+from django.test import override_settings
 from django_resto.storage import HybridStorage as RestoStorage
 
 from benchmarks.measure import Result, in_turn
@@ -144,6 +147,43 @@ def large() -> list[Result]:
             return run
 
         return in_turn({name: saver(one) for name, one in storages.items()}, count=1, rounds=5)
+
+
+def upload() -> list[Result]:
+    """save() of a 64 MB upload, which Django holds in a temporary file, to 3 nginx servers"""
+    with place() as (folder, nginxes):
+        storages = {"outgrow": ours(folder, nginxes), "django-resto 1.3": resto(folder, nginxes)}
+        data = os.urandom(1 << 20)
+
+        def saver(storage: FileSystemStorage) -> object:
+            def run() -> None:
+                with TemporaryUploadedFile("film.bin", "video/mp4", 64 << 20, None) as file:
+                    for _ in range(64):
+                        file.write(data)
+                    file.seek(0)
+                    begin = time.process_time(), time.perf_counter()
+                    name = storage.save("film.bin", file)
+                    taken.append((time.process_time() - begin[0], time.perf_counter() - begin[1]))
+                    storage.delete(name)
+
+            return run
+
+        # Writing the upload is Django's work before either storage sees it.
+        results = []
+        with override_settings(FILE_UPLOAD_TEMP_DIR=str(folder)):
+            for name, storage in storages.items():
+                taken: list[tuple[float, float]] = []
+                for _ in range(6):
+                    saver(storage)()
+                processor, wall = (
+                    statistics.median(each) * 1000 for each in zip(*taken[1:], strict=True)
+                )
+                results.append(Result(name, wall, processor, ""))
+        for result in results:
+            base = results[0]
+            ratio = (result.wall / base.wall, result.processor / base.processor)
+            result.ratio = f"{ratio[0]:.2f} wall, {ratio[1]:.2f} processor"
+        return results
 
 
 MEMORY = """

@@ -73,8 +73,8 @@ def _status(process: psutil.Process) -> str:
 
 
 def missing(what: str, install: str) -> NoReturn:
-    """Skip the test because a server is not installed; fail where it is required."""
-    message = f"{what}. Install it with: {install} (or: make servers)"
+    """Skip the test because something is not there; fail where it is required."""
+    message = f"{what}. Try: {install} (or: make servers)"
     if os.environ.get("OUTGROW_REQUIRE_LIVE") == "1":
         pytest.fail(message, pytrace=False)
     pytest.skip(message)

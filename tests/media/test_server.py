@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.processes import wait_until
+from tests.live.processes import missing, wait_until
 from tests.media.embedded import Embedded, command, environment, read_all, read_head, running
 
 MEGABYTE = 1024 * 1024
@@ -299,7 +299,7 @@ def test_a_full_disk_is_507_and_leaves_nothing(root: Path) -> None:
     wrapper = ["unshare", "--mount", *as_root, "sh", "-c", mount, str(root)]
     probe = subprocess.run([*wrapper, "true"], capture_output=True, text=True, timeout=10)
     if probe.returncode:
-        pytest.skip(f"no small file system can be mounted here: {probe.stderr.strip()}")
+        missing(f"no small file system can be mounted: {probe.stderr.strip()}", "sudo make test")
     with running(root, wrapper=wrapper) as server:
         # Known before the body: the length says it.
         refused = server.raw(put("/a", 3 * MEGABYTE, "Expect: 100-continue"))
@@ -480,7 +480,7 @@ def test_ipv6(root: Path) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
-        pytest.skip("this machine has no ::1")
+        missing("this machine has no ::1", "sysctl net.ipv6.conf.lo.disable_ipv6=0")
     with running(root, bind="[::1]:0") as server:
         assert server.ready.endswith(f" on http://[::1]:{server.port}\n")
 
