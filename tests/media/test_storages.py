@@ -425,3 +425,29 @@ def test_a_master_that_takes_no_more_leaves_nothing_half(tmp_path, servers):
     assert not list((tmp_path / "master/.outgrow/new").iterdir())
     assert not list((tmp_path / "master/.outgrow/open").iterdir())
     assert len(copies(servers[0])) == 2
+
+
+# --- readers
+
+
+class Watched(ContentFile):
+    """Content that looks around while it is written."""
+
+    seen: set[str]
+
+    def chunks(self, chunk_size=None):
+        for number in range(5):
+            self.seen |= self.look()
+            yield bytes([number]) * 70_000
+
+
+def test_nobody_sees_a_half_written_file(make, servers, tmp_path):
+    """M6: the name appears when the file is whole, on the master and on the servers."""
+    storage = make()
+    storage.save("first.txt", ContentFile(b"x"))
+    content = Watched(b"")
+    content.seen = set()
+    content.look = lambda: set(storage.listdir("")[1]) | copies(servers[0]).keys()
+    name = storage.save("slow.bin", content)
+    assert not any("slow" in one for one in content.seen)
+    assert len(copies(servers[1])[name]) == 350_000
