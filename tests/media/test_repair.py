@@ -44,7 +44,10 @@ LOOK = {
     ([unknown("a", 0, NOW)], [(Verb.PUT, "f", "a")]),
     ([unknown("a", 1, NOW - LOOKS[0] + 1)], [(Verb.WATCH, "f", "a")]),
     ([unknown("a", 1, NOW - LOOKS[0])], [(Verb.PUT, "f", "a")]),
-    ([unknown("a", 5, NOW - LOOKS[4] + 1), owed("b")], [(Verb.WATCH, "f", "a"), (Verb.PUT, "f", "b")]),
+    (
+        [unknown("a", 5, NOW - LOOKS[4] + 1), owed("b")],
+        [(Verb.WATCH, "f", "a"), (Verb.PUT, "f", "b")],
+    ),
 ])  # fmt: skip
 def test_a_plan_is_a_value(debts, actions):
     found = [(one.verb, one.name, "".join(one.servers)) for one in plan(debts, LOOK, NOW)]
