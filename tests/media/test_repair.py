@@ -12,6 +12,7 @@ from outgrow.media.journal import LOOKS, Debt, DirectoryJournal, Kind, Look, Wan
 from outgrow.media.repair import Action, Repair, Verb, plan
 from outgrow.media.watch import RETRY, Watch
 from outgrow.testing import FakeClock, MediaServer
+from tests.live.processes import wait_until
 
 NOW = 1_000_000.0
 
@@ -179,7 +180,8 @@ def test_a_pass_looks_again_at_unknown_requests(storage, servers, tmp_path):
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         clock.advance(seconds)
-        servers[1].thaw()  # now the late PUT is carried out
+        servers[1].thaw()
+        wait_until(lambda: name in servers[1].files, "the late PUT was not carried out")
 
     own = DirectoryJournal(tmp_path, clock=clock)
     storage.replication.journal = own
