@@ -320,7 +320,9 @@ _Headers = Callable[[str], str | None]
 
 def _listen(port: int) -> socket.socket:
     """A socket that listens on `port`, or on a free one for 0."""
-    for candidate in [port] if port else random.sample(_PORTS, 200):
+    # Not the module's own generator: who seeds it (hypothesis does) would have
+    # every process choose the same ports.
+    for candidate in [port] if port else random.SystemRandom().sample(_PORTS, 200):
         listener = socket.socket()
         # A port that was used a moment ago can be used again (TIME_WAIT).
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
