@@ -226,10 +226,12 @@ def _killed_after(folder: Path, urls: list[str], seconds: float) -> list[str]:
     lines = [child.stdout.readline()]  # it works
     time.sleep(seconds)
     child.kill()
-    lines += child.stdout.read().splitlines()
+    lines += child.stdout.readlines()
     child.wait(10)
     child.stdout.close()
-    return [line for line in lines if len(line.split()) > 1]
+    # The kill may have cut the last line: with PYTHONUNBUFFERED set, print writes
+    # each of its words by itself.
+    return [line for line in lines if line.endswith("\n")]
 
 
 def _files(server: Nginx) -> dict[str, bytes]:
