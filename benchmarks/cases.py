@@ -24,7 +24,9 @@ from django_resto.storage import HybridStorage as RestoStorage
 
 from benchmarks.measure import Result, in_turn
 from outgrow import fanout as fan_out
-from outgrow.http import AnswerParser, Pool, Request, endpoint
+from outgrow.answer import AnswerParser
+from outgrow.endpoint import endpoint
+from outgrow.http import Pool, Request
 from outgrow.media import HybridStorage
 from outgrow.media.repair import Repair
 from outgrow.servers import Server

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import h11
 
-from outgrow.http import AnswerError, AnswerParser
+from outgrow.answer import AnswerError, AnswerParser
 
 ANSWERS = {
     "bare line feeds": b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",

@@ -19,6 +19,8 @@ import pytest
 import trustme
 
 from outgrow import fanout, http
+from outgrow.answer import Response
+from outgrow.endpoint import endpoint
 from outgrow.errors import (
     BadAnswer,
     ConnectFailed,
@@ -30,7 +32,7 @@ from outgrow.errors import (
 )
 from outgrow.exchange import SMALL, Limits
 from outgrow.fanout import Outcome
-from outgrow.http import Connection, FileBody, Pool, Request, Response, endpoint
+from outgrow.http import Connection, FileBody, Pool, Request
 from outgrow.servers import Server
 from outgrow.testing import MediaServer, free_port
 from tests.raw import (
@@ -42,7 +44,7 @@ from tests.raw import (
     answering_once,
     takes,
 )
-from tests.test_http import BAD_ANSWERS
+from tests.test_answer import BAD_ANSWERS
 
 #: Short, so that what never comes is not waited for; no Expect unless it is asked for.
 QUICK = Limits(timeout=0.4, window=0.4, proceed_within=0.3, expect_above=1 << 40)

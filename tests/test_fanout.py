@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from outgrow import fanout
+from outgrow.answer import Response
 from outgrow.errors import (
     BadAnswer,
     ConnectFailed,
@@ -24,7 +25,7 @@ from outgrow.errors import (
 )
 from outgrow.exchange import Limits
 from outgrow.fanout import PATIENCE, Outcome
-from outgrow.http import FileBody, Pool, Request, Response
+from outgrow.http import FileBody, Pool, Request
 from outgrow.servers import Health, Server
 from outgrow.testing import FakeClock, MediaServer, free_port
 from tests.live.nginx import Nginx

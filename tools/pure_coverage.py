@@ -19,6 +19,9 @@ TOPOLOGY = "tests/topology/test_model.py tests/topology/test_keys.py tests/topol
 PURE = {
     "errors": "tests/test_errors.py",
     "servers": "tests/test_servers.py",
+    "endpoint": "tests/test_endpoint.py",
+    "answer": "tests/test_answer.py",
+    "media/journal": "tests/media/test_journal.py",
     "media/names": "tests/media/test_names.py",
     "media/protocol": "tests/media/test_protocol.py",
     "media/conditions": "tests/media/test_protocol.py",

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from outgrow.endpoint import endpoint
 from outgrow.errors import ConfigurationError
-from outgrow.http import endpoint
 from outgrow.servers import DOWNTIME, Server
 
 _NAME: Final = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,99}\Z")

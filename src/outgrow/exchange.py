@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from outgrow import http
+from outgrow.answer import AnswerError, AnswerParser, Response
+from outgrow.endpoint import endpoint
 from outgrow.errors import (
     BadAnswer,
     ConnectFailed,
@@ -29,7 +31,7 @@ from outgrow.errors import (
     ServerError,
     TimedOut,
 )
-from outgrow.http import AnswerError, AnswerParser, Connection, FileBody, Pool, Request
+from outgrow.http import Connection, FileBody, Pool, Request
 from outgrow.servers import Server
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -93,14 +95,14 @@ class Exchange:
     ) -> None:
         self.server = server
         self.request = request
-        self.response: http.Response | None = None
+        self.response: Response | None = None
         self.error: ServerError | None = None
         #: The last byte of the request was handed to the kernel (law 2 of fanout).
         self.sent_all = False
         self.interest = 0
         self.due = 0.0
         self.progress_at = clock()
-        self._where = http.endpoint(server.address)
+        self._where = endpoint(server.address)
         self._pool = pool
         self._limits = limits
         self._clock = clock

@@ -21,9 +21,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from outgrow.answer import Response
 from outgrow.errors import FileCut, OutOfTime, ServerError, TimedOut, UnexpectedStatus
 from outgrow.exchange import Exchange, Limits
-from outgrow.http import Pool, Request, Response
+from outgrow.http import Pool, Request
 from outgrow.servers import Health, Server
 
 #: Seconds without progress after which the stragglers are no longer waited for.

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from django.core.files.storage import storages
 
-from outgrow.media.journal import DirectoryJournal
+from outgrow.media.directory import DirectoryJournal
 from outgrow.media.storages import HybridStorage, configured
 from outgrow.servers import Server
 

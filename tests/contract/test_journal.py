@@ -13,13 +13,13 @@ import os
 import pytest
 
 from outgrow.errors import SaveInterrupted
+from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import (
     ABANDONED,
     ATTEMPT_LIMIT,
     KEEP_TOMBSTONES,
     LOOKS,
     Attempt,
-    DirectoryJournal,
     Kind,
     Wanted,
 )

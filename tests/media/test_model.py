@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from outgrow.answer import Response
 from outgrow.errors import (
     ConnectFailed,
     NotEnoughServers,
@@ -30,8 +31,9 @@ from outgrow.errors import (
     TimedOut,
 )
 from outgrow.fanout import Outcome
-from outgrow.http import FileBody, Response
-from outgrow.media.journal import ATTEMPT_LIMIT, LOOKS, DirectoryJournal
+from outgrow.http import FileBody
+from outgrow.media.directory import DirectoryJournal
+from outgrow.media.journal import ATTEMPT_LIMIT, LOOKS
 from outgrow.media.repair import Repair, Report, Verb
 from outgrow.media.replication import Replication
 from outgrow.servers import Server

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from outgrow.errors import NotEnoughServers, SaveInterrupted
 from outgrow.media import HybridStorage
-from outgrow.media.journal import ATTEMPT_LIMIT, LOOKS, DirectoryJournal
+from outgrow.media.directory import DirectoryJournal
+from outgrow.media.journal import ATTEMPT_LIMIT, LOOKS
 from outgrow.media.repair import Repair
 from outgrow.media.replication import Steps
 from outgrow.testing import FakeClock, MediaServer

@@ -8,7 +8,8 @@ import pytest
 from django.core.files.base import ContentFile
 
 from outgrow.media import HybridStorage, journal
-from outgrow.media.journal import LOOKS, Debt, DirectoryJournal, Kind, Look, Wanted
+from outgrow.media.directory import DirectoryJournal
+from outgrow.media.journal import LOOKS, Debt, Kind, Look, Wanted
 from outgrow.media.repair import Action, Repair, Verb, plan
 from outgrow.media.watch import RETRY, Watch
 from outgrow.testing import FakeClock, MediaServer

@@ -1,61 +1,23 @@
-"""What each media server is owed: facts in a folder beside the master, never operations.
+"""What each media server is owed: facts about names, never operations.
 
-    MEDIA_ROOT/.outgrow/
-        format            the version of this layout
-        master            the id of this master, which each media server holds too
-        new/<id>          files that are being written
-        open/<id>         one record for an attempt in progress: its name, its servers
-        owed/<server>/    what one server is owed:
-            <id>.owed              look at this name: the server surely lacks the change
-            <id>.unknown.<n>.<ms>.<mark>
-                                   a request may still be carried out; looked at n times
-            <id>.all               look at every name: a new server, or too many records
-        gone/<name>       a tombstone: this name was deleted
-        claimed/<server>  the server was given this master's id
-        watch             the heartbeat of `media repair --watch`
+A `Journal` holds three kinds of facts: an attempt in progress (this name is being
+changed on these servers), a debt (this server is to be looked at for this name) and a
+tombstone (this name was deleted). None of them says what to send: that is decided by
+looking at the master when the request is made. So facts can be repeated, kept too
+long and read in any order, and two that are the same are one.
 
-The laws of the directory:
-
-1. A record is written whole before what it speaks of changes. A record without
-   its last byte belongs to an attempt that changed nothing yet.
-2. A record is never rewritten. It is made (exclusively), renamed or removed, each
-   in one step, so that readers on any machine that shares the folder see it
-   whole, and two that act at once can't lose it: the second finds it gone.
-3. Narrowing makes the new records before it removes the old one.
-4. The bytes of a file enter the master by `link` from `new/`, which never
-   replaces, or by `rename` where that was asked for. Who removes `new/<id>`
-   first decides whether the attempt can still commit.
-5. A deletion is a `rename` to `gone/`, and so is its record.
-
-The folder is readable for its owner alone, and its names can't be guessed, so the
-folder above it can be served. Only `rename`, `link` and exclusive creation are
-used; there are no locks, and so none that a network file system breaks.
+This module has the facts as values, how their files are called, and the interface.
+`outgrow.media.directory` keeps them in a folder beside the master.
 """
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import errno
-import json
-import math
 import os
-import secrets
-import socket
-import stat
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote, unquote
-
-from outgrow.errors import JournalTooNew, MasterError, SaveInterrupted
-from outgrow.media.names import JOURNAL_FOLDER
-
-#: The version of the layout above. A newer one is refused, an older one upgraded.
-FORMAT: Final = 1
 
 #: Seconds after its first look at which an unknown attempt is looked at again.
 LOOKS: Final = (10.0, 60.0, 600.0, 3600.0, 86400.0)
@@ -73,7 +35,7 @@ ATTEMPT_LIMIT: Final = 600.0
 #: Seconds after which what never reached the master is given up (a stopped process).
 ABANDONED: Final = 86400.0
 
-#: Characters of a tombstone's quoted name in one folder level. See `_tombstone`.
+#: Characters of a tombstone's quoted name in one folder level. See `tombstone_path`.
 _LEVEL: Final = 200
 
 
@@ -146,6 +108,36 @@ class Debt:
             return f"{self.id}.unknown.{self.looks}.{self.at * 1000:.0f}.{self.mark}"
         return f"{self.id}.{self.kind.value}"
 
+    @classmethod
+    def read(cls, server: str, file: str, name: str) -> Debt | None:
+        """The debt that a record's file stands for, or None if it is no record's."""
+        attempt_id, _, rest = file.partition(".")
+        kind, _, rest = rest.partition(".")
+        looks, _, rest = rest.partition(".")
+        at, _, mark = rest.partition(".")
+        if not attempt_id or kind not in {one.value for one in Kind}:
+            return None
+        since = started(attempt_id)
+        number = int(looks) if looks.isdigit() else 0
+        sent = int(at) / 1000 if at.isdigit() else since
+        return cls(server, attempt_id, Kind(kind), name, since, number, sent, mark)
+
+    def claimed(self, now: float, mark: str) -> Debt:
+        """What it is while a request is out for it: the request may become unknown."""
+        return replace(self, kind=Kind.UNKNOWN, looks=0, at=now, mark=mark)
+
+    def confirmed(self, found: Debt, now: float) -> Debt | None:
+        """What becomes of this claim of `found` when its server has done it.
+
+        None: nothing is owed any more. Otherwise an unknown request may still be
+        carried out, and is looked at again.
+        """
+        if found.kind is Kind.OWED:
+            return None
+        first = found.at if found.looks else now
+        looks = 1 + sum(now - first >= pause for pause in LOOKS)
+        return None if looks > len(LOOKS) else replace(self, looks=looks, at=first)
+
 
 class Journal(Protocol):
     """What the media storages need of a journal. `tests/contract` holds its contract."""
@@ -178,522 +170,6 @@ class Journal(Protocol):
         """The server did it: forget the debt, or plan the next look at an unknown one."""
 
 
-class DirectoryJournal:
-    """The journal in a folder beside the master. See the module for its laws.
-
-    Safe for several threads, processes and machines that share the folder. Holds
-    no open file and no lock, so that it can be pickled and forked. Nothing is
-    read or made before `prepare`. `clock` gives seconds since the epoch, `token`
-    so many random bytes in hexadecimal.
-    """
-
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        *,
-        fsync: bool = False,
-        clock: Callable[[], float] = time.time,
-        token: Callable[[int], str] = secrets.token_hex,
-    ) -> None:
-        self.root = Path(root)
-        self.folder = self.root / JOURNAL_FOLDER
-        # The save path joins texts: Path objects were a fifth of a save's time.
-        self._root_text, self._folder_text = os.fspath(self.root), os.fspath(self.folder)
-        self.fsync = fsync
-        self._clock = clock
-        self._token = token
-        self._master_id = ""
-
-    # --- the folder
-
-    @property
-    def master_id(self) -> str:
-        """The id of this master; makes the folder at its first use."""
-        if not self._master_id:
-            self.prepare()
-        return self._master_id
-
-    def prepare(self) -> None:
-        """Make the folder, or check the one that is there.
-
-        Raises `MasterError` when it can't be used, `JournalTooNew` when a newer
-        Outgrow wrote it. Several processes may do this at once.
-        """
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for part in ("new", "open", "owed", "gone", "claimed"):
-                (self.folder / part).mkdir(mode=0o700, exist_ok=True)
-            version = self._once("format", f"outgrow journal {FORMAT}\n")
-            self._check_version(version)
-            self._master_id = self._once("master", self._token(16) + "\n").strip()
-        except OSError as error:
-            if isinstance(error, MasterError):
-                raise
-            raise MasterError(
-                f"The journal {self.folder} can't be used: {error.strerror or error}. "
-                "Is MEDIA_ROOT mounted, and may this process write there?"
-            ) from error
-
-    def _check_version(self, text: str) -> None:
-        number = text.rpartition(" ")[2].strip()
-        if not number.isdigit():
-            raise MasterError(
-                f"{self.folder / 'format'} holds {text[:40]!r}, which no Outgrow wrote. "
-                "Restore it from a backup."
-            )
-        if int(number) > FORMAT:
-            raise JournalTooNew(
-                f"The journal {self.folder} has format {number}; this Outgrow knows "
-                f"{FORMAT}. Upgrade Outgrow on this machine."
-            )
-
-    def _once(self, file: str, text: str) -> str:
-        """The text of a file that is written once, by whoever comes first."""
-        path = self.folder / file
-        with contextlib.suppress(FileNotFoundError):
-            return path.read_text()
-        draft = self.folder / "new" / f"{file}-{self._token(8)}"
-        self._write(draft, text)
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-        draft.unlink()
-        self._sync(self.folder)
-        return path.read_text()
-
-    # --- attempts
-
-    def attempt(self, name: str, servers: Iterable[str], *, replaces: bool = False) -> Attempt:
-        """A new attempt, of which nothing is recorded yet. Its id sorts by time."""
-        if not self._master_id:
-            self.prepare()
-        return Attempt(self._new_id(), name, tuple(servers), replaces)
-
-    def begin(self, attempt: Attempt) -> None:
-        """See `Journal`. One file is made."""
-        self._record("open", attempt)
-
-    def rename(self, attempt: Attempt, name: str) -> Attempt:
-        """The same attempt under another name, for a name that was taken."""
-        renamed = replace(attempt, id=self._new_id(), name=name)
-        self._record("open", renamed)
-        os.rename(self._draft(attempt), self._draft(renamed))
-        self._remove(f"{self._folder_text}/open/{attempt.id}")
-        return renamed
-
-    def draft(self, attempt: Attempt) -> Path:
-        """Where the new file of an attempt is written."""
-        return Path(self._draft(attempt))
-
-    def _draft(self, attempt: Attempt) -> str:
-        return f"{self._folder_text}/new/{attempt.id}"
-
-    def commit(self, attempt: Attempt, *, mode: int | None = None) -> Look:
-        """See `Journal`. `mode` is for the folders that are made, as with `makedirs`."""
-        draft, path = self._draft(attempt), f"{self._root_text}/{attempt.name}"
-        while True:
-            try:
-                # The draft and what it becomes are one file: this is its identity.
-                found = os.stat(draft)
-                look = Look(Wanted.PRESENT, identity(found), found.st_size)
-                self._place(attempt, draft, path)
-                break
-            except FileNotFoundError:
-                if not os.path.exists(draft):
-                    raise SaveInterrupted(
-                        f"The save of {attempt.name!r} was given up by a repair pass, because "
-                        "it had not moved for a day. Nothing was saved; save it again."
-                    ) from None
-                _make_folders(Path(path).parent, mode)
-                self._sync(Path(path).parent.parent)
-        if self.fsync:
-            sync_folder(Path(path).parent)
-        self._remove(draft)
-        return look
-
-    def _place(self, attempt: Attempt, draft: str, path: str) -> None:
-        """Give the draft its name (law 4)."""
-        if not attempt.replaces:
-            self._link(draft, path)
-            return
-        with contextlib.suppress(FileNotFoundError, FileExistsError):
-            os.link(path, self._replaced(attempt))
-        os.replace(draft, path)
-
-    def _replaced(self, attempt: Attempt) -> Path:
-        return self.folder / "new" / f"{attempt.id}.replaced"
-
-    def restore(self, attempt: Attempt) -> bool:
-        """See `Journal`. One rename."""
-        if not attempt.replaces:
-            return False
-        try:
-            os.replace(self._replaced(attempt), self.root / attempt.name)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _link(self, draft: str, path: str) -> None:
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            # NFS may repeat a request whose answer was lost: the second one fails,
-            # though the first has made the link (open(2), under O_EXCL).
-            if not _same_file(draft, path):
-                raise
-
-    def bury(self, attempt: Attempt) -> bool:
-        """See `Journal`. The tombstone soon holds no content any more."""
-        path, tombstone = self.root / attempt.name, self._tombstone(attempt.name)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "A folder is never deleted", str(path))
-        found = True
-        while True:
-            try:
-                os.rename(path, tombstone)
-                break
-            except FileNotFoundError:
-                if tombstone.parent.exists():
-                    found = False
-                    break
-                tombstone.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._empty(tombstone)
-        if found:
-            self._sync(path.parent)
-        self._sync(tombstone.parent)
-        return found
-
-    def _empty(self, tombstone: Path) -> None:
-        """Put an empty file in a tombstone's place: the space is free, readers go on."""
-        draft = self.folder / "new" / f"gone-{self._token(8)}"
-        self._write(draft, "")
-        os.replace(draft, tombstone)
-
-    def settle(self, attempt: Attempt, owed: Iterable[str], unknown: Iterable[str]) -> None:
-        """See `Journal`. Makes the narrower records, then removes the attempt's own."""
-        for server in owed:
-            self._owe(server, attempt, Kind.OWED)
-        for server in unknown:
-            self._owe(server, attempt, Kind.UNKNOWN)
-        self._remove(f"{self._folder_text}/open/{attempt.id}")
-        if attempt.replaces:
-            self._remove(self._replaced(attempt))
-
-    def discard(self, attempt: Attempt) -> None:
-        """End an attempt that changed nothing. A draft without its record is swept."""
-        self._remove(f"{self._folder_text}/open/{attempt.id}")
-        self._remove(self._draft(attempt))
-
-    def owe(self, server: str, name: str, *, unknown: bool = False) -> Debt:
-        """Record one more debt: for a look at every name, request by request."""
-        attempt = self.attempt(name, (server,))
-        return self._owe(server, attempt, Kind.UNKNOWN if unknown else Kind.OWED)
-
-    def owe_all(self, server: str) -> Debt:
-        """Record that a server is owed everything: it is new, or owes too much to count."""
-        return self._owe(server, self.attempt("", (server,)), Kind.ALL)
-
-    def _owe(self, server: str, attempt: Attempt, kind: Kind) -> Debt:
-        now = self._clock()
-        debt = Debt(server, attempt.id, kind, attempt.name, started(attempt.id), 0, now)
-        folder = self._owed(server)
-        with contextlib.suppress(FileExistsError):
-            self._record(f"owed/{folder.name}", attempt, debt.file)
-        return debt
-
-    # --- what is found
-
-    def look(self, name: str) -> Look:
-        """See `Journal`. Opens the file, since NFS answers a mere stat from its cache."""
-        try:
-            path = f"{self._root_text}/{name}"
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError):
-            gone = self._tombstone(name).exists()
-            return Look(Wanted.GONE if gone else Wanted.UNHEARD)
-        try:
-            found = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            return Look(Wanted.UNHEARD)
-        return Look(Wanted.PRESENT, identity(found), found.st_size)
-
-    def debts(self, server: str) -> Iterator[Debt]:
-        """See `Journal`. Reads one record at a time; those that vanish are skipped."""
-        folder = self._owed(server)
-        for file in sorted(_names(folder)):
-            debt = self._read_debt(server, folder, file)
-            if debt is not None:
-                yield debt
-
-    def servers(self) -> list[str]:
-        """The names of the servers that have records, configured or not."""
-        return sorted(unquote(file) for file in _names(self.folder / "owed"))
-
-    def count(self, server: str) -> int:
-        """How many records a server has."""
-        return len(_names(self._owed(server)))
-
-    def summary(self, server: str) -> tuple[int, int, float | None]:
-        """How many debts a server surely or perhaps lacks, how many are only watched,
-        and when the oldest of the first arose. Reads names, not records.
-        """
-        owed, watched, oldest = 0, 0, None
-        for file in _names(self._owed(server)):
-            attempt_id, _, kind = file.partition(".")
-            if kind.startswith("unknown.") and not kind.startswith("unknown.0."):
-                watched += 1
-                continue
-            owed += 1
-            oldest = min(oldest or math.inf, started(attempt_id))
-        return owed, watched, oldest
-
-    def attempts(self) -> Iterator[tuple[Attempt, dict[str, object]]]:
-        """The attempts in progress, or left by a process that died, with their records."""
-        for file in sorted(_names(self.folder / "open")):
-            record = self._read(self.folder / "open" / file)
-            if record is not None:
-                servers = record.get("servers")
-                names = tuple(map(str, servers)) if isinstance(servers, list) else ()
-                yield Attempt(file, str(record.get("name", "")), names), record
-
-    def tombstones(self) -> Iterator[tuple[str, float]]:
-        """The deleted names, each with the time of its deletion."""
-        top = str(self.folder / "gone")
-        for folder, _, files in os.walk(top):
-            for file in files:
-                path = os.path.join(folder, file)
-                with contextlib.suppress(FileNotFoundError):
-                    parts = os.path.relpath(path, top).replace(os.sep, "").removesuffix("=")
-                    yield unquote(parts), os.stat(path).st_mtime
-
-    def names(self) -> Iterator[str]:
-        """Every name on the master, folder by folder."""
-        folders = [""]
-        while folders:
-            folder = folders.pop()
-            with os.scandir(self.root / folder) as entries:
-                for entry in entries:
-                    name = f"{folder}/{entry.name}" if folder else entry.name
-                    if name == JOURNAL_FOLDER:
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(name)
-                    elif entry.is_file():
-                        yield name
-
-    # --- repair
-
-    def claim(self, debt: Debt) -> Debt | None:
-        """See `Journal`. One rename; None when another process has it."""
-        mark = self._token(4)
-        claimed = replace(debt, kind=Kind.UNKNOWN, looks=0, at=self._clock(), mark=mark)
-        return claimed if self._move(debt, claimed) else None
-
-    def confirm(self, found: Debt, claimed: Debt) -> None:
-        """See `Journal`. `found` is the record as it was read before the look."""
-        if found.kind is Kind.OWED:
-            self._remove(self._owed(claimed.server) / claimed.file)
-            return
-        now = self._clock()
-        first = found.at if found.looks else now
-        looks = 1 + sum(now - first >= pause for pause in LOOKS)
-        if looks > len(LOOKS):
-            self._remove(self._owed(claimed.server) / claimed.file)
-            return
-        self._move(claimed, replace(claimed, looks=looks, at=first))
-
-    def release(self, found: Debt, claimed: Debt) -> None:
-        """The server surely did not do it: the debt is what it was."""
-        self._move(claimed, found)
-
-    def is_abandoned(self, debt: Debt) -> bool:
-        """Whether a debt for a name that the master never had, or lost, is given up."""
-        return self._clock() - debt.since > KEEP_TOMBSTONES
-
-    def forget(self, debt: Debt) -> None:
-        """Remove a record that was read before the look that made it needless."""
-        self._remove(self._owed(debt.server) / debt.file)
-
-    def convert(self, attempt: Attempt) -> bool:
-        """Take over a dead attempt: owe its servers what it may have sent, as unknown.
-
-        False when it never reached the master, and so has nothing to be owed.
-        """
-        never = self.look(attempt.name).wanted is Wanted.UNHEARD and self.withdraw(attempt.id)
-        # Looked at again: it may have committed just before it was withdrawn.
-        if never and self.look(attempt.name).wanted is Wanted.UNHEARD:
-            self.discard(attempt)
-            return False
-        self.settle(attempt, (), attempt.servers)
-        return True
-
-    def withdraw(self, attempt_id: str) -> bool:
-        """Make sure that an attempt can't commit any more (law 4). False when it had no draft."""
-        return self._remove(self.folder / "new" / attempt_id)
-
-    def is_dead(self, attempt: Attempt, record: dict[str, object]) -> bool:
-        """Whether the process of an attempt has died, or can't be asked and is overdue."""
-        if self._clock() - started(attempt.id) > ATTEMPT_LIMIT:
-            return True
-        here = record.get("host") == _here()
-        return here and not _lives(record.get("process"), record.get("born"))
-
-    def sweep(self) -> int:
-        """Remove what is of no use: old tombstones, drafts that nobody writes any more.
-
-        A tombstone goes after `KEEP_TOMBSTONES` if no attempt for its name is
-        open, owed or unknown. Returns how many were removed.
-        """
-        now = self._clock()
-        removed = 0
-        old = {name for name, at in self.tombstones() if now - at > KEEP_TOMBSTONES}
-        if old:
-            old -= {attempt.name for attempt, _ in self.attempts()}
-            for server in self.servers():
-                old.difference_update(debt.name for debt in self.debts(server))
-            for name in old:
-                removed += self._remove(self._tombstone(name))
-        for file in _names(self.folder / "new"):
-            path = self.folder / "new" / file
-            with contextlib.suppress(FileNotFoundError):
-                if now - path.stat().st_mtime > ABANDONED and not self._is_open(path.name):
-                    removed += self._remove(path)
-        return removed
-
-    def _is_open(self, attempt_id: str) -> bool:
-        return (self.folder / "open" / attempt_id).exists()
-
-    # --- what the servers are known for
-
-    def is_claimed(self, server: str) -> bool:
-        """Whether this master has put its id on the server once."""
-        return (self.folder / "claimed" / _folder(server)).exists()
-
-    def set_claimed(self, server: str, *, claimed: bool = True) -> None:
-        """Remember, or forget, that the server holds this master's id."""
-        path = self.folder / "claimed" / _folder(server)
-        if not claimed:
-            self._remove(path)
-            return
-        with contextlib.suppress(FileExistsError):
-            self._write(path, "")
-
-    def write_heartbeat(self, beat: dict[str, object]) -> None:
-        """Replace the heartbeat of `media repair --watch`."""
-        draft = self.folder / "new" / f"watch-{self._token(8)}"
-        self._write(draft, json.dumps(beat) + "\n")
-        os.replace(draft, self.folder / "watch")
-
-    def read_heartbeat(self) -> dict[str, object] | None:
-        """The last heartbeat, or None when there never was one."""
-        return self._read(self.folder / "watch")
-
-    # --- files
-
-    def _new_id(self) -> str:
-        return f"{int(self._clock() * 1e6):014x}{self._token(8)}"
-
-    def _owed(self, server: str) -> Path:
-        return self.folder / "owed" / _folder(server)
-
-    def _tombstone(self, name: str) -> Path:
-        """Where the tombstone of a name is.
-
-        The quoted name, cut into levels of `_LEVEL` characters. A file's name ends
-        in "=", which quoting leaves nowhere else, so that no name's tombstone is
-        another's folder. Most names are short and take one level.
-        """
-        quoted = quote(name, safe="")
-        levels = [quoted[at : at + _LEVEL] for at in range(0, len(quoted), _LEVEL)]
-        return self.folder.joinpath("gone", *levels[:-1], levels[-1] + "=")
-
-    def _record(self, folder: str, attempt: Attempt, file: str = "") -> None:
-        record = {
-            "name": attempt.name,
-            "servers": attempt.servers,
-            "host": _here(),
-            "process": os.getpid(),
-            "born": _own_birth(os.getpid()),
-        }
-        path = f"{self._folder_text}/{folder}/{file or attempt.id}"
-        self._write(path, json.dumps(record) + "\n")
-        if self.fsync:
-            sync_folder(self.folder / folder)
-
-    def _write(self, path: str | Path, text: str) -> None:
-        """Make a file exclusively. Its last byte is a line feed: it is whole (law 1)."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            descriptor = os.open(path, flags, 0o600)
-        except FileNotFoundError:
-            if not (self.folder / "format").exists():
-                raise MasterError(
-                    f"The journal {self.folder} has vanished. Is MEDIA_ROOT still mounted?"
-                ) from None
-            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, flags, 0o600)
-        try:
-            data = text.encode()
-            if os.write(descriptor, data) < len(data):
-                raise MasterError(f"The disk of {self.folder} is full.")
-            if self.fsync:
-                os.fsync(descriptor)
-        except OSError:
-            self._remove(path)
-            raise
-        finally:
-            os.close(descriptor)
-
-    def _read(self, path: Path) -> dict[str, object] | None:
-        """A record, or None when it has vanished or was never finished (law 1)."""
-        try:
-            text = path.read_text()
-        except FileNotFoundError:
-            return None
-        if not text.endswith("\n"):
-            return None
-        try:
-            record = json.loads(text)
-        except ValueError:  # what power loss leaves of a file that was not synced
-            return None
-        return record if isinstance(record, dict) else None
-
-    def _read_debt(self, server: str, folder: Path, file: str) -> Debt | None:
-        attempt_id, _, rest = file.partition(".")
-        kind, _, rest = rest.partition(".")
-        looks, _, rest = rest.partition(".")
-        at, _, mark = rest.partition(".")
-        record = self._read(folder / file)
-        if record is None or kind not in {one.value for one in Kind}:
-            return None
-        name = str(record.get("name", ""))
-        since = started(attempt_id)
-        number = int(looks) if looks else 0
-        sent = int(at) / 1000 if at else since
-        return Debt(server, attempt_id, Kind(kind), name, since, number, sent, mark)
-
-    def _move(self, old: Debt, new: Debt) -> bool:
-        folder = self._owed(old.server)
-        try:
-            os.rename(folder / old.file, folder / new.file)
-        except FileNotFoundError:
-            return False
-        self._sync(folder)
-        return True
-
-    def _remove(self, path: str | Path) -> bool:
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _sync(self, folder: Path) -> None:
-        if self.fsync:
-            sync_folder(folder)
-
-
 def identity(found: os.stat_result) -> tuple[int, ...]:
     """Which file this is, and whether it is still the same content."""
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
@@ -707,92 +183,18 @@ def started(attempt_id: str) -> float:
         return 0.0
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the entries of a folder are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def tombstone_path(name: str) -> list[str]:
+    """Where the tombstone of a name is, below the folder of all: folders and a file.
 
-
-def _folder(server: str) -> str:
-    """A server's name as a file name. A name may hold a colon, never a slash."""
-    return quote(server, safe=":")
-
-
-def _names(folder: Path) -> list[str]:
-    """What is in a folder; nothing when it is not there."""
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []
-
-
-def _make_folders(folder: Path, mode: int | None) -> None:
-    """As Django's FileSystemStorage does: with `mode`, whatever the umask."""
-    if mode is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        return
-    # The same steps as `FileSystemStorage._save`: the mode counts for each folder
-    # that is made, which os.makedirs alone gives to the last only.
-    missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    for one in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            one.mkdir()
-            one.chmod(mode)
-
-
-def _same_file(one: str, other: str) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.lstat(one), os.lstat(other))
-    return False
-
-
-@lru_cache(maxsize=1)
-def _here() -> str:
-    """This machine and its boot, as far as process ids have a meaning.
-
-    A container counts as a machine of its own: its host name and its namespace of
-    process ids are part of the text.
+    The quoted name, cut into levels of `_LEVEL` characters. A file's name ends
+    in "=", which quoting leaves nowhere else, so that no name's tombstone is
+    another's folder. Most names are short and take one level.
     """
-    parts = [socket.gethostname()]
-    for path in ("/proc/sys/kernel/random/boot_id",):
-        with contextlib.suppress(OSError):
-            parts.append(Path(path).read_text().strip())
-    with contextlib.suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
+    quoted = quote(name, safe="")
+    levels = [quoted[at : at + _LEVEL] for at in range(0, len(quoted), _LEVEL)]
+    return [*levels[:-1], levels[-1] + "="]
 
 
-def _born(process: int) -> str:
-    """When a process was started, in the kernel's own count; empty where that is not told."""
-    try:
-        text = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return ""
-    # proc(5): fields 3 and 22, counted after the command's closing parenthesis.
-    fields = text.rpartition(")")[2].split()
-    return "" if fields[0] == "Z" else fields[19]
-
-
-def _lives(process: object, born: object) -> bool:
-    """Whether that very process is still there."""
-    if not isinstance(process, int) or process <= 0:
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return not born or _born(process) == born
-
-
-@lru_cache(maxsize=8)
-def _own_birth(process: int) -> str:
-    """`_born` of this process; the argument keeps a fork from its parent's answer."""
-    return _born(process)
+def tombstone_name(path: Iterable[str]) -> str:
+    """The name whose tombstone is there."""
+    return unquote("".join(path).removesuffix("="))

@@ -29,11 +29,11 @@ from typing import ClassVar, Final
 
 from outgrow.errors import ServerError, UnexpectedStatus, UnsafeName
 from outgrow.media import names
+from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import (
     LOOKS,
     RECORDS_LIMIT,
     Debt,
-    DirectoryJournal,
     Kind,
     Look,
     Wanted,

@@ -39,10 +39,10 @@ from typing import TypeVar
 from outgrow.errors import NotEnoughServers
 from outgrow.fanout import Outcome
 from outgrow.http import FileBody
+from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import (
     Attempt,
     Debt,
-    DirectoryJournal,
     Kind,
     Look,
     Wanted,

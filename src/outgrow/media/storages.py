@@ -28,7 +28,8 @@ from outgrow.errors import ServerError, UnsafeName
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
 from outgrow.media import names
-from outgrow.media.journal import DirectoryJournal, sync_folder
+from outgrow.media.directory import DirectoryJournal
+from outgrow.media.files import sync_folder
 from outgrow.media.replication import Replication, Steps, run
 from outgrow.media.transport import HttpTransport, Transport
 from outgrow.servers import Health

@@ -22,10 +22,11 @@ from typing import Final, Protocol
 from urllib.parse import unquote
 
 from outgrow import fanout
+from outgrow.answer import Response
 from outgrow.errors import ForeignServer, ServerDown, ServerError, UnexpectedStatus
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
-from outgrow.http import FileBody, Pool, Request, Response
+from outgrow.http import FileBody, Pool, Request
 from outgrow.media import names
 from outgrow.servers import Health, Server
 

@@ -1,0 +1,101 @@
+"""Files and folders beside the master: made whole, read whole, removed once.
+
+`write` gives a record its last byte last, and `read` believes none without it (law 1
+of `outgrow.media.directory`). Nothing here knows what is in a record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from pathlib import Path
+
+
+def write(path: str | Path, text: str, *, fsync: bool = False) -> None:
+    """Make a file exclusively, for its owner alone. `text` ends in a line feed, or is empty.
+
+    Raises `FileExistsError`, or another `OSError` after the file was removed again.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        _write_all(descriptor, text.encode())
+        if fsync:
+            os.fsync(descriptor)
+    except OSError:
+        remove(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    if os.write(descriptor, data) < len(data):  # a disk that had room for a part
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def read(path: Path) -> dict[str, object] | None:
+    """A record, or None when it has vanished or was never finished."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    if not text.endswith("\n"):
+        return None
+    try:
+        record = json.loads(text)
+    except ValueError:  # what power loss leaves of a file that was not synced
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def remove(path: str | Path) -> bool:
+    """Remove a file. False when somebody else was quicker."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder; nothing when it is not there."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the entries of a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folders(folder: Path, mode: int | None) -> None:
+    """As Django's FileSystemStorage does: with `mode`, whatever the umask."""
+    if mode is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    # The same steps as `FileSystemStorage._save`: the mode counts for each folder
+    # that is made, which os.makedirs alone gives to the last only.
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            one.mkdir()
+            one.chmod(mode)
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether both paths are the same file now."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.lstat(one), os.lstat(other))
+    return False

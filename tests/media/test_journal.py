@@ -1,0 +1,102 @@
+"""The facts of the journal as values: their files, their next look, their tombstones."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outgrow.media.journal import (
+    LOOKS,
+    Debt,
+    Kind,
+    Look,
+    Wanted,
+    identity,
+    started,
+    tombstone_name,
+    tombstone_path,
+)
+
+ID = f"{1_700_000_000_000_000:014x}0123456789abcdef"
+
+DEBTS = [
+    Debt("a", ID, Kind.OWED, "f.txt", 1.7e9, 0, 1.7e9),
+    Debt("a", ID, Kind.ALL, "", 1.7e9, 0, 1.7e9),
+    Debt("b:80", ID, Kind.UNKNOWN, "f.txt", 1.7e9, 3, 1.7e9 + 12.345, "c0ffee00"),
+]
+
+
+@pytest.mark.parametrize("debt", DEBTS, ids=lambda debt: debt.kind.value)
+def test_a_debt_is_read_from_its_files_name(debt):
+    assert Debt.read(debt.server, debt.file, debt.name) == debt
+
+
+@pytest.mark.parametrize("file", ["", ".owed.swp", f"{ID}.lost", ID, ".nfs0001", f"{ID}.owed~"])
+def test_a_file_of_another_kind_is_no_debt(file):
+    assert Debt.read("a", file, "f.txt") is None
+
+
+def test_a_debt_of_an_unknown_time_is_one_all_the_same():
+    debt = Debt.read("a", "x.unknown.?.?.m", "f.txt")
+    assert debt == Debt("a", "x", Kind.UNKNOWN, "f.txt", 0.0, 0, 0.0, "m")
+
+
+def test_what_is_owed_is_due_at_once_and_forgotten_when_done():
+    claimed = DEBTS[0].claimed(1.7e9 + 5, "m")
+    assert (claimed.kind, claimed.looks, claimed.at) == (Kind.UNKNOWN, 0, 1.7e9 + 5)
+    assert DEBTS[0].due_at == claimed.due_at == 0.0
+    assert claimed.confirmed(DEBTS[0], 1.7e9 + 6) is None
+
+
+def test_an_unknown_request_is_looked_at_later_and_later():
+    debt = Debt("a", ID, Kind.UNKNOWN, "f.txt", 1.7e9, 0, 1.7e9, "m")
+    now, due = 2e9, []
+    while debt is not None:
+        found, claimed = debt, debt.claimed(now, "n")
+        debt = claimed.confirmed(found, now)
+        if debt is not None:
+            due.append(debt.due_at - 2e9)
+            now = debt.due_at
+    assert due == list(LOOKS)
+
+
+def test_one_that_was_not_looked_at_for_a_day_needs_one_look():
+    debt = Debt("a", ID, Kind.UNKNOWN, "f.txt", 1.7e9, 1, 1.7e9, "m")
+    late = 1.7e9 + LOOKS[-1]
+    assert debt.claimed(late, "n").confirmed(debt, late) is None
+
+
+def test_one_whose_first_look_was_left_counts_as_never_looked_at():
+    """However old: its server may have been frozen all the time."""
+    debt = Debt("a", ID, Kind.UNKNOWN, "f.txt", 1.7e9, 0, 1.7e9, "m")
+    late = 1.7e9 + 30 * 86400
+    left = debt.claimed(late, "n").confirmed(debt, late)
+    assert left is not None
+    assert left.due_at == late + LOOKS[0]
+
+
+def test_ids_tell_when_they_were_made():
+    assert started(ID) == 1.7e9
+    assert started("not a number") == 0.0
+
+
+@given(st.text(min_size=1, max_size=600).filter(lambda name: name.isprintable()))
+def test_every_name_has_a_tombstone_of_its_own(name):
+    path = tombstone_path(name)
+    assert tombstone_name(path) == name
+    assert all(0 < len(part) <= 201 and "/" not in part for part in path)
+    # A file's name ends in "=", a folder's never does: neither is the other.
+    assert [part.endswith("=") for part in path] == [False] * (len(path) - 1) + [True]
+
+
+def test_a_file_is_known_by_where_it_is_and_when_it_was_written(tmp_path):
+    file = tmp_path / "f"
+    file.write_bytes(b"one")
+    first = identity(os.stat(file))
+    assert first == identity(os.stat(file))
+    file.write_bytes(b"three")
+    assert first != identity(os.stat(file))
+    assert Look(Wanted.PRESENT, first, 3) != Look(Wanted.PRESENT, identity(os.stat(file)), 5)
