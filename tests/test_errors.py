@@ -35,6 +35,13 @@ EXAMPLES = [
         ),
     ),
     (
+        errors.NotEnoughServers("a.jpg", 1, (), {"m": errors.AnotherMaster("m", "is it mounted?")}),
+        (
+            "'a.jpg' was not saved: 0 of the 1 media servers that are needed took it, and the save "
+            "was undone. m: is it mounted?"
+        ),
+    ),
+    (
         errors.TopologyErrors(
             [errors.TopologyError("a", "is wrong."), errors.TopologyError("b", "is too.")]
         ),

@@ -22,7 +22,8 @@
         ├── UnexpectedStatus    a whole answer, but not one that means success
         ├── FileCut             the file became shorter, or unreadable, while it was sent
         ├── ServerDown          not asked: it failed a moment ago
-        └── ForeignServer       it belongs to another master, or lost its own id
+        └── ForeignServer       it is not known to be this master's: it lost its id
+            └── AnotherMaster   ... it holds another master's id
 
 Each message says what happened, to which server, and what to do. A
 `ServerError` is raised where one server was asked, and is a value in an
@@ -184,7 +185,11 @@ class ServerDown(ServerError):
 
 
 class ForeignServer(ServerError):
-    """The server belongs to another master, or lost the id that it once held."""
+    """The server is not known to be this master's: it lost the id that it held, or worse."""
+
+
+class AnotherMaster(ForeignServer):
+    """The server holds the id of another master: one of the two is not what it should be."""
 
 
 class NotEnoughServers(OutgrowError, OSError):
@@ -207,12 +212,14 @@ class NotEnoughServers(OutgrowError, OSError):
         self.missed = dict(missed)
 
     def __str__(self) -> str:
-        reasons = "; ".join(str(error) for error in self.missed.values())
-        return (
+        reasons = "; ".join(str(error) for error in self.missed.values()).rstrip(".")
+        text = (
             f"{self.name!r} was not saved: {len(self.done)} of the {self.need} media servers "
-            f"that are needed took it, and the save was undone. {reasons}. "
-            "Start the servers and save again, or lower the option 'need'."
+            f"that are needed took it, and the save was undone. {reasons}"
         )
+        if reasons.endswith("?"):
+            return text  # it ends with what to do already
+        return f"{text}. Start the servers and save again, or lower the option 'need'."
 
 
 class ProcessFailed(OutgrowError):

@@ -298,6 +298,18 @@ def test_drafts_that_nobody_writes_are_swept(journal, clock):
     assert not journal.draft(left).exists()
 
 
+def test_a_record_that_was_never_finished_is_swept(journal, clock):
+    half = journal.folder / "open" / journal.attempt("f.txt", SERVERS).id
+    half.touch()
+    assert list(journal.attempts()) == []
+    clock.advance(ABANDONED - 60)
+    journal.sweep()
+    assert half.exists(), "its process may be stopped and go on"
+    clock.advance(120)
+    assert journal.sweep() == 1
+    assert not half.exists()
+
+
 # --- several processes
 
 

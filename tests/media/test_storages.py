@@ -194,6 +194,16 @@ def test_need_0_logs_one_error_a_server_and_a_traceback_if_asked(make, servers, 
     assert all(record.exc_info for record in errors)
 
 
+def test_need_0_never_saves_beside_another_masters_servers(make, servers, tmp_path):
+    """An empty mount point looks like a new master; its servers know better."""
+    make().save("f.txt", ContentFile(b"x"))
+    empty = make(need=0, location=tmp_path / "not mounted")
+    for _ in range(2):  # the second one does not ask again, and remembers
+        with pytest.raises(NotEnoughServers, match="belongs to the master"):
+            empty.save("f.txt", ContentFile(b"x"))
+        assert empty.listdir("") == ([], [])
+
+
 # --- deleting
 
 
@@ -347,6 +357,8 @@ def test_nothing_is_made_or_sent_before_the_first_use(make, servers, tmp_path):
 
 
 def test_media_root_is_followed_when_a_test_overrides_it(servers, tmp_path):
+    for server in servers:  # they would refuse the second master
+        server.stop()
     with override_settings(MEDIA_ROOT=tmp_path / "one"):
         storage = HybridStorage(servers=[server.url for server in servers], need=0)
         first = storage.save("f.txt", ContentFile(b"1"))

@@ -160,12 +160,13 @@ class DirectoryJournal:
 
     def begin(self, attempt: Attempt) -> None:
         """See `Journal`. One file is made."""
-        self._record("open", attempt)
+        self._write(f"{self._folder_text}/open/{attempt.id}", self._record(attempt))
+        self._sync(self.folder / "open")
 
     def rename(self, attempt: Attempt, name: str) -> Attempt:
         """The same attempt under another name, for a name that was taken."""
         renamed = replace(attempt, id=self._new_id(), name=name)
-        self._record("open", renamed)
+        self.begin(renamed)
         os.rename(self._draft(attempt), self._draft(renamed))
         files.remove(f"{self._folder_text}/open/{attempt.id}")
         return renamed
@@ -249,14 +250,11 @@ class DirectoryJournal:
         self._empty(tombstone)
         if found:
             self._sync(path.parent)
-        self._sync(tombstone.parent)
         return found
 
     def _empty(self, tombstone: Path) -> None:
         """Put an empty file in a tombstone's place: the space is free, readers go on."""
-        draft = self.folder / "new" / f"gone-{self._token(8)}"
-        self._write(draft, "")
-        os.replace(draft, tombstone)
+        self._replace(tombstone, "")
 
     def settle(self, attempt: Attempt, owed: Iterable[str], unknown: Iterable[str]) -> None:
         """See `Journal`. Makes the narrower records, then removes the attempt's own."""
@@ -285,9 +283,8 @@ class DirectoryJournal:
     def _owe(self, server: str, attempt: Attempt, kind: Kind) -> Debt:
         now = self._clock()
         debt = Debt(server, attempt.id, kind, attempt.name, started(attempt.id), 0, now)
-        folder = self._owed(server)
-        with contextlib.suppress(FileExistsError):
-            self._record(f"owed/{folder.name}", attempt, debt.file)
+        # Whole at once: a half record here would count as owed, and nobody could mend it.
+        self._replace(self._owed(server) / debt.file, self._record(attempt))
         return debt
 
     # --- what is found
@@ -438,12 +435,21 @@ class DirectoryJournal:
                 old.difference_update(debt.name for debt in self.debts(server))
             for name in old:
                 removed += files.remove(self._tombstone(name))
+        return removed + sum(map(self._sweep_old, self._unfinished()))
+
+    def _unfinished(self) -> Iterator[Path]:
+        """Drafts without a record, and records that were never written to their end."""
         for file in files.names(self.folder / "new"):
-            path = self.folder / "new" / file
-            with contextlib.suppress(FileNotFoundError):
-                if now - path.stat().st_mtime > ABANDONED and not self._is_open(path.name):
-                    removed += files.remove(path)
-        return removed
+            if not self._is_open(file):
+                yield self.folder / "new" / file
+        for file in files.names(self.folder / "open"):
+            if files.read(self.folder / "open" / file) is None:
+                yield self.folder / "open" / file
+
+    def _sweep_old(self, path: Path) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return self._clock() - path.stat().st_mtime > ABANDONED and files.remove(path)
+        return False
 
     def _is_open(self, attempt_id: str) -> bool:
         return (self.folder / "open" / attempt_id).exists()
@@ -465,9 +471,7 @@ class DirectoryJournal:
 
     def write_heartbeat(self, beat: dict[str, object]) -> None:
         """Replace the heartbeat of `media repair --watch`."""
-        draft = self.folder / "new" / f"watch-{self._token(8)}"
-        self._write(draft, json.dumps(beat) + "\n")
-        os.replace(draft, self.folder / "watch")
+        self._replace(self.folder / "watch", json.dumps(beat) + "\n")
 
     def read_heartbeat(self) -> dict[str, object] | None:
         """The last heartbeat, or None when there never was one."""
@@ -484,7 +488,7 @@ class DirectoryJournal:
     def _tombstone(self, name: str) -> Path:
         return self.folder.joinpath("gone", *journal.tombstone_path(name))
 
-    def _record(self, folder: str, attempt: Attempt, file: str = "") -> None:
+    def _record(self, attempt: Attempt) -> str:
         record = {
             "name": attempt.name,
             "servers": attempt.servers,
@@ -492,10 +496,18 @@ class DirectoryJournal:
             "process": os.getpid(),
             "born": owners.own_birth(os.getpid()),
         }
-        path = f"{self._folder_text}/{folder}/{file or attempt.id}"
-        self._write(path, json.dumps(record) + "\n")
-        if self.fsync:
-            files.sync_folder(self.folder / folder)
+        return json.dumps(record) + "\n"
+
+    def _replace(self, path: Path, text: str) -> None:
+        """Put a whole file in a place where none, or another, is now."""
+        draft = self.folder / "new" / f"{path.name[:100]}-{self._token(8)}"
+        self._write(draft, text)
+        try:
+            os.replace(draft, path)
+        except FileNotFoundError:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.replace(draft, path)
+        self._sync(path.parent)
 
     def _write(self, path: str | Path, text: str) -> None:
         """Make a record exclusively; its folder too, if it is the first of its kind."""

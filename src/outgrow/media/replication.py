@@ -19,7 +19,8 @@ can't be left to requests. The laws of the protocol:
     DELETE follows now; if its file is another one, the servers are owed it.
  7. A request without an answer is *unknown*. It stays recorded, is looked at when
     its server answers again, and several times after that.
- 8. A save that too few servers took is undone by law 4.
+ 8. A save that too few servers took is undone by law 4. Too few is fewer than `need`;
+    and none at all, when a server says that it belongs to another master.
 
 `save`, `delete` and `mend` are generators that stop between any two steps, and say
 which step was taken. In a site they run to their end (`run`). Tests kill the
@@ -36,7 +37,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from outgrow.errors import NotEnoughServers
+from outgrow.errors import AnotherMaster, NotEnoughServers
 from outgrow.fanout import Outcome
 from outgrow.http import FileBody
 from outgrow.media.directory import DirectoryJournal
@@ -182,14 +183,20 @@ class Replication:
         if again != look:
             yield from self._overtaken(attempt, again, outcome)
             return outcome
-        if len(outcome.done) < self.need:
+        needed = self._needed(outcome)
+        if len(outcome.done) < needed:
             yield from self._undo(attempt, look, outcome)
             done = tuple(server.name for server in outcome.done)
             missed = {server.name: error for server, error in outcome.missed.items()}
-            raise NotEnoughServers(attempt.name, self.need, done, missed)
+            raise NotEnoughServers(attempt.name, needed, done, missed)
         self.journal.settle(attempt, _named(outcome.failed), _named(outcome.unknown))
         yield "settled"
         return outcome
+
+    def _needed(self, outcome: Outcome) -> int:
+        """How many servers must have a file: `need`, unless this may be the wrong master."""
+        wrong = any(isinstance(error, AnotherMaster) for error in outcome.missed.values())
+        return max(self.need, int(wrong))
 
     def _overtaken(self, attempt: Attempt, look: Look, outcome: Outcome) -> Steps[None]:
         """The name was deleted or replaced while it was sent (law 6)."""

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 from outgrow import fanout
 from outgrow.answer import Response
-from outgrow.errors import ForeignServer, ServerDown, ServerError, UnexpectedStatus
+from outgrow.errors import AnotherMaster, ForeignServer, ServerDown, ServerError, UnexpectedStatus
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
 from outgrow.http import FileBody, Pool, Request
@@ -109,6 +109,7 @@ class HttpTransport:
         self._clock = clock
         self._pool = Pool(clock)
         self._verified: set[str] = set()
+        self._foreign: dict[str, ServerError] = {}
 
     # --- the requests
 
@@ -190,6 +191,8 @@ class HttpTransport:
         return server.name in self._verified and self.health.is_up(server, writes=writes)
 
     def _down(self, server: Server) -> ServerError:
+        if server.name in self._foreign:
+            return self._foreign[server.name]
         reason = self.health.condition(server).reason or "it is back, and will be repaired"
         return ServerDown(server.name, f"was not asked, for a moment ago it failed: {reason}")
 
@@ -254,9 +257,12 @@ class HttpTransport:
             problem = self._compare(server, response)
         if problem is None:
             self._verified.add(server.name)
-        else:
-            self._verified.discard(server.name)
-            self.health.failed(server, problem.reason)
+            self._foreign.pop(server.name, None)
+            return None
+        self._verified.discard(server.name)
+        if isinstance(problem, ForeignServer):
+            self._foreign[server.name] = problem
+        self.health.failed(server, problem.reason)
         return problem
 
     def _compare(self, server: Server, response: Response) -> ServerError | None:
@@ -272,7 +278,7 @@ class HttpTransport:
             if not self._registry.is_claimed(server.name):
                 self._registry.set_claimed(server.name)
             return None
-        return ForeignServer(
+        return AnotherMaster(
             server.name,
             f"belongs to the master {held[:40]!r}, and this one is "
             f"{self._registry.master_id!r}. Is MEDIA_ROOT mounted, and are these the "

@@ -4,6 +4,8 @@
 
 FOLDER is the master, SERVERS are URLs with commas between. WHAT is save, delete,
 repair or loop. STEP is how many steps it takes before it kills itself; -1 for all.
+With a "c" before the number it is not the protocol's steps that are counted but the
+calls of the system that change something: the finest grain at which a process can die.
 What was confirmed is printed before anything else happens.
 """
 
@@ -17,6 +19,38 @@ from typing import Any
 import django
 from django.conf import settings
 
+#: What changes a file, a folder or a server. `open` may make one; `close` changes nothing.
+CALLS = {
+    "open",
+    "write",
+    "link",
+    "unlink",
+    "remove",
+    "rename",
+    "replace",
+    "mkdir",
+    "chmod",
+    "sendmsg",
+    "sendfile",
+}
+
+
+def _killer(calls: int) -> Any:
+    """A profiler that lets so many calls pass, and kills the process before the next."""
+    left = [calls]
+
+    def before(frame: Any, event: str, function: Any) -> None:
+        del frame
+        if event != "c_call" or function.__name__ not in CALLS:
+            return
+        if getattr(function, "__module__", None) not in {"posix", "io", None}:
+            return
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+
+    return before
+
 
 def main() -> None:
     folder, servers, what, step, *rest = sys.argv[1:]
@@ -28,7 +62,7 @@ def main() -> None:
     from outgrow.media.repair import Repair
     from outgrow.media.storages import HybridStorage
 
-    left = [int(step)]
+    left = [-1 if step.startswith("c") else int(step)]
 
     def drive(steps: Any) -> Any:
         """Take so many steps in all, and then die as if the power of the process went."""
@@ -46,6 +80,8 @@ def main() -> None:
             return drive(steps)
 
     storage = Storage(location=folder, servers=servers.split(","), timeout=1.0, downtime=0.2)
+    if step.startswith("c"):
+        sys.setprofile(_killer(int(step[1:])))
     if what == "save":
         name = storage.save("folder/file.bin", ContentFile(b"content of the drill"))
         print("saved", name, flush=True)
