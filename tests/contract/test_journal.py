@@ -6,9 +6,9 @@ and a clock.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -20,8 +20,10 @@ from outgrow.media.journal import (
     KEEP_TOMBSTONES,
     LOOKS,
     Attempt,
+    Change,
     Kind,
     Wanted,
+    field,
 )
 from outgrow.testing import FakeClock
 
@@ -45,17 +47,20 @@ def journal(request, tmp_path, clock):
     return made
 
 
-def begun(journal, name="f.txt", content=b"x", **options) -> Attempt:
-    attempt = journal.attempt(name, SERVERS, **options)
-    journal.draft(attempt).write_bytes(content)
-    journal.begin(attempt)
+def begun(journal, name="f.txt", content=b"x", change=Change.SAVE) -> Attempt:
+    attempt = journal.attempt(name, change)
+    journal.begin(attempt).write_bytes(content)
     return attempt
 
 
-def saved(journal, name="f.txt", content=b"x", **options) -> Attempt:
-    attempt = begun(journal, name, content, **options)
+def saved(journal, name="f.txt", content=b"x", change=Change.SAVE) -> Attempt:
+    attempt = begun(journal, name, content, change)
     journal.commit(attempt)
     return attempt
+
+
+#: Names of every length that a record must hold: the last are too long for a file's name.
+NAMES = ["f.txt", "a/b/c.d.e", "ü/ü.jpg", "%2F=.owed.x", "x" * 250, "y/" * 200 + "z", "日" * 80]
 
 
 def debts(journal, server="a"):
@@ -67,7 +72,7 @@ def debts(journal, server="a"):
 
 def test_an_attempt_is_on_record_until_it_is_settled(journal):
     attempt = begun(journal)
-    assert [one for one, _ in journal.attempts()] == [attempt]
+    assert list(journal.attempts()) == [attempt]
     journal.commit(attempt)
     journal.settle(attempt, (), ())
     assert list(journal.attempts()) == []
@@ -96,31 +101,53 @@ def test_a_commit_never_replaces(journal):
 
 def test_a_commit_that_may_replace_can_be_taken_back(journal):
     saved(journal, content=b"first")
-    second = saved(journal, content=b"second", replaces=True)
+    second = saved(journal, content=b"second", change=Change.REPLACE)
     assert (journal.root / "f.txt").read_bytes() == b"second"
     assert journal.restore(second)
     assert (journal.root / "f.txt").read_bytes() == b"first"
 
 
 def test_there_is_nothing_to_put_back_for_a_new_name(journal):
-    assert not journal.restore(saved(journal, replaces=True))
+    assert not journal.restore(saved(journal, change=Change.REPLACE))
     assert not journal.restore(saved(journal, "g.txt"))
 
 
-def test_a_withdrawn_attempt_can_t_commit(journal):
-    attempt = begun(journal)
-    assert journal.withdraw(attempt.id)
+@pytest.mark.parametrize("change", [Change.SAVE, Change.REPLACE])
+@pytest.mark.parametrize("name", NAMES[::4])
+def test_a_withdrawn_attempt_can_t_commit(journal, name, change):
+    attempt = begun(journal, name, change=change)
+    assert journal.withdraw(attempt)
     with pytest.raises(SaveInterrupted, match="save it again"):
         journal.commit(attempt)
-    assert journal.look("f.txt").wanted is Wanted.UNHEARD
+    assert journal.look(name).wanted is Wanted.UNHEARD
 
 
-def test_names_that_look_like_others_have_tombstones_of_their_own(journal):
-    names = ["a", "a/b", "a=", "a%2Fb".replace("%", "_"), "ü/ü.jpg", "x" * 250, "y/" * 300 + "z"]
-    for name in names:
-        journal.bury(journal.attempt(name, SERVERS))
-    assert {name for name, _ in journal.tombstones()} == set(names)
-    assert all(journal.look(name).wanted is Wanted.GONE for name in names)
+def test_a_delete_has_no_draft_to_withdraw(journal):
+    attempt = journal.attempt("f.txt", Change.DELETE)
+    journal.begin(attempt)
+    assert journal.withdraw(attempt) is None
+
+
+def test_names_that_look_like_others_have_records_of_their_own(journal):
+    for name in NAMES:
+        attempt = saved(journal, name)
+        assert list(journal.attempts()) == [attempt]
+        journal.settle(attempt, ["a"], ["b:8080"])
+        journal.bury(name)
+    assert {debt.name for debt in debts(journal)} == set(NAMES)
+    assert {debt.name for debt in debts(journal, "b:8080")} == set(NAMES)
+    assert {name for name, _ in journal.tombstones()} == set(NAMES)
+    assert all(journal.look(name).wanted is Wanted.GONE for name in NAMES)
+
+
+@pytest.mark.parametrize("old", NAMES[::3])
+@pytest.mark.parametrize("new", NAMES[1::4])
+def test_an_attempt_can_take_another_name(journal, old, new):
+    attempt = journal.rename(begun(journal, old), new)
+    assert list(journal.attempts()) == [attempt]
+    journal.commit(attempt)
+    assert (journal.root / new).read_bytes() == b"x"
+    assert journal.look(old).wanted is Wanted.UNHEARD
 
 
 # --- looking
@@ -128,19 +155,19 @@ def test_names_that_look_like_others_have_tombstones_of_their_own(journal):
 
 def test_a_look_tells_present_gone_and_unheard_apart(journal):
     assert journal.look("f.txt").wanted is Wanted.UNHEARD
-    attempt = saved(journal, content=b"12345")
+    saved(journal, content=b"12345")
     look = journal.look("f.txt")
     assert (look.wanted, look.size) == (Wanted.PRESENT, 5)
-    assert journal.bury(attempt)
+    assert journal.bury("f.txt")
     assert journal.look("f.txt").wanted is Wanted.GONE
-    assert not journal.bury(attempt)
+    assert not journal.bury("f.txt")
     assert journal.look("f.txt").wanted is Wanted.GONE
 
 
 def test_another_file_of_the_same_name_is_seen(journal):
     saved(journal, content=b"one")
     look = journal.look("f.txt")
-    saved(journal, content=b"two", replaces=True)
+    saved(journal, content=b"two", change=Change.REPLACE)
     assert journal.look("f.txt") != look
 
 
@@ -148,20 +175,21 @@ def test_a_folder_is_neither_there_nor_buried(journal):
     saved(journal, "folder/f.txt")
     assert journal.look("folder").wanted is Wanted.UNHEARD
     with pytest.raises(IsADirectoryError):
-        journal.bury(journal.attempt("folder", SERVERS))
+        journal.bury("folder")
     assert journal.look("folder/f.txt").wanted is Wanted.PRESENT
 
 
 def test_a_tombstone_holds_no_content(journal):
-    journal.bury(saved(journal, content=b"private"))
+    journal.settle(saved(journal, content=b"private"), (), ())
+    journal.bury("f.txt")
     contents = [path.read_bytes() for path in journal.folder.rglob("*") if path.is_file()]
     assert b"private" not in contents
 
 
 def test_a_reader_goes_on_reading_what_is_deleted(journal):
-    attempt = saved(journal, content=b"still read")
+    saved(journal, content=b"still read")
     with (journal.root / "f.txt").open("rb") as reader:
-        journal.bury(attempt)
+        journal.bury("f.txt")
         assert reader.read() == b"still read"
 
 
@@ -227,47 +255,96 @@ def test_summaries_count_without_reading(journal):
 # --- attempts of processes that died
 
 
-def test_a_dead_attempt_that_committed_is_owed_as_unknown(journal, clock):
-    attempt = saved(journal)
-    ((_, record),) = journal.attempts()
-    assert not journal.is_dead(attempt, record)
-    clock.advance(ATTEMPT_LIMIT + 1)
-    assert journal.is_dead(attempt, record)
-    assert journal.convert(attempt)
+@pytest.mark.parametrize("name", NAMES[::4])
+@pytest.mark.parametrize("change", [Change.SAVE, Change.REPLACE])
+def test_a_dead_attempt_that_committed_is_owed_as_unknown(journal, clock, name, change):
+    attempt = saved(journal, name, change=change)
+    assert not journal.is_dead(attempt)
+    clock.advance(ATTEMPT_LIMIT + 2)
+    assert journal.is_dead(attempt)
+    assert journal.convert(attempt, SERVERS)
     assert [debts(journal, server)[0].kind for server in SERVERS] == [Kind.UNKNOWN] * 3
+    assert journal.look(name).wanted is Wanted.PRESENT
+    assert list(journal.attempts()) == []
 
 
-def test_a_dead_attempt_that_never_committed_leaves_nothing(journal):
-    attempt = begun(journal)
-    assert not journal.convert(attempt)
+@pytest.mark.parametrize("name", NAMES[::4])
+@pytest.mark.parametrize("change", [Change.SAVE, Change.REPLACE])
+def test_a_dead_attempt_that_never_committed_leaves_nothing(journal, name, change):
+    attempt = begun(journal, name, change=change)
+    assert not journal.convert(attempt, SERVERS)
     assert list(journal.attempts()) == []
     assert debts(journal) == []
-    assert not journal.draft(attempt).exists()
+    assert not list((journal.folder / "new").iterdir())
+
+
+@pytest.mark.parametrize("name", NAMES[::4])
+def test_a_save_that_died_between_its_commit_and_the_next_step_is_owed(journal, name):
+    """Its draft may still be there, though the file is on the master."""
+    attempt = begun(journal, name)
+    (journal.root / name).parent.mkdir(parents=True, exist_ok=True)
+    os.link(journal.begin(attempt), journal.root / name)
+    assert journal.convert(attempt, SERVERS)
+    assert len(debts(journal)) == 1
+
+
+@pytest.mark.parametrize("name", NAMES[::4])
+def test_a_delete_that_died_before_its_tombstone_was_emptied_is_ended(journal, name):
+    journal.settle(saved(journal, name, b"private"), (), ())
+    attempt = journal.attempt(name, Change.DELETE)
+    journal.begin(attempt)
+    tombstone = journal.folder / "gone" / field(name)
+    os.rename(journal.root / name, tombstone)
+    assert journal.convert(attempt, SERVERS)
+    assert b"private" not in tombstone.read_bytes()
+    assert [found for found, _ in journal.tombstones()] == [name]
+    assert debts(journal)[0].name == name
+
+
+def test_what_another_pass_took_over_is_left_to_it(journal):
+    attempt = saved(journal)
+    assert journal.convert(attempt, SERVERS)
+    assert not journal.convert(attempt, SERVERS)
+    assert len(debts(journal)) == 1
+
+
+def test_a_withdrawn_attempt_is_taken_over_by_the_next_pass(journal):
+    """A pass that died between its two looks left it so."""
+    saved(journal)
+    (attempt,) = journal.attempts()
+    assert not journal.is_dead(attempt)
+    void = journal.withdraw(attempt)
+    assert list(journal.attempts()) == [void]
+    assert journal.is_dead(void)
+    assert journal.convert(void, SERVERS)
+    assert len(debts(journal)) == 1
 
 
 def test_the_attempt_of_a_process_that_died_here_is_dead_at_once(journal):
     child = multiprocessing.get_context("fork").Process(target=begun, args=(journal,))
     child.start()
     child.join()
-    ((attempt, record),) = journal.attempts()
-    assert journal.is_dead(attempt, record)
+    (attempt,) = journal.attempts()
+    assert journal.is_dead(attempt)
 
 
 def test_the_attempt_of_another_machine_is_given_time(journal, clock):
-    attempt = begun(journal)
-    path = journal.folder / "open" / attempt.id
-    record = json.loads(path.read_text()) | {"host": "elsewhere", "process": 1}
-    assert not journal.is_dead(attempt, record)
-    clock.advance(ATTEMPT_LIMIT + 1)
-    assert journal.is_dead(attempt, record)
+    attempt = replace(begun(journal), owner="000000000000-1-1")
+    assert not journal.is_dead(attempt)
+    clock.advance(ATTEMPT_LIMIT + 2)
+    assert journal.is_dead(attempt)
 
 
-def test_a_record_without_its_last_byte_is_no_record(journal):
-    attempt = begun(journal)
-    path = journal.folder / "open" / attempt.id
-    for text in ("", path.read_text()[:-1], "\0" * 40, "{not json}\n"):
-        path.write_text(text)
-        assert list(journal.attempts()) == []
+def test_a_draft_that_is_still_written_is_alive(journal, clock):
+    own = begun(journal)
+    attempt = replace(own, owner="000000000000-1-1")
+    draft = journal.begin(attempt)
+    os.rename(journal.begin(own), draft)
+    clock.advance(ATTEMPT_LIMIT + 2)
+    os.utime(draft, (clock(), clock()))
+    assert not journal.is_dead(attempt)
+    clock.advance(ATTEMPT_LIMIT + 2)
+    assert journal.is_dead(attempt)
 
 
 # --- sweeping
@@ -275,7 +352,7 @@ def test_a_record_without_its_last_byte_is_no_record(journal):
 
 def test_a_tombstone_is_kept_for_a_week_and_while_anything_is_open(journal, clock):
     attempt = saved(journal)
-    journal.bury(attempt)
+    journal.bury("f.txt")
     journal.settle(attempt, (), ["a"])
     clock.advance(KEEP_TOMBSTONES - 60)
     journal.sweep()
@@ -290,24 +367,15 @@ def test_a_tombstone_is_kept_for_a_week_and_while_anything_is_open(journal, cloc
 
 
 def test_drafts_that_nobody_writes_are_swept(journal, clock):
-    open_one, left = begun(journal), journal.attempt("g.txt", SERVERS)
-    journal.draft(left).write_bytes(b"x")
-    clock.advance(ABANDONED + 60)
-    journal.sweep()
-    assert journal.draft(open_one).exists()
-    assert not journal.draft(left).exists()
-
-
-def test_a_record_that_was_never_finished_is_swept(journal, clock):
-    half = journal.folder / "open" / journal.attempt("f.txt", SERVERS).id
-    half.touch()
-    assert list(journal.attempts()) == []
+    open_one = begun(journal, change=Change.REPLACE)
+    left = journal.folder / "new" / "left"
+    left.write_bytes(b"x")
     clock.advance(ABANDONED - 60)
-    journal.sweep()
-    assert half.exists(), "its process may be stopped and go on"
+    assert journal.sweep() == 0
     clock.advance(120)
     assert journal.sweep() == 1
-    assert not half.exists()
+    assert journal.begin(open_one).exists()
+    assert not left.exists()
 
 
 # --- several processes

@@ -9,15 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outgrow.media.journal import (
+    FIELD_LIMIT,
     LOOKS,
+    Attempt,
+    Change,
     Debt,
     Kind,
     Look,
     Wanted,
+    content,
+    field,
+    fits,
     identity,
+    moment,
+    name_of,
     started,
-    tombstone_name,
-    tombstone_path,
 )
 
 ID = f"{1_700_000_000_000_000:014x}0123456789abcdef"
@@ -31,16 +37,18 @@ DEBTS = [
 
 @pytest.mark.parametrize("debt", DEBTS, ids=lambda debt: debt.kind.value)
 def test_a_debt_is_read_from_its_files_name(debt):
-    assert Debt.read(debt.server, debt.file, debt.name) == debt
+    assert Debt.read(debt.server, debt.file, str) == debt
 
 
-@pytest.mark.parametrize("file", ["", ".owed.swp", f"{ID}.lost", ID, ".nfs0001", f"{ID}.owed~"])
+@pytest.mark.parametrize(
+    "file", ["", ".owed.swp", f"{ID}.lost.f", ID, ".nfs0001", f"{ID}.owed~", f"{ID}.owed."]
+)
 def test_a_file_of_another_kind_is_no_debt(file):
-    assert Debt.read("a", file, "f.txt") is None
+    assert Debt.read("a", file, str) is None
 
 
 def test_a_debt_of_an_unknown_time_is_one_all_the_same():
-    debt = Debt.read("a", "x.unknown.?.?.m", "f.txt")
+    debt = Debt.read("a", "x.unknown.?.?.m.f.txt", str)
     assert debt == Debt("a", "x", Kind.UNKNOWN, "f.txt", 0.0, 0, 0.0, "m")
 
 
@@ -78,18 +86,64 @@ def test_one_whose_first_look_was_left_counts_as_never_looked_at():
     assert left.due_at == late + LOOKS[0]
 
 
+@given(st.floats(1e9, 5e9))
+def test_a_moment_fits_a_files_name(now):
+    assert abs(now - moment(now)) <= 0.0011
+    found = Debt("a", ID, Kind.UNKNOWN, "f.txt", 1.7e9, 0, 1.7e9, "m")
+    watched = found.claimed(now, "n").confirmed(found, now)
+    assert Debt.read("a", watched.file, str) == watched
+
+
 def test_ids_tell_when_they_were_made():
     assert started(ID) == 1.7e9
     assert started("not a number") == 0.0
 
 
-@given(st.text(min_size=1, max_size=600).filter(lambda name: name.isprintable()))
-def test_every_name_has_a_tombstone_of_its_own(name):
-    path = tombstone_path(name)
-    assert tombstone_name(path) == name
-    assert all(0 < len(part) <= 201 and "/" not in part for part in path)
-    # A file's name ends in "=", a folder's never does: neither is the other.
-    assert [part.endswith("=") for part in path] == [False] * (len(path) - 1) + [True]
+TEXTS = st.text(min_size=1, max_size=300).filter(str.isprintable)
+
+
+@given(TEXTS)
+def test_every_name_has_a_field_of_its_own(name):
+    text = field(name)
+    assert 0 < len(text) <= FIELD_LIMIT
+    assert text.isascii()
+    assert "/" not in text
+    assert name_of(text, lambda: content(name)) == name
+    assert fits(name) is (content(name) == "")
+
+
+@given(TEXTS, st.sampled_from(Change))
+def test_an_attempt_is_read_from_its_file(name, change):
+    attempt = Attempt(ID, name, change, "0123456789ab-4194304-18446744073709551615")
+    assert len(attempt.file) <= 255
+    assert Attempt.read(attempt.file, lambda: content(name)) == attempt
+
+
+def test_a_name_is_no_others_field():
+    """A file that is called like the field of a long name is quoted."""
+    long = "x" * 1000
+    assert field(field(long)) != field(long)
+    assert name_of(field(long), lambda: "another name") == ""
+    assert name_of(field(long), lambda: "") == ""
+
+
+@pytest.mark.parametrize("file", ["", f"{ID}.save.o", f"{ID}.lost.o.f", ".save.o.f", "README"])
+def test_a_file_of_another_kind_is_no_attempt(file):
+    assert Attempt.read(file, str) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "both"),
+    [
+        (Change.SAVE, "f", True),
+        (Change.VOID, "f", True),
+        (Change.REPLACE, "f", False),
+        (Change.DELETE, "f", False),
+        (Change.SAVE, "f" * 200, False),
+    ],
+)
+def test_one_file_does_for_record_and_draft(change, name, both):
+    assert Attempt(ID, name, change).in_draft is both
 
 
 def test_a_file_is_known_by_where_it_is_and_when_it_was_written(tmp_path):

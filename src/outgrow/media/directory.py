@@ -1,30 +1,32 @@
-"""What each media server is owed: facts in a folder beside the master, never operations.
+"""The journal in a folder beside the master: records that are file names.
 
     MEDIA_ROOT/.outgrow/
         format            the version of this layout
         master            the id of this master, which each media server holds too
-        new/<id>          files that are being written
-        open/<id>         one record for an attempt in progress: its name, its servers
+        open/<id>.<change>.<owner>.<name>
+                          an attempt in progress; of a save it is the new file itself
         owed/<server>/    what one server is owed:
-            <id>.owed              look at this name: the server surely lacks the change
-            <id>.unknown.<n>.<ms>.<mark>
+            <id>.owed.<name>       look at this name: the server surely lacks the change
+            <id>.unknown.<n>.<ms>.<mark>.<name>
                                    a request may still be carried out; looked at n times
-            <id>.all               look at every name: a new server, or too many records
+            <id>.all.              look at every name: a new server, or too many records
         gone/<name>       a tombstone: this name was deleted
         claimed/<server>  the server was given this master's id
+        new/              what is made aside, and then linked or renamed into its place
         watch             the heartbeat of `media repair --watch`
 
 The laws of the directory:
 
-1. A record is written whole before what it speaks of changes. A record without
-   its last byte belongs to an attempt that changed nothing yet.
+1. A record is made before what it speaks of changes. What it says is its file's name,
+   so it is whole from its first moment. (A name that is too long for that is the
+   content of the record, which is made aside and renamed into its place.)
 2. A record is never rewritten. It is made (exclusively), renamed or removed, each
    in one step, so that readers on any machine that shares the folder see it
    whole, and two that act at once can't lose it: the second finds it gone.
 3. Narrowing makes the new records before it removes the old one.
-4. The bytes of a file enter the master by `link` from `new/`, which never
-   replaces, or by `rename` where that was asked for. Who removes `new/<id>`
-   first decides whether the attempt can still commit.
+4. The bytes of a file enter the master by `link`, which never replaces, or by
+   `rename` where that was asked for. Who takes the draft away first decides whether
+   the attempt can still commit.
 5. A deletion is a `rename` to `gone/`, and so is its record.
 
 The folder is readable for its owner alone, and its names can't be guessed, so the
@@ -44,6 +46,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
@@ -55,11 +58,13 @@ from outgrow.media.journal import (
     ATTEMPT_LIMIT,
     KEEP_TOMBSTONES,
     Attempt,
+    Change,
     Debt,
     Kind,
     Look,
     Wanted,
     identity,
+    moment,
     started,
 )
 from outgrow.media.names import JOURNAL_FOLDER
@@ -152,31 +157,32 @@ class DirectoryJournal:
 
     # --- attempts
 
-    def attempt(self, name: str, servers: Iterable[str], *, replaces: bool = False) -> Attempt:
-        """A new attempt, of which nothing is recorded yet. Its id sorts by time."""
+    def attempt(self, name: str, change: Change) -> Attempt:
+        """See `Journal`. Its id sorts by time."""
         if not self._master_id:
             self.prepare()
-        return Attempt(self._new_id(), name, tuple(servers), replaces)
+        return Attempt(self._new_id(), name, change, owners.own())
 
-    def begin(self, attempt: Attempt) -> None:
-        """See `Journal`. One file is made."""
-        self._write(f"{self._folder_text}/open/{attempt.id}", self._record(attempt))
-        self._sync(self.folder / "open")
-
-    def rename(self, attempt: Attempt, name: str) -> Attempt:
-        """The same attempt under another name, for a name that was taken."""
-        renamed = replace(attempt, id=self._new_id(), name=name)
-        self.begin(renamed)
-        os.rename(self._draft(attempt), self._draft(renamed))
-        files.remove(f"{self._folder_text}/open/{attempt.id}")
-        return renamed
-
-    def draft(self, attempt: Attempt) -> Path:
-        """Where the new file of an attempt is written."""
+    def begin(self, attempt: Attempt) -> Path:
+        """See `Journal`. One file is made; none for an attempt that is `in_draft`."""
+        if not attempt.in_draft:
+            self._make(self._record(attempt), journal.content(attempt.name))
         return Path(self._draft(attempt))
 
+    def rename(self, attempt: Attempt, name: str) -> Attempt:
+        """See `Journal`. The new record is there before the old one goes."""
+        renamed = replace(attempt, id=self._new_id(), name=name)
+        os.rename(self._draft(attempt), self.begin(renamed))
+        files.remove(self._record(attempt))
+        return renamed
+
+    def _record(self, attempt: Attempt) -> str:
+        return f"{self._folder_text}/open/{attempt.file}"
+
     def _draft(self, attempt: Attempt) -> str:
-        return f"{self._folder_text}/new/{attempt.id}"
+        return (
+            self._record(attempt) if attempt.in_draft else f"{self._folder_text}/new/{attempt.id}"
+        )
 
     def commit(self, attempt: Attempt, *, mode: int | None = None) -> Look:
         """See `Journal`. `mode` is for the folders that are made, as with `makedirs`."""
@@ -191,19 +197,20 @@ class DirectoryJournal:
             except FileNotFoundError:
                 if not os.path.exists(draft):
                     raise SaveInterrupted(
-                        f"The save of {attempt.name!r} was given up by a repair pass, because "
-                        "it had not moved for a day. Nothing was saved; save it again."
+                        f"The save of {attempt.name!r} was given up by a repair pass, because it "
+                        f"had not moved for {ATTEMPT_LIMIT:g} s. Nothing was saved; save it again."
                     ) from None
                 files.make_folders(Path(path).parent, mode)
                 self._sync(Path(path).parent.parent)
         if self.fsync:
             files.sync_folder(Path(path).parent)
-        files.remove(draft)
+        if not attempt.in_draft:
+            files.remove(draft)
         return look
 
     def _place(self, attempt: Attempt, draft: str, path: str) -> None:
         """Give the draft its name (law 4)."""
-        if not attempt.replaces:
+        if attempt.change is not Change.REPLACE:
             self._link(draft, path)
             return
         with contextlib.suppress(FileNotFoundError, FileExistsError):
@@ -215,8 +222,6 @@ class DirectoryJournal:
 
     def restore(self, attempt: Attempt) -> bool:
         """See `Journal`. One rename."""
-        if not attempt.replaces:
-            return False
         try:
             os.replace(self._replaced(attempt), self.root / attempt.name)
         except FileNotFoundError:
@@ -232,59 +237,55 @@ class DirectoryJournal:
             if not files.is_same(draft, path):
                 raise
 
-    def bury(self, attempt: Attempt) -> bool:
-        """See `Journal`. The tombstone soon holds no content any more."""
-        path, tombstone = self.root / attempt.name, self._tombstone(attempt.name)
+    def bury(self, name: str) -> bool:
+        """See `Journal`. The tombstone soon holds nothing of the file any more."""
+        path, tombstone = self.root / name, self._tombstone(name)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "A folder is never deleted", str(path))
-        found = True
-        while True:
-            try:
-                os.rename(path, tombstone)
-                break
-            except FileNotFoundError:
-                if tombstone.parent.exists():
-                    found = False
-                    break
-                tombstone.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._empty(tombstone)
+        try:
+            os.rename(path, tombstone)
+            found = True
+        except FileNotFoundError:
+            found = False
+        self._empty(name)
         if found:
             self._sync(path.parent)
         return found
 
-    def _empty(self, tombstone: Path) -> None:
-        """Put an empty file in a tombstone's place: the space is free, readers go on."""
-        self._replace(tombstone, "")
+    def _empty(self, name: str) -> None:
+        """Put another file in a tombstone's place: the space is free, readers go on."""
+        self._replace(self._tombstone(name), journal.content(name))
 
     def settle(self, attempt: Attempt, owed: Iterable[str], unknown: Iterable[str]) -> None:
         """See `Journal`. Makes the narrower records, then removes the attempt's own."""
         for server in owed:
-            self._owe(server, attempt, Kind.OWED)
+            self._owe(server, attempt.id, attempt.name, Kind.OWED)
         for server in unknown:
-            self._owe(server, attempt, Kind.UNKNOWN)
-        files.remove(f"{self._folder_text}/open/{attempt.id}")
-        if attempt.replaces:
+            self._owe(server, attempt.id, attempt.name, Kind.UNKNOWN)
+        files.remove(self._record(attempt))
+        if attempt.change is Change.REPLACE:
             files.remove(self._replaced(attempt))
 
     def discard(self, attempt: Attempt) -> None:
-        """End an attempt that changed nothing. A draft without its record is swept."""
-        files.remove(f"{self._folder_text}/open/{attempt.id}")
+        """See `Journal`. A draft without its record is swept."""
+        files.remove(self._record(attempt))
         files.remove(self._draft(attempt))
+        if attempt.change is Change.REPLACE:
+            files.remove(self._replaced(attempt))
 
     def owe(self, server: str, name: str, *, unknown: bool = False) -> Debt:
         """Record one more debt: for a look at every name, request by request."""
-        attempt = self.attempt(name, (server,))
-        return self._owe(server, attempt, Kind.UNKNOWN if unknown else Kind.OWED)
+        self.prepare()
+        return self._owe(server, self._new_id(), name, Kind.UNKNOWN if unknown else Kind.OWED)
 
     def owe_all(self, server: str) -> Debt:
         """Record that a server is owed everything: it is new, or owes too much to count."""
-        return self._owe(server, self.attempt("", (server,)), Kind.ALL)
+        self.prepare()
+        return self._owe(server, self._new_id(), "", Kind.ALL)
 
-    def _owe(self, server: str, attempt: Attempt, kind: Kind) -> Debt:
-        now = self._clock()
-        debt = Debt(server, attempt.id, kind, attempt.name, started(attempt.id), 0, now)
-        # Whole at once: a half record here would count as owed, and nobody could mend it.
-        self._replace(self._owed(server) / debt.file, self._record(attempt))
+    def _owe(self, server: str, attempt_id: str, name: str, kind: Kind) -> Debt:
+        debt = Debt(server, attempt_id, kind, name, started(attempt_id), 0, moment(self._clock()))
+        self._make(self._owed(server) / debt.file, journal.content(name))
         return debt
 
     # --- what is found
@@ -306,10 +307,10 @@ class DirectoryJournal:
         return Look(Wanted.PRESENT, identity(found), found.st_size)
 
     def debts(self, server: str) -> Iterator[Debt]:
-        """See `Journal`. Reads one record at a time; those that vanish are skipped."""
+        """See `Journal`. Reads names, and only where one is too long a record."""
         folder = self._owed(server)
         for file in sorted(files.names(folder)):
-            debt = self._read_debt(server, folder, file)
+            debt = Debt.read(server, file, partial(files.text, folder / file))
             if debt is not None:
                 yield debt
 
@@ -327,32 +328,30 @@ class DirectoryJournal:
         """
         owed, watched, oldest = 0, 0, None
         for file in files.names(self._owed(server)):
-            attempt_id, _, kind = file.partition(".")
-            if kind.startswith("unknown.") and not kind.startswith("unknown.0."):
+            attempt_id, kind, looks = (*file.split(".", 3), "", "")[:3]
+            if kind == Kind.UNKNOWN.value and looks != "0":
                 watched += 1
                 continue
             owed += 1
             oldest = min(oldest or math.inf, started(attempt_id))
         return owed, watched, oldest
 
-    def attempts(self) -> Iterator[tuple[Attempt, dict[str, object]]]:
-        """The attempts in progress, or left by a process that died, with their records."""
-        for file in sorted(files.names(self.folder / "open")):
-            record = files.read(self.folder / "open" / file)
-            if record is not None:
-                servers = record.get("servers")
-                names = tuple(map(str, servers)) if isinstance(servers, list) else ()
-                yield Attempt(file, str(record.get("name", "")), names), record
+    def attempts(self) -> Iterator[Attempt]:
+        """The attempts in progress, or left by a process that died."""
+        folder = self.folder / "open"
+        for file in sorted(files.names(folder)):
+            attempt = Attempt.read(file, partial(files.text, folder / file))
+            if attempt is not None:
+                yield attempt
 
     def tombstones(self) -> Iterator[tuple[str, float]]:
         """The deleted names, each with the time of its deletion."""
-        top = str(self.folder / "gone")
-        for folder, _, found in os.walk(top):
-            for file in found:
-                path = os.path.join(folder, file)
+        with os.scandir(self.folder / "gone") as entries:
+            for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
-                    parts = os.path.relpath(path, top).split(os.sep)
-                    yield journal.tombstone_name(parts), os.stat(path).st_mtime
+                    name = journal.name_of(entry.name, partial(files.text, entry.path))
+                    if name:
+                        yield name, entry.stat().st_mtime
 
     def names(self) -> Iterator[str]:
         """Every name on the master, folder by folder."""
@@ -396,29 +395,50 @@ class DirectoryJournal:
         """Remove a record that was read before the look that made it needless."""
         files.remove(self._owed(debt.server) / debt.file)
 
-    def convert(self, attempt: Attempt) -> bool:
-        """Take over a dead attempt: owe its servers what it may have sent, as unknown.
+    def convert(self, attempt: Attempt, servers: Iterable[str]) -> bool:
+        """Take over a dead attempt: owe the servers what it may have sent, as unknown.
 
         False when it never reached the master, and so has nothing to be owed.
         """
-        never = self.look(attempt.name).wanted is Wanted.UNHEARD and self.withdraw(attempt.id)
-        # Looked at again: it may have committed just before it was withdrawn.
-        if never and self.look(attempt.name).wanted is Wanted.UNHEARD:
-            self.discard(attempt)
+        withdrawn = self.withdraw(attempt)
+        if attempt.in_draft and withdrawn is None:
+            return False  # its process, or another pass, has ended it meanwhile
+        # It may have committed before it was withdrawn. One that replaces has not, for
+        # its draft would have gone.
+        wanted = self.look(attempt.name).wanted
+        never = wanted is Wanted.UNHEARD or attempt.change is Change.REPLACE
+        if withdrawn is not None and never:
+            self.discard(withdrawn)
             return False
-        self.settle(attempt, (), attempt.servers)
+        if wanted is Wanted.GONE:
+            self._empty(attempt.name)
+        self.settle(withdrawn or attempt, (), servers)
         return True
 
-    def withdraw(self, attempt_id: str) -> bool:
-        """Make sure that an attempt can't commit any more (law 4). False when it had no draft."""
-        return files.remove(self.folder / "new" / attempt_id)
+    def withdraw(self, attempt: Attempt) -> Attempt | None:
+        """Make sure that an attempt can't commit any more (law 4); what its record is now.
 
-    def is_dead(self, attempt: Attempt, record: dict[str, object]) -> bool:
-        """Whether the process of an attempt has died, or can't be asked and is overdue."""
-        if self._clock() - started(attempt.id) > ATTEMPT_LIMIT:
+        None when it had no draft: a delete, or a save that was committed by renaming.
+        """
+        if not attempt.in_draft:
+            return attempt if files.remove(self._draft(attempt)) else None
+        void = replace(attempt, change=Change.VOID)
+        try:
+            os.rename(self._record(attempt), self._record(void))
+        except FileNotFoundError:
+            return None
+        return void
+
+    def is_dead(self, attempt: Attempt) -> bool:
+        """Whether the process of an attempt has died, or stands still for `ATTEMPT_LIMIT`."""
+        if attempt.change is Change.VOID or owners.lives(attempt.owner) is False:
             return True
-        here = record.get("host") == owners.machine()
-        return here and not owners.lives(record.get("process"), record.get("born"))
+        moved, now = started(attempt.id), self._clock()
+        with contextlib.suppress(FileNotFoundError):
+            written = os.stat(self._draft(attempt)).st_mtime
+            # A linked upload may bring any time with it.
+            moved = max(moved, written) if written <= now else moved
+        return now - moved > ATTEMPT_LIMIT
 
     def sweep(self) -> int:
         """Remove what is of no use: old tombstones, drafts that nobody writes any more.
@@ -430,29 +450,23 @@ class DirectoryJournal:
         removed = 0
         old = {name for name, at in self.tombstones() if now - at > KEEP_TOMBSTONES}
         if old:
-            old -= {attempt.name for attempt, _ in self.attempts()}
+            old -= {attempt.name for attempt in self.attempts()}
             for server in self.servers():
                 old.difference_update(debt.name for debt in self.debts(server))
             for name in old:
                 removed += files.remove(self._tombstone(name))
-        return removed + sum(map(self._sweep_old, self._unfinished()))
+        return removed + self._sweep_drafts(now)
 
-    def _unfinished(self) -> Iterator[Path]:
-        """Drafts without a record, and records that were never written to their end."""
+    def _sweep_drafts(self, now: float) -> int:
+        """Remove what was made aside and never came to its place."""
+        alive = {attempt.id for attempt in self.attempts()}
+        removed = 0
         for file in files.names(self.folder / "new"):
-            if not self._is_open(file):
-                yield self.folder / "new" / file
-        for file in files.names(self.folder / "open"):
-            if files.read(self.folder / "open" / file) is None:
-                yield self.folder / "open" / file
-
-    def _sweep_old(self, path: Path) -> bool:
-        with contextlib.suppress(FileNotFoundError):
-            return self._clock() - path.stat().st_mtime > ABANDONED and files.remove(path)
-        return False
-
-    def _is_open(self, attempt_id: str) -> bool:
-        return (self.folder / "open" / attempt_id).exists()
+            path = self.folder / "new" / file
+            with contextlib.suppress(FileNotFoundError):
+                if now - path.stat().st_mtime > ABANDONED and file.partition(".")[0] not in alive:
+                    removed += files.remove(path)
+        return removed
 
     # --- what the servers are known for
 
@@ -468,6 +482,10 @@ class DirectoryJournal:
             return
         with contextlib.suppress(FileExistsError):
             self._write(path, "")
+
+    def claimed(self) -> list[str]:
+        """The names of all servers that were given this master's id."""
+        return sorted(unquote(file) for file in files.names(self.folder / "claimed"))
 
     def write_heartbeat(self, beat: dict[str, object]) -> None:
         """Replace the heartbeat of `media repair --watch`."""
@@ -486,17 +504,16 @@ class DirectoryJournal:
         return self.folder / "owed" / _folder(server)
 
     def _tombstone(self, name: str) -> Path:
-        return self.folder.joinpath("gone", *journal.tombstone_path(name))
+        return self.folder / "gone" / journal.field(name)
 
-    def _record(self, attempt: Attempt) -> str:
-        record = {
-            "name": attempt.name,
-            "servers": attempt.servers,
-            "host": owners.machine(),
-            "process": os.getpid(),
-            "born": owners.own_birth(os.getpid()),
-        }
-        return json.dumps(record) + "\n"
+    def _make(self, path: str | Path, text: str) -> None:
+        """Make a record, whole at once. It may be there already: then it says the same."""
+        if text:
+            self._replace(Path(path), text)
+            return
+        with contextlib.suppress(FileExistsError):
+            self._write(path, text)
+        self._sync(Path(path).parent)
 
     def _replace(self, path: Path, text: str) -> None:
         """Put a whole file in a place where none, or another, is now."""
@@ -520,10 +537,6 @@ class DirectoryJournal:
                 ) from None
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             files.write(path, text, fsync=self.fsync)
-
-    def _read_debt(self, server: str, folder: Path, file: str) -> Debt | None:
-        record = files.read(folder / file)
-        return None if record is None else Debt.read(server, file, str(record.get("name", "")))
 
     def _move(self, old: Debt, new: Debt) -> bool:
         folder = self._owed(old.server)

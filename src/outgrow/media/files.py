@@ -1,7 +1,6 @@
 """Files and folders beside the master: made whole, read whole, removed once.
 
-`write` gives a record its last byte last, and `read` believes none without it (law 1
-of `outgrow.media.directory`). Nothing here knows what is in a record.
+Nothing here knows what is in a file.
 """
 
 from __future__ import annotations
@@ -14,15 +13,16 @@ from pathlib import Path
 
 
 def write(path: str | Path, text: str, *, fsync: bool = False) -> None:
-    """Make a file exclusively, for its owner alone. `text` ends in a line feed, or is empty.
+    """Make a file exclusively, for its owner alone.
 
     Raises `FileExistsError`, or another `OSError` after the file was removed again.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
-        _write_all(descriptor, text.encode())
-        if fsync:
+        if text:
+            _write_all(descriptor, text.encode())
+        if text and fsync:
             os.fsync(descriptor)
     except OSError:
         remove(path)
@@ -36,19 +36,21 @@ def _write_all(descriptor: int, data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def text(path: str | Path) -> str:
+    """What is in a file; nothing when it has vanished, or is no text."""
+    try:
+        return Path(path).read_text("utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
+
+
 def read(path: Path) -> dict[str, object] | None:
-    """A record, or None when it has vanished or was never finished."""
+    """What a JSON file says; None when it has vanished or is not whole."""
     try:
-        text = path.read_text()
-    except FileNotFoundError:
+        found = json.loads(text(path))
+    except ValueError:
         return None
-    if not text.endswith("\n"):
-        return None
-    try:
-        record = json.loads(text)
-    except ValueError:  # what power loss leaves of a file that was not synced
-        return None
-    return record if isinstance(record, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def remove(path: str | Path) -> bool:

@@ -13,9 +13,13 @@ This module has the facts as values, how their files are called, and the interfa
 from __future__ import annotations
 
 import enum
+import hashlib
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote, unquote
 
@@ -35,8 +39,9 @@ ATTEMPT_LIMIT: Final = 600.0
 #: Seconds after which what never reached the master is given up (a stopped process).
 ABANDONED: Final = 86400.0
 
-#: Characters of a tombstone's quoted name in one folder level. See `tombstone_path`.
-_LEVEL: Final = 200
+#: Characters of a quoted name in a record's file name. With all that stands before it
+#: the whole is below 255 bytes, the limit of every file system that we know.
+FIELD_LIMIT: Final = 160
 
 
 class Wanted(enum.Enum):
@@ -56,15 +61,45 @@ class Look:
     size: int = 0
 
 
+class Change(enum.Enum):
+    """What an attempt does with its name."""
+
+    SAVE = "save"
+    REPLACE = "replace"  # the name may be in use; what it held is kept until the end
+    DELETE = "delete"
+    VOID = "void"  # a save that a repair pass has withdrawn: it can't commit any more
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A save or a delete in progress: the record that it made first."""
+    """A save or a delete in progress. `owner` is the process: see `outgrow.media.owners`."""
 
     id: str
     name: str
-    servers: tuple[str, ...]
-    #: The name may be in use; what it held is kept until the attempt ends.
-    replaces: bool = False
+    change: Change
+    owner: str = ""
+
+    @property
+    def file(self) -> str:
+        """The name of the record's file."""
+        return f"{self.id}.{self.change.value}.{self.owner}.{field(self.name)}"
+
+    @property
+    def in_draft(self) -> bool:
+        """Whether the draft of the new file is the record, so that one file does for both."""
+        return self.change in {Change.SAVE, Change.VOID} and fits(self.name)
+
+    @classmethod
+    def read(cls, file: str, content: Callable[[], str]) -> Attempt | None:
+        """The attempt that a record's file stands for, or None if it is no record's.
+
+        `content` reads what is in the file, for a name that is too long for its name.
+        """
+        attempt_id, change, owner, text = _parts(file, 4)
+        if not attempt_id or change not in {one.value for one in Change}:
+            return None
+        name = name_of(text, content)
+        return cls(attempt_id, name, Change(change), owner) if name else None
 
 
 class Kind(enum.Enum):
@@ -104,18 +139,22 @@ class Debt:
     @property
     def file(self) -> str:
         """The name of the record's file."""
+        kind = self.kind.value
         if self.kind is Kind.UNKNOWN:
-            return f"{self.id}.unknown.{self.looks}.{self.at * 1000:.0f}.{self.mark}"
-        return f"{self.id}.{self.kind.value}"
+            kind = f"{kind}.{self.looks}.{self.at * 1000:.0f}.{self.mark}"
+        return f"{self.id}.{kind}.{field(self.name)}"
 
     @classmethod
-    def read(cls, server: str, file: str, name: str) -> Debt | None:
-        """The debt that a record's file stands for, or None if it is no record's."""
-        attempt_id, _, rest = file.partition(".")
-        kind, _, rest = rest.partition(".")
-        looks, _, rest = rest.partition(".")
-        at, _, mark = rest.partition(".")
+    def read(cls, server: str, file: str, content: Callable[[], str]) -> Debt | None:
+        """The debt that a record's file stands for, or None; `content` as for `Attempt.read`."""
+        attempt_id, kind, rest = _parts(file, 3)
         if not attempt_id or kind not in {one.value for one in Kind}:
+            return None
+        looks, at, mark = "", "", ""
+        if kind == Kind.UNKNOWN.value:
+            looks, at, mark, rest = _parts(rest, 4)
+        name = name_of(rest, content)
+        if not name and kind != Kind.ALL.value:
             return None
         since = started(attempt_id)
         number = int(looks) if looks.isdigit() else 0
@@ -124,7 +163,7 @@ class Debt:
 
     def claimed(self, now: float, mark: str) -> Debt:
         """What it is while a request is out for it: the request may become unknown."""
-        return replace(self, kind=Kind.UNKNOWN, looks=0, at=now, mark=mark)
+        return replace(self, kind=Kind.UNKNOWN, looks=0, at=moment(now), mark=mark)
 
     def confirmed(self, found: Debt, now: float) -> Debt | None:
         """What becomes of this claim of `found` when its server has done it.
@@ -134,7 +173,7 @@ class Debt:
         """
         if found.kind is Kind.OWED:
             return None
-        first = found.at if found.looks else now
+        first = found.at if found.looks else moment(now)
         looks = 1 + sum(now - first >= pause for pause in LOOKS)
         return None if looks > len(LOOKS) else replace(self, looks=looks, at=first)
 
@@ -142,20 +181,33 @@ class Debt:
 class Journal(Protocol):
     """What the media storages need of a journal. `tests/contract` holds its contract."""
 
-    def begin(self, attempt: Attempt) -> None:
-        """Record that a name is to be looked at on its servers, before anything changes."""
+    def attempt(self, name: str, change: Change) -> Attempt:
+        """A new attempt, of which nothing is recorded yet."""
+
+    def begin(self, attempt: Attempt) -> Path:
+        """Record that a name is to be looked at on all servers, before anything changes.
+
+        Returns where the new file is to be made, exclusively. Of an attempt that is
+        `in_draft` nothing is recorded, and nothing has happened, before that is done.
+        """
 
     def commit(self, attempt: Attempt, *, mode: int | None = None) -> Look:
         """Make the new file the master's. Raises `FileExistsError`, `SaveInterrupted`."""
 
+    def rename(self, attempt: Attempt, name: str) -> Attempt:
+        """The same attempt under another name, for a name that was taken."""
+
     def restore(self, attempt: Attempt) -> bool:
         """Put back what a replacing attempt replaced. False when that was nothing."""
 
-    def bury(self, attempt: Attempt) -> bool:
+    def bury(self, name: str) -> bool:
         """Delete the name and leave a tombstone. False when it was not there."""
 
     def settle(self, attempt: Attempt, owed: Iterable[str], unknown: Iterable[str]) -> None:
         """End an attempt: keep what these servers are owed, forget the rest."""
+
+    def discard(self, attempt: Attempt) -> None:
+        """End an attempt that changed nothing."""
 
     def look(self, name: str) -> Look:
         """What the master says of `name` now."""
@@ -169,10 +221,21 @@ class Journal(Protocol):
     def confirm(self, found: Debt, claimed: Debt) -> None:
         """The server did it: forget the debt, or plan the next look at an unknown one."""
 
+    def release(self, found: Debt, claimed: Debt) -> None:
+        """The server surely did not do it: the debt is what it was."""
+
+    def forget(self, debt: Debt) -> None:
+        """Remove a record that was read before the look that made it needless."""
+
 
 def identity(found: os.stat_result) -> tuple[int, ...]:
     """Which file this is, and whether it is still the same content."""
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def moment(now: float) -> float:
+    """The millisecond that `now` lies in: what a file's name can hold."""
+    return math.floor(now * 1000) / 1000
 
 
 def started(attempt_id: str) -> float:
@@ -183,18 +246,38 @@ def started(attempt_id: str) -> float:
         return 0.0
 
 
-def tombstone_path(name: str) -> list[str]:
-    """Where the tombstone of a name is, below the folder of all: folders and a file.
+@lru_cache(maxsize=1024)
+def field(name: str) -> str:
+    """A name as the last part of a record's file name.
 
-    The quoted name, cut into levels of `_LEVEL` characters. A file's name ends
-    in "=", which quoting leaves nowhere else, so that no name's tombstone is
-    another's folder. Most names are short and take one level.
+    Quoted, if that fits. Otherwise "=" (which quoting leaves nowhere) and a digest; then
+    the record's content is the name.
     """
     quoted = quote(name, safe="")
-    levels = [quoted[at : at + _LEVEL] for at in range(0, len(quoted), _LEVEL)]
-    return [*levels[:-1], levels[-1] + "="]
+    if len(quoted) <= FIELD_LIMIT:
+        return quoted
+    return "=" + hashlib.sha256(name.encode()).hexdigest()[:40]
 
 
-def tombstone_name(path: Iterable[str]) -> str:
-    """The name whose tombstone is there."""
-    return unquote("".join(path).removesuffix("="))
+def fits(name: str) -> bool:
+    """Whether a name can be part of a file's name, quoted. Most can."""
+    return not field(name).startswith("=")
+
+
+def content(name: str) -> str:
+    """What a record for a name contains: nothing, or what its file's name has no room for."""
+    return "" if fits(name) else name
+
+
+def name_of(text: str, content: Callable[[], str]) -> str:
+    """The name that a field stands for; empty when it can't be read (any more)."""
+    if not text.startswith("="):
+        return unquote(text)
+    name = content()
+    return name if field(name) == text else ""
+
+
+def _parts(text: str, count: int) -> list[str]:
+    """So many parts of a text, divided by dots; the last takes the rest, missing ones are empty."""
+    parts = text.split(".", count - 1)
+    return parts + [""] * (count - len(parts))

@@ -166,8 +166,7 @@ class Repair:
 
     def dead(self) -> list[str]:
         """The names of attempts whose process has died: the next pass takes them over."""
-        attempts = self.journal.attempts()
-        return [one.name for one, record in attempts if self.journal.is_dead(one, record)]
+        return [one.name for one in self.journal.attempts() if self.journal.is_dead(one)]
 
     # --- one pass
 
@@ -202,8 +201,11 @@ class Repair:
 
     def take_over(self, report: Report) -> None:
         """Step 1 of a pass."""
-        for attempt, record in list(self.journal.attempts()):
-            if self.journal.is_dead(attempt, record) and self.journal.convert(attempt):
+        # A server that another process's list has, and this one's has not, was claimed.
+        configured = {server.name for server in self.replication.transport.servers}
+        servers = sorted(configured.union(self.journal.claimed()))
+        for attempt in list(self.journal.attempts()):
+            if self.journal.is_dead(attempt) and self.journal.convert(attempt, servers):
                 report.taken_over += 1
 
     def _probe(self, report: Report) -> list[Server]:
@@ -349,4 +351,5 @@ class Repair:
     @staticmethod
     def _soon(debt: Debt, now: float) -> bool:
         second = debt.kind is Kind.UNKNOWN and debt.looks == 1
-        return second and debt.due_at <= now + LOOKS[0]
+        # A second more: clocks are read twice, and a record holds whole milliseconds.
+        return second and debt.due_at <= now + LOOKS[0] + 1

@@ -9,8 +9,8 @@ can't be left to requests. The laws of the protocol:
     DELETE is final, and no two requests for a name carry different content.
  2. What is owed is recorded before anything changes, and forgotten only after a
     server has confirmed and the master was looked at again.
- 3. Save: write the new file, record the attempt, commit it to the master in one
-    exclusive step, send it, look again, keep what is still owed.
+ 3. Save: write the new file, which is the record of the attempt; commit it to the
+    master in one exclusive step, send it, look again, keep what is still owed.
  4. Delete: record the attempt, move the file to a tombstone in one step, send
     the DELETEs, keep what is still owed. The tombstone outlives every attempt.
  5. What is to be sent is decided by looking at the master, never by a record:
@@ -43,6 +43,7 @@ from outgrow.http import FileBody
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import (
     Attempt,
+    Change,
     Debt,
     Kind,
     Look,
@@ -129,18 +130,16 @@ class Replication:
         """
         until = self._clock() + self.deadline
         journal = self.journal
-        attempt = journal.attempt(name, self._names(), replaces=replace)
+        attempt = journal.attempt(name, Change.REPLACE if replace else Change.SAVE)
         try:
-            write(journal.draft(attempt))
-            yield "drafted"
-            journal.begin(attempt)
+            write(journal.begin(attempt))
             yield "recorded"
-            attempt, look = self._commit(attempt, another, folder_mode)
         except GeneratorExit:
             raise
         except BaseException:
             journal.discard(attempt)
             raise
+        attempt, look = self._commit(attempt, another, folder_mode)
         try:
             yield "committed"
             outcome = yield from self._send(attempt, look, until)
@@ -151,7 +150,7 @@ class Replication:
             # Whatever it was (a full disk, a worker that is being stopped), the
             # caller learns that nothing was saved, so nothing may stay.
             self._take_back(attempt, look)
-            journal.settle(attempt, (), attempt.servers)
+            journal.settle(attempt, (), self._names())
             raise
         return Saved(attempt.name, outcome)
 
@@ -162,11 +161,15 @@ class Replication:
         folder_mode: int | None,
     ) -> tuple[Attempt, Look]:
         """Give the draft its name; when that is taken, another one."""
-        while True:
-            try:
-                return attempt, self.journal.commit(attempt, mode=folder_mode)
-            except FileExistsError:
-                attempt = self.journal.rename(attempt, another(attempt.name))
+        try:
+            while True:
+                try:
+                    return attempt, self.journal.commit(attempt, mode=folder_mode)
+                except FileExistsError:
+                    attempt = self.journal.rename(attempt, another(attempt.name))
+        except BaseException:
+            self.journal.discard(attempt)
+            raise
 
     def _send(self, attempt: Attempt, look: Look, until: float) -> Steps[Outcome]:
         """Steps 4 to 7 of a save: the fan-out, the second look, what is still owed."""
@@ -237,7 +240,7 @@ class Replication:
             return False
         if self.journal.restore(attempt):
             return False
-        self.journal.bury(attempt)
+        self.journal.bury(attempt.name)
         return True
 
     # --- delete
@@ -248,11 +251,11 @@ class Replication:
         Never raises for a server's sake.
         """
         journal = self.journal
-        attempt = journal.attempt(name, self._names())
+        attempt = journal.attempt(name, Change.DELETE)
         journal.begin(attempt)
         yield "recorded"
         try:
-            journal.bury(attempt)
+            journal.bury(name)
         except OSError:
             journal.discard(attempt)
             raise
@@ -361,12 +364,10 @@ class Replication:
                     self.journal.release(found, claimed)
 
     def _drop_unheard(self, found: Iterable[Debt]) -> None:
-        """Give up what never reached the master, once it surely can't any more."""
+        """Give up what the master has not heard of for so long that no tombstone is left."""
         for debt in found:
             if self.journal.is_abandoned(debt):
-                self.journal.withdraw(debt.id)
-                if self.journal.look(debt.name).wanted is Wanted.UNHEARD:
-                    self.journal.forget(debt)
+                self.journal.forget(debt)
 
     # --- helpers
 
