@@ -153,6 +153,14 @@ def test_an_attempt_can_take_another_name(journal, old, new):
 # --- looking
 
 
+def test_a_journal_that_was_never_used_is_empty_and_stays_so(tmp_path):
+    journal = DirectoryJournal(tmp_path)
+    assert [list(journal.attempts()), list(journal.tombstones()), debts(journal)] == [[], [], []]
+    assert (journal.servers(), journal.claimed(), journal.summary("a")) == ([], [], (0, 0, None))
+    assert journal.sweep() == 0
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_look_tells_present_gone_and_unheard_apart(journal):
     assert journal.look("f.txt").wanted is Wanted.UNHEARD
     saved(journal, content=b"12345")

@@ -346,12 +346,11 @@ class DirectoryJournal:
 
     def tombstones(self) -> Iterator[tuple[str, float]]:
         """The deleted names, each with the time of its deletion."""
-        with os.scandir(self.folder / "gone") as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    name = journal.name_of(entry.name, partial(files.text, entry.path))
-                    if name:
-                        yield name, entry.stat().st_mtime
+        for entry in files.entries(self.folder / "gone"):
+            with contextlib.suppress(FileNotFoundError):
+                name = journal.name_of(entry.name, partial(files.text, entry.path))
+                if name:
+                    yield name, entry.stat().st_mtime
 
     def names(self) -> Iterator[str]:
         """Every name on the master, folder by folder."""
