@@ -30,6 +30,10 @@ _SERVERS_HINT: Final = (
 #: Seconds in a time option. poll(2) counts milliseconds in a C int, some 24 days.
 _LONGEST: Final = 1_000_000
 
+#: Files that may wait for a thread. Each is some hundred bytes of memory.
+_LARGEST: Final = 1_000_000
+
+BACKGROUND_WORDS: Final = ("thread", "tasks", "celery", "rq")
 NEED_WORDS: Final = ("majority", "all")
 NAMES_WORDS: Final = ("unique", "keep")
 
@@ -52,9 +56,21 @@ class MediaOptions:
     show_traceback: bool = False
     token: str = ""
     transport: Callable[..., Any] | None = None
+    #: Of an asynchronous storage: who does the work, how much may wait for a thread and
+    #: how long at exit; the name of the queue, and where Redis is (for RQ).
+    background: str = "thread"
+    backlog: int = 1000
+    drain: float = 10.0
+    queue: str = ""
+    broker: str = ""
 
 
-OPTION_NAMES: Final = tuple(option.name for option in fields(MediaOptions))
+_ASYNC_ONLY: Final = ("background", "backlog", "drain", "queue", "broker")
+_ALL: Final = tuple(option.name for option in fields(MediaOptions))
+
+#: The options of a storage that saves on the servers, and of one that does so later.
+HYBRID_OPTIONS: Final = tuple(name for name in _ALL if name not in _ASYNC_ONLY)
+ASYNC_OPTIONS: Final = tuple(name for name in _ALL if name != "need")
 
 #: The options that a media storage passes on to Django's FileSystemStorage.
 DJANGO_OPTION_NAMES: Final = (
@@ -67,14 +83,14 @@ DJANGO_OPTION_NAMES: Final = (
 
 
 def media_options(
-    given: Mapping[str, Any], path: str = "OPTIONS"
+    given: Mapping[str, Any], path: str = "OPTIONS", known: Sequence[str] = HYBRID_OPTIONS
 ) -> tuple[MediaOptions, list[ConfigurationError]]:
-    """Check the options of a media storage.
+    """Check the options of a media storage, which has those that are `known`.
 
     Returns what can be used and every problem. `path` says where the options
     stand, for the messages.
     """
-    problems = list(_unknown(given, path))
+    problems = list(_unknown(given, path, known))
     servers: tuple[Server, ...] = ()
     try:
         servers = _servers(given.get("servers"), f"{path}['servers']", given.get("base_url"))
@@ -89,7 +105,12 @@ def media_options(
             problems.append(ConfigurationError(f"{path}[{name!r}]", *problem))
         else:
             values[name] = given[name]
-    values["need"] = _need(given.get("need", 1), len(servers), f"{path}['need']", problems)
+    # A storage without the option waits for no server.
+    need = given.get("need", 1) if "need" in known else 0
+    values["need"] = _need(need, len(servers), f"{path}['need']", problems)
+    if values.get("background") == "rq" and not values.get("broker"):
+        hint = "Write the URL of Redis, as in 'redis://127.0.0.1:6379/0'."
+        problems.append(ConfigurationError(f"{path}['broker']", "is missing, for RQ.", hint))
     if given.get("allow_overwrite") and values.get("names", "unique") == "unique":
         problems.append(
             ConfigurationError(
@@ -101,8 +122,10 @@ def media_options(
     return MediaOptions(**values), problems
 
 
-def _unknown(given: Mapping[str, Any], path: str) -> Iterator[ConfigurationError]:
-    known = (*OPTION_NAMES, *DJANGO_OPTION_NAMES)
+def _unknown(
+    given: Mapping[str, Any], path: str, options: Sequence[str]
+) -> Iterator[ConfigurationError]:
+    known = (*options, *DJANGO_OPTION_NAMES)
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
@@ -248,6 +271,22 @@ def _transport(value: object) -> Problem:
     return None if value is None or callable(value) else ("can't be called.", "Give a class.")
 
 
+def _background(value: object) -> Problem:
+    if value in BACKGROUND_WORDS:
+        return None
+    return f"is {value!r}.", f"Write one of {', '.join(map(repr, BACKGROUND_WORDS))}."
+
+
+def _backlog(value: object) -> Problem:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST:
+        return None
+    return f"is {value!r}.", f"Write a number of files from 1 to {_LARGEST}."
+
+
+def _text(value: object) -> Problem:
+    return None if isinstance(value, str) else (f"is {value!r}.", "Write a text.")
+
+
 _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
     "names": _names,
     "timeout": _positive,
@@ -257,6 +296,11 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
     "show_traceback": _boolean,
     "token": _token,
     "transport": _transport,
+    "background": _background,
+    "backlog": _backlog,
+    "drain": _positive,
+    "queue": _text,
+    "broker": _text,
 }
 
 

@@ -35,7 +35,7 @@ from outgrow.http import FileBody
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import ATTEMPT_LIMIT, LOOKS
 from outgrow.media.repair import Repair, Report, Verb
-from outgrow.media.replication import Replication
+from outgrow.media.replication import Pending, Replication, Saved, Upload
 from outgrow.servers import Server
 from outgrow.testing import FakeClock
 
@@ -176,13 +176,13 @@ class Protocol(RuleBasedStateMachine):
     def save(self, overwrite: bool) -> None:
         self.count += 1
         name, content = self.next_name(), f"content {self.count}".encode()
-        steps = self.replication.save(
+        upload = Upload(
             name,
             lambda path: path.write_bytes(content) and None,
             lambda _: self.fresh_name(),
             replace=self.reused and overwrite,
         )
-        actor = Actor(steps, "save", name)
+        actor = Actor(self.steps_of_save(upload), "save", name)
         actor.content = content
         self.actors.append(actor)
 
@@ -191,7 +191,7 @@ class Protocol(RuleBasedStateMachine):
     def delete(self, which: int) -> None:
         if self.saved:
             name = sorted(self.saved)[which % len(self.saved)]
-            self.actors.append(Actor(self.replication.delete(name), "delete", name))
+            self.actors.append(Actor(self.steps_of_delete(name), "delete", name))
 
     @precondition(lambda self: sum(actor.kind == "repair" for actor in self.actors) < 2)
     @rule()
@@ -231,6 +231,12 @@ class Protocol(RuleBasedStateMachine):
     def next_name(self) -> str:
         self.count += 1
         return f"name{self.count}"
+
+    def steps_of_save(self, upload: Upload) -> Generator[str, None, Saved]:
+        return self.replication.save(upload)
+
+    def steps_of_delete(self, name: str) -> Generator[str, None, object]:
+        return self.replication.delete(name)
 
     def one_pass(self) -> Generator[str, None, None]:
         """A pass of repair, cut between any two names and any two steps."""
@@ -366,6 +372,38 @@ class Strict(Protocol):
     need = 3
 
 
+class Background(Protocol):
+    """The master first, and the servers later: by this process, another one, or nobody.
+
+    What is handed over may be sent in any order, so that a delete overtakes its save.
+    """
+
+    need = 0
+
+    def steps_of_save(self, upload: Upload) -> Generator[str, None, Saved]:
+        pending = yield from self.replication.store(upload)
+        self.saved[pending.attempt.name] = (self.folder / pending.attempt.name).read_bytes()
+        yield from self.later(pending)
+        return Saved(pending.attempt.name, Outcome())
+
+    def steps_of_delete(self, name: str) -> Generator[str, None, object]:
+        pending = yield from self.replication.bury(name)
+        self.deleted.add(name)
+        yield from self.later(pending)
+
+    def later(self, pending: Pending) -> Generator[str, None, None]:
+        """Forwarded by the process itself, or owed and mended by jobs."""
+        if self.count % 2:
+            yield "waiting"
+            yield from self.replication.forward(pending)
+            return
+        for server in self.replication.hand_over(pending):
+            yield "queued"
+            debts = list(self.journal.debts(server, pending.attempt.name))
+            if debts:
+                yield from self.replication.mend(pending.attempt.name, debts)
+
+
 def _case(machine: type[Protocol]) -> Any:
     case = machine.TestCase
     long = os.environ.get("OUTGROW_LONG") == "1"
@@ -381,3 +419,4 @@ def _case(machine: type[Protocol]) -> Any:
 TestProtocol = _case(Protocol)
 TestReused = _case(Reused)
 TestStrict = _case(Strict)
+TestBackground = _case(Background)

@@ -1,9 +1,10 @@
 """Uploaded files on every media server, over plain HTTP.
 
 `HybridStorage` keeps a master copy on the local disk and sends every change to
-all media servers. What a server missed is owed to it in a journal beside the
-master (`journal`), and repaired from there (`repair`). The protocol's laws
-stand at the head of `replication`; how one server is spoken to in `transport`.
+all media servers; `AsyncStorage` does so in the background. What a server missed is
+owed to it in a journal beside the master (`journal`), and repaired from there
+(`repair`). The protocol's laws stand at the head of `replication`; how one server is
+spoken to in `transport`.
 `server` is a media server of our own, for those who run no nginx; `protocol`
 decides what it answers.
 """
@@ -13,16 +14,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from outgrow.media.storages import HybridStorage
+    from outgrow.media.storages import AsyncStorage, HybridStorage
 
-__all__ = ["HybridStorage"]
+__all__ = ["AsyncStorage", "HybridStorage"]
 
 
 def __getattr__(name: str) -> object:
     # PEP 562: `outgrow.media.HybridStorage` for settings, while the modules that
     # know no Django can be imported without it.
-    if name == "HybridStorage":
-        from outgrow.media.storages import HybridStorage
+    if name in __all__:
+        from outgrow.media import storages
 
-        return HybridStorage
+        return getattr(storages, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

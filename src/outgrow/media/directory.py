@@ -306,12 +306,14 @@ class DirectoryJournal:
             return Look(Wanted.UNHEARD)
         return Look(Wanted.PRESENT, identity(found), found.st_size)
 
-    def debts(self, server: str) -> Iterator[Debt]:
+    def debts(self, server: str, name: str | None = None) -> Iterator[Debt]:
         """See `Journal`. Reads names, and only where one is too long a record."""
         folder = self._owed(server)
-        for file in sorted(files.names(folder)):
+        # A quoted name may hold dots, so this finds too many; the name decides.
+        end = "" if name is None else f".{journal.field(name)}"
+        for file in sorted(file for file in files.names(folder) if file.endswith(end)):
             debt = Debt.read(server, file, partial(files.text, folder / file))
-            if debt is not None:
+            if debt is not None and name in {None, debt.name}:
                 yield debt
 
     def servers(self) -> list[str]:

@@ -212,8 +212,8 @@ class Journal(Protocol):
     def look(self, name: str) -> Look:
         """What the master says of `name` now."""
 
-    def debts(self, server: str) -> Iterator[Debt]:
-        """What a server is owed, oldest first."""
+    def debts(self, server: str, name: str | None = None) -> Iterator[Debt]:
+        """What a server is owed, oldest first; with `name`, of that name alone."""
 
     def claim(self, debt: Debt) -> Debt | None:
         """Before a request is sent for a debt: note that it may become unknown."""

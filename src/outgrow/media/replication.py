@@ -71,6 +71,34 @@ def run(steps: Steps[Result]) -> Result:
             return result
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that is to be saved.
+
+    `write` makes it, exclusively, at a path; `another` gives another name for one that is
+    taken. With `replace` a taken name is used all the same. `folder_mode` is for the
+    folders that are made.
+    """
+
+    name: str
+    write: Callable[[Path], None]
+    another: Callable[[str], str]
+    replace: bool = False
+    folder_mode: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What the master has and the servers have not been told yet.
+
+    `look` is what was saved, and None for a delete. The record of the attempt stands
+    until the change was sent; if this process dies, a repair pass takes it over.
+    """
+
+    attempt: Attempt
+    look: Look | None
+
+
 @dataclass(slots=True)
 class Saved:
     """A save that held: the name that the file got, and what became of each server."""
@@ -114,35 +142,18 @@ class Replication:
 
     # --- save
 
-    def save(
-        self,
-        name: str,
-        write: Callable[[Path], None],
-        another: Callable[[str], str],
-        *,
-        replace: bool = False,
-        folder_mode: int | None = None,
-    ) -> Steps[Saved]:
-        """Save what `write` puts into a new file as `name`, or as `another(name)`.
+    def save(self, upload: Upload) -> Steps[Saved]:
+        """Save a file on the master and on the servers.
 
         Raises `NotEnoughServers` when fewer than `need` servers took it; then, as
         after any other error, the file is on no server or owed for removal.
         """
         until = self._clock() + self.deadline
-        journal = self.journal
-        attempt = journal.attempt(name, Change.REPLACE if replace else Change.SAVE)
-        try:
-            write(journal.begin(attempt))
-            yield "recorded"
-        except GeneratorExit:
-            raise
-        except BaseException:
-            journal.discard(attempt)
-            raise
-        attempt, look = self._commit(attempt, another, folder_mode)
+        attempt, look = yield from self._store(upload)
         try:
             yield "committed"
             outcome = yield from self._send(attempt, look, until)
+            yield from self._judge(attempt, look, outcome)
         except (NotEnoughServers, GeneratorExit):
             # Undone already; or left between two steps, as by a process that dies.
             raise
@@ -150,9 +161,46 @@ class Replication:
             # Whatever it was (a full disk, a worker that is being stopped), the
             # caller learns that nothing was saved, so nothing may stay.
             self._take_back(attempt, look)
-            journal.settle(attempt, (), self._names())
+            self.journal.settle(attempt, (), self._names())
             raise
         return Saved(attempt.name, outcome)
+
+    def store(self, upload: Upload) -> Steps[Pending]:
+        """Save a file on the master alone. `forward` does the rest, here or later."""
+        attempt, look = yield from self._store(upload)
+        yield "committed"
+        return Pending(attempt, look)
+
+    def forward(self, pending: Pending) -> Steps[Outcome]:
+        """Tell the servers of a change that the master has. What they miss is owed to them."""
+        until = self._clock() + self.deadline
+        attempt, look = pending.attempt, pending.look
+        if look is None:
+            return (yield from self._send_delete(attempt, until))
+        outcome = yield from self._send(attempt, look, until)
+        yield from self._settle(attempt, look, outcome)
+        return outcome
+
+    def hand_over(self, pending: Pending) -> list[str]:
+        """Owe a change to every server, for others to send. Returns the servers' names."""
+        servers = self._names()
+        self.journal.settle(pending.attempt, servers, ())
+        return servers
+
+    def _store(self, upload: Upload) -> Steps[tuple[Attempt, Look]]:
+        """Steps 1 to 3 of a save: the draft, which is its record, and the commit."""
+        journal = self.journal
+        change = Change.REPLACE if upload.replace else Change.SAVE
+        attempt = journal.attempt(upload.name, change)
+        try:
+            upload.write(journal.begin(attempt))
+            yield "recorded"
+        except GeneratorExit:
+            raise
+        except BaseException:
+            journal.discard(attempt)
+            raise
+        return self._commit(attempt, upload.another, upload.folder_mode)
 
     def _commit(
         self,
@@ -172,7 +220,7 @@ class Replication:
             raise
 
     def _send(self, attempt: Attempt, look: Look, until: float) -> Steps[Outcome]:
-        """Steps 4 to 7 of a save: the fan-out, the second look, what is still owed."""
+        """The fan-out of a save."""
         servers = self.transport.servers
         with self._opened(attempt.name, look) as body:
             if body is None:  # deleted or replaced already, by another process
@@ -182,19 +230,27 @@ class Replication:
                     attempt.name, body, servers=servers, need=self.need, deadline=until
                 )
         yield "sent"
+        return outcome
+
+    def _judge(self, attempt: Attempt, look: Look, outcome: Outcome) -> Steps[None]:
+        """Undo a save that too few servers took; settle the others."""
+        needed = self._needed(outcome)
+        if len(outcome.done) >= needed or self.journal.look(attempt.name) != look:
+            yield from self._settle(attempt, look, outcome)
+            return
+        yield from self._undo(attempt, look, outcome)
+        done = tuple(server.name for server in outcome.done)
+        missed = {server.name: error for server, error in outcome.missed.items()}
+        raise NotEnoughServers(attempt.name, needed, done, missed)
+
+    def _settle(self, attempt: Attempt, look: Look, outcome: Outcome) -> Steps[None]:
+        """The second look (law 6), and what is still owed."""
         again = self.journal.look(attempt.name)
         if again != look:
             yield from self._overtaken(attempt, again, outcome)
-            return outcome
-        needed = self._needed(outcome)
-        if len(outcome.done) < needed:
-            yield from self._undo(attempt, look, outcome)
-            done = tuple(server.name for server in outcome.done)
-            missed = {server.name: error for server, error in outcome.missed.items()}
-            raise NotEnoughServers(attempt.name, needed, done, missed)
+            return
         self.journal.settle(attempt, _named(outcome.failed), _named(outcome.unknown))
         yield "settled"
-        return outcome
 
     def _needed(self, outcome: Outcome) -> int:
         """How many servers must have a file: `need`, unless this may be the wrong master."""
@@ -250,20 +306,27 @@ class Replication:
 
         Never raises for a server's sake.
         """
-        journal = self.journal
-        attempt = journal.attempt(name, Change.DELETE)
-        journal.begin(attempt)
+        pending = yield from self.bury(name)
+        return (yield from self.forward(pending))
+
+    def bury(self, name: str) -> Steps[Pending]:
+        """Delete `name` on the master alone. `forward` does the rest, here or later."""
+        attempt = self.journal.attempt(name, Change.DELETE)
+        self.journal.begin(attempt)
         yield "recorded"
         try:
-            journal.bury(name)
+            self.journal.bury(name)
         except OSError:
-            journal.discard(attempt)
+            self.journal.discard(attempt)
             raise
         yield "buried"
-        until = self._clock() + self.deadline
-        outcome = self.transport.delete(name, servers=self.transport.servers, deadline=until)
+        return Pending(attempt, None)
+
+    def _send_delete(self, attempt: Attempt, until: float) -> Steps[Outcome]:
+        servers = self.transport.servers
+        outcome = self.transport.delete(attempt.name, servers=servers, deadline=until)
         yield "sent"
-        journal.settle(attempt, *self._still_owed(name, outcome))
+        self.journal.settle(attempt, *self._still_owed(attempt.name, outcome))
         yield "settled"
         return outcome
 

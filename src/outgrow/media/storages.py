@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
 from django.core.files.base import File
 from django.core.files.images import ImageFile
-from django.core.files.storage import FileSystemStorage
+from django.core.files.storage import FileSystemStorage, storages
 from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
 from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
@@ -28,9 +28,11 @@ from outgrow.errors import ServerError, UnsafeName
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
 from outgrow.media import names
+from outgrow.media.background import Background
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.files import sync_folder
-from outgrow.media.replication import Replication, Steps, run
+from outgrow.media.repair import Repair
+from outgrow.media.replication import Pending, Replication, Steps, Upload, run
 from outgrow.media.transport import HttpTransport, Transport
 from outgrow.servers import Health
 
@@ -95,9 +97,13 @@ class HybridStorage(FileSystemStorage):
         if "servers" in options:
             self._check(options)
 
+    #: The options that this kind of storage has.
+    option_names = conf.HYBRID_OPTIONS
+
     def _check(self, options: dict[str, Any]) -> conf.MediaOptions:
         given = dict(options, base_url=self._base_url, allow_overwrite=self._allow_overwrite)
-        checked, problems = conf.media_options(given, f"{type(self).__name__}(...)")
+        path = f"{type(self).__name__}(...)"
+        checked, problems = conf.media_options(given, path, self.option_names)
         if problems:
             raise ImproperlyConfigured("; ".join(map(str, problems))) from problems[0]
         return checked
@@ -105,9 +111,8 @@ class HybridStorage(FileSystemStorage):
     def deconstruct(self) -> tuple[str, tuple[()], dict[str, Any]]:
         """For migrations: the class alone. Servers and tokens are no part of a schema."""
         kind = type(self)
-        public = "outgrow.media.HybridStorage"
-        own = f"{kind.__module__}.{kind.__qualname__}"
-        return (public if kind is HybridStorage else own), (), {}
+        module = "outgrow.media" if kind.__module__ == __name__ else kind.__module__
+        return f"{module}.{kind.__qualname__}", (), {}
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy in another process opens connections of its own.
@@ -204,19 +209,20 @@ class HybridStorage(FileSystemStorage):
     # --- writing
 
     def _save(self, name: str, content: File[Any]) -> str:
-        with _suspicious():
-            names.check(name)
-        saved = self.drive(
-            self.replication.save(
-                name,
-                lambda path: self._fill(path, content),
-                self.get_available_name,
-                replace=self._allow_overwrite,
-                folder_mode=self.directory_permissions_mode,
-            )
-        )
+        saved = self.drive(self.replication.save(self._upload(name, content)))
         self._log("save", saved.name, saved.outcome)
         return str(saved.name)
+
+    def _upload(self, name: str, content: File[Any]) -> Upload:
+        with _suspicious():
+            names.check(name)
+        return Upload(
+            name,
+            lambda path: self._fill(path, content),
+            self.get_available_name,
+            replace=self._allow_overwrite,
+            folder_mode=self.directory_permissions_mode,
+        )
 
     def delete(self, name: str) -> None:
         """Delete a file on the master and on every server, now or when it is back.
@@ -232,8 +238,10 @@ class HybridStorage(FileSystemStorage):
             return
         with _suspicious():
             names.check(name)
-        outcome = self.drive(self.replication.delete(name))
-        self._log("delete", name, outcome)
+        self._delete(name)
+
+    def _delete(self, name: str) -> None:
+        self._log("delete", name, self.drive(self.replication.delete(name)))
 
     def _fill(self, path: Path, content: File[Any]) -> None:
         """Put the content into a new file. The caller's file is left as it is."""
@@ -282,6 +290,108 @@ class HybridStorage(FileSystemStorage):
         )
 
 
+class AsyncStorage(HybridStorage):
+    """A master copy on the local disk now, and a copy on each media server soon.
+
+    `save` and `delete` return when the master has the change and a record says that all
+    servers are owed it. The servers are told in the background. Nothing is lost when the
+    process dies right after: the next one that begins to work, or `media repair`, finds
+    the record. Options that HybridStorage has not:
+
+    `background`
+        Who does the work: ``"thread"`` (one of this process; the default), or jobs of
+        ``"tasks"`` (Django's), ``"celery"`` or ``"rq"``.
+    `backlog`, `drain`
+        Of the thread: how many changes may wait (1000), and seconds that it is given
+        at the end of the process (10). What does not fit stays on record.
+    `queue`, `broker`
+        Of the jobs: the queue's name, where it is not the default one; the URL of Redis
+        for RQ.
+
+    It has no `need`: a save waits for no server. For another queue, override `enqueue`.
+    """
+
+    option_names = conf.ASYNC_OPTIONS
+
+    @cached_property
+    def background(self) -> Background[Pending]:
+        """The thread of this process. It begins with the first save or delete."""
+        options = self.options
+        return Background(
+            self._forward, self._catch_up, backlog=options.backlog, drain=options.drain
+        )
+
+    def enqueue(self, server: str, name: str) -> None:
+        """Queue one job that calls `replicate(server, name)`, somewhere and some time.
+
+        Override it for a queue of your own; both arguments are texts. What it raises is
+        logged, and the file stays owed.
+        """
+        from outgrow.media import jobs  # imports Celery and the like, where they are there
+
+        options = self.options
+        jobs.send(
+            options.background,
+            (self._alias(), server, name),
+            queue=options.queue,
+            broker=options.broker,
+        )
+
+    def replicate(self, server: str, name: str) -> None:
+        """Bring one file on one server to the master's state. What a job does.
+
+        Raises nothing for the server's sake: what it missed, it stays owed.
+        """
+        debts = list(self.journal.debts(server, name))
+        if debts:
+            mended = self.drive(self.replication.mend(name, debts))
+            self._log("replication", name, mended.outcome)
+
+    def _save(self, name: str, content: File[Any]) -> str:
+        pending = self.drive(self.replication.store(self._upload(name, content)))
+        self._hand_on(pending)
+        return str(pending.attempt.name)
+
+    def _delete(self, name: str) -> None:
+        self._hand_on(self.drive(self.replication.bury(name)))
+
+    def _hand_on(self, pending: Pending) -> None:
+        """Give a change to the thread, or to jobs."""
+        own = type(self).enqueue is not AsyncStorage.enqueue
+        if self.options.background == "thread" and not own:
+            if not self.background.offer(pending):
+                self.replication.hand_over(pending)
+            return
+        for server in self.replication.hand_over(pending):
+            try:
+                self.enqueue(server, pending.attempt.name)
+            except Exception:
+                logger.exception(
+                    "%r is owed to %s, and no job could be queued for it. "
+                    "A repair pass will do it.",
+                    pending.attempt.name,
+                    server,
+                )
+
+    def _forward(self, pending: Pending) -> None:
+        verb = "save" if pending.look else "delete"
+        self._log(verb, pending.attempt.name, self.drive(self.replication.forward(pending)))
+
+    def _catch_up(self, go_on: Callable[[], bool]) -> bool:
+        """One pass of repair, which leaves the rest when a new change waits."""
+        Repair(self.replication).once(settle=False, sweep=False, want=lambda _: go_on())
+        return go_on()
+
+    def _alias(self) -> str:
+        for alias in conf.storages():
+            if storages[alias] is self:
+                return alias
+        raise ImproperlyConfigured(
+            f"This {type(self).__name__} is not one of STORAGES, so a job can't find it. "
+            "Put it there, or use background='thread', or override enqueue()."
+        )
+
+
 def configured() -> Iterator[tuple[str, Mapping[str, Any], type[HybridStorage]]]:
     """The media storages among STORAGES: alias, entry and class. Makes none of them."""
     for alias, entry in conf.storages().items():
@@ -295,7 +405,7 @@ def configured() -> Iterator[tuple[str, Mapping[str, Any], type[HybridStorage]]]
 
 
 #: What a storage makes at its first use, and makes anew after a change of settings.
-_MADE = ("options", "journal", "transport", "replication")
+_MADE = ("options", "journal", "transport", "replication", "background")
 
 
 @contextlib.contextmanager
