@@ -82,7 +82,8 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(site, servers):
     assert code == 0
     assert f"put     {name}  on media2" in text
     code, text = outgrow("repair", "--dry-run", "--json")
-    assert json.loads(text) == {"do": "put", "name": name, "servers": ["media2"]}
+    fact = {"storage": "default", "do": "put", "name": name, "servers": ["media2"]}
+    assert json.loads(text) == fact
     assert name not in servers["media2"].files
     outgrow("repair", "--no-wait")
     assert "Nothing is owed." in outgrow("repair", "--dry-run")[1]

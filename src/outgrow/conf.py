@@ -313,9 +313,3 @@ def storages() -> Mapping[str, Mapping[str, Any]]:
 def media_root() -> str:
     """The setting MEDIA_ROOT; an empty text when it is not set."""
     return os.fspath(settings.MEDIA_ROOT)
-
-
-def installed_apps() -> Sequence[str]:
-    """The setting INSTALLED_APPS."""
-    apps: Sequence[str] = settings.INSTALLED_APPS
-    return apps

@@ -69,7 +69,11 @@ class Limits:
 
     def answer_within(self, size: int) -> float:
         """Seconds that a server has to answer a body of `size` bytes."""
-        return self.timeout + size / self.sync_rate
+        return self.timeout + self.sync_time(size)
+
+    def sync_time(self, size: int) -> float:
+        """Seconds that a server may take to write a body of `size` bytes to its disk."""
+        return size / self.sync_rate
 
 
 class State(enum.Enum):
@@ -117,6 +121,11 @@ class Exchange:
         self._window = (0.0, 0)
 
     @property
+    def sync_time(self) -> float:
+        """Seconds that the server may be silent for, while it writes what it was sent."""
+        return self._limits.sync_time(self.request.size) if self.sent_all else 0.0
+
+    @property
     def _is_large(self) -> bool:
         """Whether the body does not leave with the head."""
         return isinstance(self.request.body, FileBody) and self.request.size > SMALL
@@ -161,9 +170,10 @@ class Exchange:
             return
         self.abandon(TimedOut(self.server.name, self._overdue()))
 
-    def abandon(self, error: ServerError) -> None:
+    def abandon(self, error: ServerError, cause: BaseException | None = None) -> None:
         """End without an answer. The connection is closed: its state is not known."""
         self.error = error
+        error.__cause__ = cause
         self.close()
 
     # --- connecting
@@ -226,9 +236,10 @@ class Exchange:
             self.interest = WRITE
         except ssl.SSLCertVerificationError as error:
             reason = f"its certificate is not accepted: {error.verify_message}"
-            self.abandon(ConnectFailed(self.server.name, reason))
+            self.abandon(ConnectFailed(self.server.name, reason), error)
         except OSError as error:
-            self.abandon(ConnectFailed(self.server.name, f"no TLS connection: {error}"))
+            reason = f"no TLS connection: {error}"
+            self.abandon(ConnectFailed(self.server.name, reason), error)
         else:
             self._begin()
 
@@ -399,9 +410,10 @@ class Exchange:
         try:
             step()
         except AnswerError as error:
-            self.abandon(BadAnswer(self.server.name, f"its answer is not usable: {error}"))
+            reason = f"its answer is not usable: {error}"
+            self.abandon(BadAnswer(self.server.name, reason), error)
         except _Unusable as error:
-            self.abandon(FileCut(self.server.name, str(error)))
+            self.abandon(FileCut(self.server.name, str(error)), error)
         except OSError as error:
             self._lost(error)
 
@@ -418,9 +430,8 @@ class Exchange:
         if self._reused and again and not self._parser.touched:
             self._send_again()
             return
-        self.abandon(
-            ConnectionLost(self.server.name, f"lost the connection: {error.strerror or error}")
-        )
+        reason = f"lost the connection: {error.strerror or error}"
+        self.abandon(ConnectionLost(self.server.name, reason), error)
 
     def _read_last_words(self) -> None:
         """A server that refuses a body may answer and close; the answer can still be read."""

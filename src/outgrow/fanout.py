@@ -237,6 +237,8 @@ class _Loop:
             name = exchange.server.name
             if now >= self._deadline and silent < PATIENCE:
                 exchange.abandon(OutOfTime(name, "was still busy when the time was over"))
+            elif silent < PATIENCE + exchange.sync_time:
+                exchange.abandon(OutOfTime(name, "was still writing when the others were done"))
             else:
                 exchange.abandon(TimedOut(name, f"made no progress for {silent:.1f} s"))
             _settle(exchange, self._outcome)

@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from django.apps import apps
 from django.core.files.storage import storages
 
+from outgrow import conf
+from outgrow.errors import ForeignServer
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.storages import HybridStorage, configured
 from outgrow.servers import Server
@@ -22,7 +25,9 @@ HEARTBEAT_FRESH: Final = 30.0
 class ServerStatus:
     """One media server. `oldest` is the age in seconds of what it is owed longest.
 
-    `unknown` counts requests that were confirmed since, and are still watched.
+    `unknown` counts requests that were confirmed since, and are still watched. `owed_all`:
+    a comparison of every file is still to be done. `foreign`: it holds another master's
+    id, or has lost its own.
     """
 
     name: str
@@ -30,20 +35,33 @@ class ServerStatus:
     up: bool
     since: datetime | None
     owed: int
+    owed_all: bool
     unknown: int
     oldest: float | None
     last_error: str
+    foreign: bool = False
+
+    def problems(self, max_age: float) -> Iterator[str]:
+        """What an operator is to be woken for because of this server."""
+        why = f": {self.last_error}" if self.last_error else ""
+        if self.foreign:
+            yield f"{self.name} is not written to{why}"
+        elif self.oldest is not None and self.oldest > max_age:
+            what = "everything" if self.owed_all else f"{self.owed} files"
+            yield f"{self.name} is owed {what}, the oldest for {self.oldest:.0f} s{why}"
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Every media server of one storage, and when `media repair --watch` was last alive.
 
-    `retired` names servers that have records and are not configured any more.
+    `retired` names servers that have records and are not configured any more; `needed`
+    is how many servers a save needs.
     """
 
     storage: str
     servers: tuple[ServerStatus, ...]
+    needed: int
     in_progress: int
     watched_at: datetime | None
     watch_age: float | None
@@ -63,13 +81,14 @@ class Snapshot:
                 f"'manage.py outgrow media repair --watch' is not running (last seen: {last}). "
                 "Start it: without it nothing is repaired."
             )
+        up = sum(server.up for server in self.servers)
+        if up < self.needed:
+            found.append(
+                f"{up} of {len(self.servers)} servers are up, and a save needs {self.needed}: "
+                "saves fail now."
+            )
         for server in self.servers:
-            if server.oldest is not None and server.oldest > max_age:
-                why = f": {server.last_error}" if server.last_error else ""
-                found.append(
-                    f"{server.name} is owed {server.owed} files, the oldest for "
-                    f"{server.oldest:.0f} s{why}"
-                )
+            found += server.problems(max_age)
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -86,28 +105,47 @@ class Snapshot:
 
 
 def media_storages() -> Iterator[tuple[str, HybridStorage]]:
-    """The media storages among STORAGES, with their aliases."""
+    """The media storages of the site: those of STORAGES, and those of single fields.
+
+    Each comes with its alias, or with its field as ``app.Model.field``.
+    """
+    seen: set[int] = set()
+    storage: object
     for alias, _, _ in configured():
         storage = storages[alias]
         if isinstance(storage, HybridStorage):
+            seen.add(id(storage))
             yield alias, storage
+    for model in apps.get_models():
+        for field in model._meta.get_fields():  # noqa: SLF001 - Django's documented interface
+            storage = getattr(field, "storage", None)
+            storage = getattr(storage, "_wrapped", storage)  # default_storage is lazy
+            if isinstance(storage, HybridStorage) and id(storage) not in seen:
+                seen.add(id(storage))
+                yield str(field), storage
 
 
 def snapshot(alias: str = "default", *, probe: bool = False) -> Snapshot:
-    """What is known of the media servers of one storage.
+    """What is known of the media servers of one storage; changes nothing on them.
 
-    Takes what the watch wrote a moment ago; where there is no watch, or with
-    `probe`, asks each server itself, for up to `transport.SMALL_REQUEST` seconds.
-    Raises `TypeError` when the storage is not a media storage.
+    `alias` is that of STORAGES, or a field as in `media_storages`. Takes what the watch
+    wrote a moment ago; where there is no watch, or with `probe`, asks each server
+    itself, for up to `transport.SMALL_REQUEST` seconds. Raises `TypeError` when the
+    storage is not a media storage.
     """
-    storage = storages[alias]
+    own = alias in conf.storages()
+    storage: Any = storages[alias] if own else dict(media_storages()).get(alias)
     if not isinstance(storage, HybridStorage):
-        raise TypeError(f"STORAGES[{alias!r}] is {type(storage).__name__}, not a HybridStorage.")
+        kind = type(storage).__name__ if storage else "not there"
+        raise TypeError(f"STORAGES[{alias!r}] is {kind}, not a HybridStorage.")
+    return snapshot_of(alias, storage, probe=probe)
+
+
+def snapshot_of(alias: str, storage: HybridStorage, *, probe: bool = False) -> Snapshot:
+    """`snapshot`, for a storage at hand."""
     journal = storage.journal
     journal.prepare()
-    beat = journal.read_heartbeat() or {}
-    at = beat.get("at")
-    age = time.time() - at if isinstance(at, (int, float)) else None
+    beat, age = journal.read_heartbeat() or ({}, None)
     seen = beat.get("servers") if age is not None and age < HEARTBEAT_FRESH else None
     known = dict(seen) if isinstance(seen, dict) else {}
     servers = storage.options.servers
@@ -116,8 +154,9 @@ def snapshot(alias: str = "default", *, probe: bool = False) -> Snapshot:
     return Snapshot(
         storage=alias,
         servers=tuple(_status(server, journal, known[server.name]) for server in servers),
+        needed=storage.options.need,
         in_progress=sum(1 for _ in journal.attempts()),
-        watched_at=datetime.fromtimestamp(at, UTC) if isinstance(at, (int, float)) else None,
+        watched_at=None if age is None else datetime.fromtimestamp(time.time() - age, UTC),
         watch_age=age,
         retired=tuple(_retired(journal, {server.name for server in servers})),
     )
@@ -125,13 +164,14 @@ def snapshot(alias: str = "default", *, probe: bool = False) -> Snapshot:
 
 def _probe(storage: HybridStorage, known: dict[str, Any]) -> dict[str, Any]:
     found = {}
-    for server, problem in storage.transport.probe().items():
+    for server, problem in storage.transport.probe(claim=False).items():
         before = known.get(server.name, {})
         same = before.get("up") is (problem is None)
         found[server.name] = {
             "up": problem is None,
             "since": before.get("since") if same else None,
             "error": problem.reason if problem else before.get("error", ""),
+            "foreign": isinstance(problem, ForeignServer),
         }
     return found
 
@@ -145,9 +185,11 @@ def _status(server: Server, journal: DirectoryJournal, seen: dict[str, Any]) -> 
         up=bool(seen.get("up")),
         since=datetime.fromtimestamp(since, UTC) if isinstance(since, (int, float)) else None,
         owed=owed,
+        owed_all=journal.is_owed_all(server.name),
         unknown=watched,
         oldest=None if oldest is None else max(0.0, time.time() - oldest),
         last_error=str(seen.get("error", "")),
+        foreign=bool(seen.get("foreign")),
     )
 
 

@@ -90,7 +90,9 @@ class ModelTransport:
     def stat(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
         raise NotImplementedError
 
-    def probe(self, servers: Iterable[Server] | None = None) -> dict[Server, ServerError | None]:
+    def probe(
+        self, servers: Iterable[Server] | None = None, *, claim: bool = True
+    ) -> dict[Server, ServerError | None]:
         raise NotImplementedError
 
     def _all(
@@ -134,7 +136,10 @@ class Protocol(RuleBasedStateMachine):
         # Random ids would make an order that a failing example could not repeat.
         ids = itertools.count()
         self.journal = DirectoryJournal(
-            self.folder, clock=self.clock, token=lambda size: f"{next(ids):0{2 * size}x}"
+            self.folder,
+            clock=self.clock,
+            file_clock=self.clock,
+            token=lambda size: f"{next(ids):0{2 * size}x}",
         )
         self.models = {Server(name, f"http://{name}/"): Model() for name in ("a", "b", "c")}
         self.transport = ModelTransport(self.models)

@@ -41,7 +41,7 @@ class Storage(HybridStorage):
 
     @cached_property
     def journal(self) -> DirectoryJournal:
-        return DirectoryJournal(self.location, clock=self.clock)
+        return DirectoryJournal(self.location, clock=self.clock, file_clock=self.clock)
 
     def drive(self, steps: Steps[Any]) -> Any:
         while True:

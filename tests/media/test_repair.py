@@ -184,7 +184,7 @@ def test_a_pass_looks_again_at_unknown_requests(storage, servers, tmp_path):
         servers[1].thaw()
         wait_until(lambda: name in servers[1].files, "the late PUT was not carried out")
 
-    own = DirectoryJournal(tmp_path, clock=clock)
+    own = DirectoryJournal(tmp_path, clock=clock, file_clock=clock)
     storage.replication.journal = own
     assert Repair(storage.replication, clock=clock, sleep=sleep).once().complete
     assert slept == [pytest.approx(LOOKS[0], abs=0.01)]
@@ -195,7 +195,7 @@ def test_old_tombstones_are_swept(storage, tmp_path):
     name = save(storage)
     storage.delete(name)
     clock = FakeClock(tmp_path.stat().st_mtime + journal.KEEP_TOMBSTONES + 60)
-    storage.replication.journal = DirectoryJournal(tmp_path, clock=clock)
+    storage.replication.journal = DirectoryJournal(tmp_path, clock=clock, file_clock=clock)
     report = Repair(storage.replication, clock=clock).once(settle=False)
     assert report.swept >= 1
     assert list(storage.replication.journal.tombstones()) == []
@@ -239,6 +239,7 @@ def test_the_watch_ends_when_told_and_leaves_a_heartbeat(storage):
     ).run(reports.append)
     assert waits == [2.0] * 3
     assert len(reports) == 3
-    beat = storage.journal.read_heartbeat()
+    beat, age = storage.journal.read_heartbeat()
     assert beat["at"] == NOW
+    assert 0 <= age < 10
     assert [one["up"] for one in beat["servers"].values()] == [True, True]

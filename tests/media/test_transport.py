@@ -53,6 +53,9 @@ class Registry:
     def owe_all(self, server: str) -> None:
         self.owed.append(server)
 
+    def is_owed_all(self, server: str) -> bool:
+        return server in self.owed
+
 
 def named(where: MediaServer | RawServer | Nginx) -> Server:
     return Server(f"s{where.port}", where.url.rstrip("/") + "/")
@@ -185,8 +188,17 @@ def test_it_is_owed_everything_before_it_is_claimed(site, media) -> None:
     assert seen == [["GET"]]
 
 
-@pytest.mark.parametrize("content", [b"22222222-theirs\n", b"", b"\xff\x00", OURS.encode() * 2])
-def test_another_masters_server_is_not_written_to(site, media, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"22222222-theirs\n", "belongs to the master"),
+        (OURS.encode() * 2, "belongs to the master"),
+        (b"", "which is no master's id"),
+        (b"\xff\x00", "which is no master's id"),
+        (b"<!doctype html><title>Welcome", "Does it answer so to every name?"),
+    ],
+)
+def test_another_masters_server_is_not_written_to(site, media, content: bytes, reason: str) -> None:
     server = media()
     server.files[MASTER_ID_FILE] = content
     one = site(server)
@@ -194,7 +206,7 @@ def test_another_masters_server_is_not_written_to(site, media, content: bytes) -
         outcome = act()
         error = outcome.failed[named(server)]
         assert isinstance(error, (ForeignServer, ServerDown))
-        assert "belongs to the master" in str(error)
+        assert reason in str(error)
     assert set(methods(server)) == {"GET"}
     assert server.files == {MASTER_ID_FILE: content}
     assert not one.is_up(named(server))

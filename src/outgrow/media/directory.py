@@ -14,6 +14,7 @@
         claimed/<server>  the server was given this master's id
         new/              what is made aside, and then linked or renamed into its place
         watch             the heartbeat of `media repair --watch`
+        clock             touched to learn the time of the file system's own clock
 
 The laws of the directory:
 
@@ -28,10 +29,13 @@ The laws of the directory:
    `rename` where that was asked for. Who takes the draft away first decides whether
    the attempt can still commit.
 5. A deletion is a `rename` to `gone/`, and so is its record.
+6. How old a record is, is told by the clock of the file system alone: machines that
+   share the folder may disagree by hours.
 
-The folder is readable for its owner alone, and its names can't be guessed, so the
-folder above it can be served. Only `rename`, `link` and exclusive creation are
-used; there are no locks, and so none that a network file system breaks.
+The folder is readable for its owner alone. Whoever serves the folder above it as that
+owner must refuse dotfiles, as the rendered configurations do. Only `rename`, `link` and
+exclusive creation are used; there are no locks, and so none that a network file system
+breaks.
 """
 
 from __future__ import annotations
@@ -72,14 +76,23 @@ from outgrow.media.names import JOURNAL_FOLDER
 #: The version of the layout above. A newer one is refused, an older one upgraded.
 FORMAT: Final = 1
 
+#: The folders of the journal, and the file that keeps each from being tidied when empty.
+_PARTS: Final = ("new", "open", "owed", "gone", "claimed")
+_KEEP: Final = ".keep"
+
+#: Times that a folder is made for a file while others remove it.
+_TRIES: Final = 10
+
 
 class DirectoryJournal:
     """The journal in a folder beside the master. See the module for its laws.
 
     Safe for several threads, processes and machines that share the folder. Holds
     no open file and no lock, so that it can be pickled and forked. Nothing is
-    read or made before `prepare`. `clock` gives seconds since the epoch, `token`
-    so many random bytes in hexadecimal.
+    read or made before `prepare`. An attempt that has not moved for `attempt_limit`
+    seconds counts as dead. `clock` gives seconds since the epoch, `token` so many random
+    bytes in hexadecimal, and `file_clock` the time of the file system; without it a file
+    is touched to learn that (law 6).
     """
 
     def __init__(
@@ -87,16 +100,20 @@ class DirectoryJournal:
         root: str | os.PathLike[str],
         *,
         fsync: bool = False,
+        attempt_limit: float = ATTEMPT_LIMIT,
         clock: Callable[[], float] = time.time,
         token: Callable[[int], str] = secrets.token_hex,
+        file_clock: Callable[[], float] | None = None,
     ) -> None:
         self.root = Path(root)
         self.folder = self.root / JOURNAL_FOLDER
         # The save path joins texts: Path objects were a fifth of a save's time.
         self._root_text, self._folder_text = os.fspath(self.root), os.fspath(self.folder)
         self.fsync = fsync
+        self.attempt_limit = attempt_limit
         self._clock = clock
         self._token = token
+        self._file_clock = file_clock or self._touch
         self._master_id = ""
 
     # --- the folder
@@ -116,8 +133,7 @@ class DirectoryJournal:
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for part in ("new", "open", "owed", "gone", "claimed"):
-                (self.folder / part).mkdir(mode=0o700, exist_ok=True)
+            self._make_parts()
             version = self._once("format", f"outgrow journal {FORMAT}\n")
             self._check_version(version)
             self._master_id = self._once("master", self._token(16) + "\n").strip()
@@ -128,6 +144,22 @@ class DirectoryJournal:
                 f"The journal {self.folder} can't be used: {error.strerror or error}. "
                 "Is MEDIA_ROOT mounted, and may this process write there?"
             ) from error
+
+    def _make_parts(self) -> bool:
+        """Make the folders that are missing, each with a file that keeps it from being tidied."""
+        missing = [part for part in _PARTS if not (self.folder / part / _KEEP).exists()]
+        for part in missing:
+            (self.folder / part).mkdir(mode=0o700, exist_ok=True)
+            (self.folder / part / _KEEP).touch(mode=0o600)
+        return bool(missing)
+
+    def restore_folders(self) -> bool:
+        """See `Journal`. Raises `MasterError` when the whole journal has vanished."""
+        if not (self.folder / "format").exists():
+            raise MasterError(
+                f"The journal {self.folder} has vanished. Is MEDIA_ROOT still mounted?"
+            )
+        return self._make_parts()
 
     def _check_version(self, text: str) -> None:
         number = text.rpartition(" ")[2].strip()
@@ -184,48 +216,74 @@ class DirectoryJournal:
             self._record(attempt) if attempt.in_draft else f"{self._folder_text}/new/{attempt.id}"
         )
 
-    def commit(self, attempt: Attempt, *, mode: int | None = None) -> Look:
+    def draft(self, attempt: Attempt) -> Look:
+        """See `Journal`. The draft and what it becomes are one file: this is its identity."""
+        try:
+            found = os.stat(self._draft(attempt))
+        except FileNotFoundError:
+            raise self._interrupted(attempt) from None
+        return Look(Wanted.PRESENT, identity(found), found.st_size)
+
+    def commit(self, attempt: Attempt, *, mode: int | None = None) -> None:
         """See `Journal`. `mode` is for the folders that are made, as with `makedirs`."""
         draft, path = self._draft(attempt), f"{self._root_text}/{attempt.name}"
-        while True:
+        for _ in range(_TRIES):
             try:
-                # The draft and what it becomes are one file: this is its identity.
-                found = os.stat(draft)
-                look = Look(Wanted.PRESENT, identity(found), found.st_size)
                 self._place(attempt, draft, path)
                 break
             except FileNotFoundError:
                 if not os.path.exists(draft):
-                    raise SaveInterrupted(
-                        f"The save of {attempt.name!r} was given up by a repair pass, because it "
-                        f"had not moved for {ATTEMPT_LIMIT:g} s. Nothing was saved; save it again."
-                    ) from None
-                files.make_folders(Path(path).parent, mode)
-                self._sync(Path(path).parent.parent)
+                    raise self._interrupted(attempt) from None
+                self._make_folders(Path(path).parent, mode)
+        else:
+            raise MasterError(
+                f"{attempt.name!r} was not saved: its folder {Path(path).parent} was removed "
+                "each time it was made."
+            )
         if self.fsync:
             files.sync_folder(Path(path).parent)
         if not attempt.in_draft:
             files.remove(draft)
-        return look
+
+    def _interrupted(self, attempt: Attempt) -> SaveInterrupted:
+        return SaveInterrupted(
+            f"The save of {attempt.name!r} was given up by a repair pass, because it "
+            f"had not moved for {self.attempt_limit:g} s. Nothing was saved; save it again."
+        )
+
+    def _make_folders(self, folder: Path, mode: int | None) -> None:
+        try:
+            files.make_folders(folder, mode)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise MasterError(
+                f"{error.filename or folder} is in the way of the folder {folder}: it is a file, "
+                "or a link that leads nowhere. Remove it, or mount what it points to."
+            ) from error
+        self._sync(folder.parent)
 
     def _place(self, attempt: Attempt, draft: str, path: str) -> None:
         """Give the draft its name (law 4)."""
-        if attempt.change is not Change.REPLACE:
-            self._link(draft, path)
-            return
-        with contextlib.suppress(FileNotFoundError, FileExistsError):
-            os.link(path, self._replaced(attempt))
-        os.replace(draft, path)
+        try:
+            if attempt.change is Change.REPLACE:
+                with contextlib.suppress(FileNotFoundError, FileExistsError):
+                    os.link(path, self._replaced(attempt))
+                os.replace(draft, path)
+            else:
+                self._link(draft, path)
+        except OSError as error:
+            raise _explained(error, path) from error
 
     def _replaced(self, attempt: Attempt) -> Path:
         return self.folder / "new" / f"{attempt.id}.replaced"
 
     def restore(self, attempt: Attempt) -> bool:
         """See `Journal`. One rename."""
+        path = self.root / attempt.name
         try:
-            os.replace(self._replaced(attempt), self.root / attempt.name)
+            os.replace(self._replaced(attempt), path)
         except FileNotFoundError:
             return False
+        self._sync(path.parent)
         return True
 
     def _link(self, draft: str, path: str) -> None:
@@ -242,15 +300,28 @@ class DirectoryJournal:
         path, tombstone = self.root / name, self._tombstone(name)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "A folder is never deleted", str(path))
-        try:
-            os.rename(path, tombstone)
-            found = True
-        except FileNotFoundError:
-            found = False
-        self._empty(name)
+        found = self._rename(path, tombstone) or (
+            # The file was there, and the place for its tombstone was not.
+            self.restore_folders() and self._rename(path, tombstone)
+        )
         if found:
             self._sync(path.parent)
+            self._sync(tombstone.parent)
+            # A tombstone that could not be emptied (the disk is full) is one all the same.
+            with contextlib.suppress(OSError):
+                self._empty(name)
+        else:
+            self._empty(name)
         return found
+
+    def _rename(self, path: Path, tombstone: Path) -> bool:
+        try:
+            os.rename(path, tombstone)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _explained(error, path) from error
+        return True
 
     def _empty(self, name: str) -> None:
         """Put another file in a tombstone's place: the space is free, readers go on."""
@@ -258,13 +329,16 @@ class DirectoryJournal:
 
     def settle(self, attempt: Attempt, owed: Iterable[str], unknown: Iterable[str]) -> None:
         """See `Journal`. Makes the narrower records, then removes the attempt's own."""
+        self._narrow(attempt, owed, unknown)
+        if attempt.change is Change.REPLACE:
+            files.remove(self._replaced(attempt))
+
+    def _narrow(self, attempt: Attempt, owed: Iterable[str], unknown: Iterable[str]) -> None:
         for server in owed:
             self._owe(server, attempt.id, attempt.name, Kind.OWED)
         for server in unknown:
             self._owe(server, attempt.id, attempt.name, Kind.UNKNOWN)
         files.remove(self._record(attempt))
-        if attempt.change is Change.REPLACE:
-            files.remove(self._replaced(attempt))
 
     def discard(self, attempt: Attempt) -> None:
         """See `Journal`. A draft without its record is swept."""
@@ -282,6 +356,10 @@ class DirectoryJournal:
         """Record that a server is owed everything: it is new, or owes too much to count."""
         self.prepare()
         return self._owe(server, self._new_id(), "", Kind.ALL)
+
+    def is_owed_all(self, server: str) -> bool:
+        """Whether a server is owed everything."""
+        return any(debt.kind is Kind.ALL for debt in self.debts(server, ""))
 
     def _owe(self, server: str, attempt_id: str, name: str, kind: Kind) -> Debt:
         debt = Debt(server, attempt_id, kind, name, started(attempt_id), 0, moment(self._clock()))
@@ -347,27 +425,37 @@ class DirectoryJournal:
                 yield attempt
 
     def tombstones(self) -> Iterator[tuple[str, float]]:
-        """The deleted names, each with the time of its deletion."""
+        """The deleted names, each with the time of its deletion by the file system's clock."""
         for entry in files.entries(self.folder / "gone"):
             with contextlib.suppress(FileNotFoundError):
                 name = journal.name_of(entry.name, partial(files.text, entry.path))
                 if name:
-                    yield name, entry.stat().st_mtime
+                    yield name, entry.stat().st_ctime
 
-    def names(self) -> Iterator[str]:
-        """Every name on the master, folder by folder."""
-        folders = [""]
+    def names(self, failed: Callable[[str, OSError], None]) -> Iterator[str]:
+        """Every name on the master, folder by folder, also below links to folders.
+
+        `failed` is called with each folder that can't be read.
+        """
+        folders: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
         while folders:
-            folder = folders.pop()
-            with os.scandir(self.root / folder) as entries:
-                for entry in entries:
-                    name = f"{folder}/{entry.name}" if folder else entry.name
-                    if name == JOURNAL_FOLDER:
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(name)
-                    elif entry.is_file():
-                        yield name
+            folder, above = folders.pop()
+            try:
+                found = os.stat(self.root / folder)
+                place = (found.st_dev, found.st_ino)
+                if place in above:
+                    continue  # a link that leads back up
+                with os.scandir(self.root / folder) as entries:
+                    for entry in entries:
+                        name = f"{folder}/{entry.name}" if folder else entry.name
+                        if name == JOURNAL_FOLDER:
+                            continue
+                        if entry.is_dir():
+                            folders.append((name, above | {place}))
+                        elif entry.is_file():
+                            yield name
+            except OSError as error:
+                failed(folder, error)
 
     # --- repair
 
@@ -413,7 +501,8 @@ class DirectoryJournal:
             return False
         if wanted is Wanted.GONE:
             self._empty(attempt.name)
-        self.settle(withdrawn or attempt, (), servers)
+        # What it replaced is kept a while: its process may only have stood still, and undo.
+        self._narrow(withdrawn or attempt, (), servers)
         return True
 
     def withdraw(self, attempt: Attempt) -> Attempt | None:
@@ -431,26 +520,41 @@ class DirectoryJournal:
         return void
 
     def is_dead(self, attempt: Attempt) -> bool:
-        """Whether the process of an attempt has died, or stands still for `ATTEMPT_LIMIT`."""
+        """Whether the process of an attempt has died, or has stood still for `attempt_limit`."""
         if attempt.change is Change.VOID or owners.lives(attempt.owner) is False:
             return True
-        moved, now = started(attempt.id), self._clock()
-        with contextlib.suppress(FileNotFoundError):
-            written = os.stat(self._draft(attempt)).st_mtime
-            # A linked upload may bring any time with it.
-            moved = max(moved, written) if written <= now else moved
-        return now - moved > ATTEMPT_LIMIT
+        now = self._file_clock()
+        moved = [
+            at
+            for path in {self._record(attempt), self._draft(attempt)}
+            if (at := files.changed_at(path)) is not None
+        ]
+        if not moved:
+            return False  # it has just ended
+        begun = started(attempt.id)
+        # By the clock of its own machine, so it counts for life alone.
+        latest = max(*moved, begun if begun <= now else 0.0)
+        return now - latest > self.attempt_limit
+
+    def _touch(self) -> float:
+        """The time by the clock of the file system (law 6)."""
+        mark = self.folder / "clock"
+        mark.touch(mode=0o600)
+        return mark.stat().st_mtime
 
     def sweep(self) -> int:
         """Remove what is of no use: old tombstones, drafts that nobody writes any more.
 
         A tombstone goes after `KEEP_TOMBSTONES` if no attempt for its name is
-        open, owed or unknown. Returns how many were removed.
+        open, owed or unknown, and no server is owed everything. Returns how many
+        were removed.
         """
-        now = self._clock()
         removed = 0
+        if not self.folder.exists():
+            return 0
+        now = self._file_clock()
         old = {name for name, at in self.tombstones() if now - at > KEEP_TOMBSTONES}
-        if old:
+        if old and not any(self.is_owed_all(server) for server in self.servers()):
             old -= {attempt.name for attempt in self.attempts()}
             for server in self.servers():
                 old.difference_update(debt.name for debt in self.debts(server))
@@ -460,13 +564,16 @@ class DirectoryJournal:
 
     def _sweep_drafts(self, now: float) -> int:
         """Remove what was made aside and never came to its place."""
+        # In this order: an attempt that ends between the two has a young draft.
+        drafts = files.names(self.folder / "new")
         alive = {attempt.id for attempt in self.attempts()}
         removed = 0
-        for file in files.names(self.folder / "new"):
+        for file in drafts:
             path = self.folder / "new" / file
-            with contextlib.suppress(FileNotFoundError):
-                if now - path.stat().st_mtime > ABANDONED and file.partition(".")[0] not in alive:
-                    removed += files.remove(path)
+            changed = files.changed_at(path)
+            old = changed is not None and now - changed > ABANDONED
+            if old and file.partition(".")[0] not in alive:
+                removed += files.remove(path)
         return removed
 
     # --- what the servers are known for
@@ -488,13 +595,28 @@ class DirectoryJournal:
         """The names of all servers that were given this master's id."""
         return sorted(unquote(file) for file in files.names(self.folder / "claimed"))
 
+    def retire(self, server: str) -> int | None:
+        """Forget a server and what it was owed: how many records, or None if it is not known."""
+        folder, known = self._owed(server), self.is_claimed(server)
+        self.set_claimed(server, claimed=False)
+        if not folder.is_dir():
+            return 0 if known else None
+        count = sum(files.remove(folder / file) for file in files.names(folder))
+        with contextlib.suppress(OSError):  # a process that still knows it owed it more
+            folder.rmdir()
+        return count
+
     def write_heartbeat(self, beat: dict[str, object]) -> None:
         """Replace the heartbeat of `media repair --watch`."""
         self._replace(self.folder / "watch", json.dumps(beat) + "\n")
 
-    def read_heartbeat(self) -> dict[str, object] | None:
-        """The last heartbeat, or None when there never was one."""
-        return files.read(self.folder / "watch")
+    def read_heartbeat(self) -> tuple[dict[str, object], float] | None:
+        """The last heartbeat and its age in seconds, or None when there never was one."""
+        path = self.folder / "watch"
+        with contextlib.suppress(FileNotFoundError):
+            beat, at = files.read(path) or {}, path.stat().st_ctime
+            return beat, max(0.0, self._file_clock() - at)
+        return None
 
     # --- files
 
@@ -532,11 +654,8 @@ class DirectoryJournal:
         try:
             files.write(path, text, fsync=self.fsync)
         except FileNotFoundError:
-            if not (self.folder / "format").exists():
-                raise MasterError(
-                    f"The journal {self.folder} has vanished. Is MEDIA_ROOT still mounted?"
-                ) from None
-            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.restore_folders()
+            Path(path).parent.mkdir(mode=0o700, exist_ok=True)
             files.write(path, text, fsync=self.fsync)
 
     def _move(self, old: Debt, new: Debt) -> bool:
@@ -551,6 +670,26 @@ class DirectoryJournal:
     def _sync(self, folder: Path) -> None:
         if self.fsync:
             files.sync_folder(folder)
+
+
+def _explained(error: OSError, path: str | Path) -> OSError:
+    """The error, or a clearer one, for a file that can't be put where it belongs."""
+    if error.errno == errno.EXDEV:
+        return MasterError(
+            f"{path} lies on another file system than {JOURNAL_FOLDER} in MEDIA_ROOT, so a file "
+            "can't get its name there in one step. All of MEDIA_ROOT must be one file system."
+        )
+    if error.errno in {errno.EPERM, errno.ENOTSUP}:
+        return MasterError(
+            f"{path} can't be linked: {error.strerror}. The file system of MEDIA_ROOT must have "
+            "hard links."
+        )
+    if isinstance(error, NotADirectoryError):
+        return MasterError(
+            f"{path} can't be made: one of the folders above it is a file. Remove that file, or "
+            "choose another name."
+        )
+    return error
 
 
 def _folder(server: str) -> str:

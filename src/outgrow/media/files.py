@@ -63,22 +63,34 @@ def remove(path: str | Path) -> bool:
     return True
 
 
-def names(folder: Path) -> list[str]:
-    """What is in a folder; nothing when it is not there."""
+def changed_at(path: str | Path) -> float | None:
+    """When a file was made, written, linked or renamed; None when it is not there.
+
+    The time of change of its inode: a linked upload brings any other with it. In seconds
+    since the epoch, by the clock of the file system.
+    """
     try:
-        return os.listdir(folder)
+        return os.stat(path).st_ctime
+    except FileNotFoundError:
+        return None
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder, but dotfiles; nothing when it is not there."""
+    try:
+        return [name for name in os.listdir(folder) if not name.startswith(".")]
     except FileNotFoundError:
         return []
 
 
 def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """What is in a folder, one by one, for folders that may hold very many."""
+    """As `names`, one by one, for folders that may hold very many."""
     try:
         found = os.scandir(folder)
     except FileNotFoundError:
         return
     with found:
-        yield from found
+        yield from (entry for entry in found if not entry.name.startswith("."))
 
 
 def sync_folder(folder: Path) -> None:

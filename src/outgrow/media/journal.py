@@ -32,8 +32,8 @@ KEEP_TOMBSTONES: Final = 7 * 86400.0
 #: Records for one server past which it is owed everything instead.
 RECORDS_LIMIT: Final = 100_000
 
-#: Seconds after which an attempt whose process can't be asked counts as dead.
-#: Far above any `deadline`, for a live one costs a needless look and no more.
+#: Seconds after which an attempt that has not moved counts as dead, at least. Far above
+#: any usual `deadline`; for a longer one the storage asks for more.
 ATTEMPT_LIMIT: Final = 600.0
 
 #: Seconds after which what never reached the master is given up (a stopped process).
@@ -191,8 +191,17 @@ class Journal(Protocol):
         `in_draft` nothing is recorded, and nothing has happened, before that is done.
         """
 
-    def commit(self, attempt: Attempt, *, mode: int | None = None) -> Look:
-        """Make the new file the master's. Raises `FileExistsError`, `SaveInterrupted`."""
+    def restore_folders(self) -> bool:
+        """Make what is missing of the journal's own places. False when all was there."""
+
+    def draft(self, attempt: Attempt) -> Look:
+        """What the name will hold after the commit. Raises `SaveInterrupted`."""
+
+    def commit(self, attempt: Attempt, *, mode: int | None = None) -> None:
+        """Make the new file the master's. Raises `FileExistsError`, `SaveInterrupted`.
+
+        After any other error it may have been done all the same.
+        """
 
     def rename(self, attempt: Attempt, name: str) -> Attempt:
         """The same attempt under another name, for a name that was taken."""
@@ -201,7 +210,10 @@ class Journal(Protocol):
         """Put back what a replacing attempt replaced. False when that was nothing."""
 
     def bury(self, name: str) -> bool:
-        """Delete the name and leave a tombstone. False when it was not there."""
+        """Delete the name and leave a tombstone. False when it was not there.
+
+        After an error it may have been done all the same.
+        """
 
     def settle(self, attempt: Attempt, owed: Iterable[str], unknown: Iterable[str]) -> None:
         """End an attempt: keep what these servers are owed, forget the rest."""
@@ -214,6 +226,9 @@ class Journal(Protocol):
 
     def debts(self, server: str, name: str | None = None) -> Iterator[Debt]:
         """What a server is owed, oldest first; with `name`, of that name alone."""
+
+    def claimed(self) -> list[str]:
+        """The names of all servers of this master, also of those that others configured."""
 
     def claim(self, debt: Debt) -> Debt | None:
         """Before a request is sent for a debt: note that it may become unknown."""

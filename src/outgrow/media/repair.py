@@ -23,11 +23,11 @@ import heapq
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass, field, replace
+from itertools import chain, groupby
 from typing import ClassVar, Final
 
-from outgrow.errors import ServerError, UnexpectedStatus, UnsafeName
+from outgrow.errors import MasterError, ServerError, UnexpectedStatus, UnsafeName
 from outgrow.media import names
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import (
@@ -43,6 +43,9 @@ from outgrow.servers import Server
 
 #: Names in a row for which a server may answer 5xx before it counts as down.
 FAILURES_LIMIT: Final = 3
+
+#: Seconds before everything is compared again, after a folder that could not be read.
+WALK_AGAIN: Final = 600.0
 
 
 class Verb(enum.Enum):
@@ -81,15 +84,19 @@ def plan(debts: Iterable[Debt], look: Callable[[str], Look], now: float) -> Iter
         if waiting:
             yield Action(Verb.WATCH, name, waiting)
         if due:
-            yield Action(_verb(look(name)), name, due)
+            yield Action(_verb(name, look), name, due)
 
 
-def _verb(look: Look) -> Verb:
+def _verb(name: str, look: Callable[[str], Look]) -> Verb:
+    try:
+        wanted = look(name).wanted
+    except OSError:
+        return Verb.REPORT  # who applies it finds out why
     return {
         Wanted.PRESENT: Verb.PUT,
         Wanted.GONE: Verb.DELETE,
         Wanted.UNHEARD: Verb.REPORT,
-    }[look.wanted]
+    }[wanted]
 
 
 @dataclass(slots=True)
@@ -98,7 +105,8 @@ class Report:
 
     `down` has the servers that were not repaired, with the reason; `errors` the
     servers and names that were refused. `unheard` has the names that are neither
-    on the master nor deleted, `unsafe` those that may not be sent.
+    on the master nor deleted, `unsafe` those that may not be sent, `unreadable` the
+    names and folders on the master that could not be looked at, with the reason.
     """
 
     put: int = 0
@@ -109,6 +117,7 @@ class Report:
     still_owed: int = 0
     unheard: list[str] = field(default_factory=list)
     unsafe: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
     errors: dict[tuple[str, str], str] = field(default_factory=dict)
     down: dict[str, str] = field(default_factory=dict)
 
@@ -118,7 +127,17 @@ class Report:
     @property
     def complete(self) -> bool:
         """Whether every server is equal to the master now."""
-        return not (self.down or self.errors or self.still_owed)
+        return not (self.down or self.errors or self.still_owed or self.unreadable)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One pass: what it has done so far, and what its caller has to say to it."""
+
+    report: Report
+    progress: Callable[[str], None]
+    want: Callable[[Debt], bool]
+    go_on: Callable[[], bool]
 
 
 class Repair:
@@ -149,6 +168,8 @@ class Repair:
         self._sleep = sleep
         self._drive = drive
         self._failures: Counter[str] = Counter()
+        #: When a walk that met an unreadable folder is to be tried again.
+        self._walk_at = 0.0
 
     # --- the plan
 
@@ -162,7 +183,7 @@ class Repair:
 
     def everything(self) -> list[str]:
         """The servers that are owed everything."""
-        return [server.name for server in self.servers if any(self._all_records(server))]
+        return [one.name for one in self.servers if self.journal.is_owed_all(one.name)]
 
     def dead(self) -> list[str]:
         """The names of attempts whose process has died: the next pass takes them over."""
@@ -176,24 +197,28 @@ class Repair:
         settle: bool = True,
         sweep: bool = True,
         progress: Callable[[str], None] = lambda _: None,
-        want: Callable[[Action], bool] = lambda _: True,
+        want: Callable[[Debt], bool] = lambda _: True,
+        go_on: Callable[[], bool] = lambda: True,
     ) -> Report:
-        """One pass. Returns what it did; raises nothing for a server's sake.
+        """One pass. Returns what it did; raises nothing for a server's or a file's sake.
 
         With `settle` it waits for the second look of step 5, up to `LOOKS[0]` s.
-        `progress` is called with each name; `want` may leave actions for later.
+        `progress` is called with each name; `want` may leave debts for later; when
+        `go_on` says no, the rest is left. Raises `MasterError`, or another `OSError`,
+        when the journal can't be used.
         """
-        report = Report()
+        work = _Pass(Report(), progress, want, go_on)
+        report = work.report
         self._failures.clear()
         self.take_over(report)
         up = self._probe(report)
         self._compact()
-        self._apply(self.plan(up), report, progress, want)
-        everything = [one for one in up if any(self._all_records(one))]
-        if everything:
-            self._walk(everything, report, progress)
+        self._apply(self.plan(up), work)
+        everything = [one for one in up if self.journal.is_owed_all(one.name)]
+        if everything and self._clock() >= self._walk_at:
+            self._walk(everything, work)
         if settle:
-            self._look_again(up, report, progress)
+            self._look_again(up, work)
         if sweep:
             report.swept = self.journal.sweep()
         report.still_owed = sum(self.journal.summary(one.name)[0] for one in self.servers)
@@ -205,8 +230,13 @@ class Repair:
         configured = {server.name for server in self.replication.transport.servers}
         servers = sorted(configured.union(self.journal.claimed()))
         for attempt in list(self.journal.attempts()):
-            if self.journal.is_dead(attempt) and self.journal.convert(attempt, servers):
-                report.taken_over += 1
+            try:
+                if self.journal.is_dead(attempt) and self.journal.convert(attempt, servers):
+                    report.taken_over += 1
+            except MasterError:
+                raise
+            except OSError as error:
+                self._unreadable(report, attempt.name, error)
 
     def _probe(self, report: Report) -> list[Server]:
         problems = self.replication.transport.probe(self.servers)
@@ -215,36 +245,32 @@ class Repair:
         }
         return [server for server, problem in problems.items() if problem is None]
 
-    def _debts(self, server: Server) -> Iterator[Debt]:
-        return self.journal.debts(server.name)
-
     def _all_records(self, server: Server) -> Iterator[Debt]:
-        return (debt for debt in self._debts(server) if debt.kind is Kind.ALL)
+        return (debt for debt in self.journal.debts(server.name, "") if debt.kind is Kind.ALL)
 
     def _compact(self) -> None:
         """Owe everything to a server that has more records than can be counted quickly."""
-        for server in self.servers:
-            if self.journal.count(server.name) <= RECORDS_LIMIT:
+        # Also to one that is in no list any more: nobody else would ever count.
+        for server in {*self.journal.servers(), *(one.name for one in self.servers)}:
+            if self.journal.count(server) <= RECORDS_LIMIT:
                 continue
-            self.journal.owe_all(server.name)
-            for debt in list(self._debts(server)):
+            self.journal.owe_all(server)
+            for debt in list(self.journal.debts(server)):
                 # An unknown request must be watched, whatever else is owed.
                 if debt.kind is Kind.OWED:
                     self.journal.forget(debt)
 
-    def _apply(
-        self,
-        actions: Iterator[Action],
-        report: Report,
-        progress: Callable[[str], None],
-        want: Callable[[Action], bool],
-    ) -> None:
+    def _apply(self, actions: Iterator[Action], work: _Pass) -> None:
         for action in actions:
+            if not work.go_on():
+                return
             if action.verb is Verb.WATCH:
-                report.watched += len(action.debts)
-            elif want(action):
-                self._mend(action.name, action.debts, report)
-                progress(action.name)
+                work.report.watched += len(action.debts)
+                continue
+            wanted = [debt for debt in action.debts if work.want(debt)]
+            if wanted:
+                self._mend(action.name, wanted, work.report)
+                work.progress(action.name)
 
     def _mend(self, name: str, debts: Iterable[Debt], report: Report) -> None:
         # A server that failed earlier in this pass is left alone until the next.
@@ -256,6 +282,11 @@ class Repair:
         except UnsafeName:
             self._note(report.unsafe, name)
             return
+        except MasterError:
+            raise
+        except OSError as error:
+            self._unreadable(report, name, error)
+            return
         if mended.wanted is Wanted.UNHEARD:
             self._note(report.unheard, name)
             return
@@ -265,20 +296,28 @@ class Repair:
             report.deleted += len(mended.outcome.done)
         for server in mended.outcome.done:
             self._failures[server.name] = 0
-        for server, error in mended.outcome.missed.items():
-            self._missed(server, name, error, report)
+        for server, problem in mended.outcome.missed.items():
+            self._missed(server, name, problem, report)
 
     def _missed(self, server: Server, name: str, error: ServerError, report: Report) -> None:
         """Note a failure: of this name, or of the server if it is not the name's fault.
 
-        A server that answers 5xx to one name may take the others.
+        A server that answers 5xx to one name may take the others. One that answers 4xx
+        is never down for that, or hostile names could keep it from being repaired.
         """
-        self._failures[server.name] += 1
-        answered = isinstance(error, UnexpectedStatus) and error.status not in {503, 507}
-        if not answered or self._failures[server.name] >= FAILURES_LIMIT:
+        if not isinstance(error, UnexpectedStatus) or error.status in {503, 507}:
             report.down[server.name] = error.reason
-        if answered and len(report.errors) < Report.SHOWN:
+            return
+        self._failures[server.name] = self._failures[server.name] + 1 if error.status >= 500 else 0
+        if self._failures[server.name] >= FAILURES_LIMIT:
+            report.down[server.name] = error.reason
+        if len(report.errors) < Report.SHOWN:
             report.errors[server.name, name] = error.reason
+
+    @staticmethod
+    def _unreadable(report: Report, name: str, error: OSError) -> None:
+        if len(report.unreadable) < Report.SHOWN:
+            report.unreadable[name or "MEDIA_ROOT"] = error.strerror or str(error)
 
     @staticmethod
     def _note(listed: list[str], name: str) -> None:
@@ -287,17 +326,33 @@ class Repair:
 
     # --- everything
 
-    def _walk(self, servers: list[Server], report: Report, progress: Callable[[str], None]) -> None:
-        """Step 4 of a pass. The records that were read before the walk are forgotten after it."""
+    def _walk(self, servers: list[Server], work: _Pass) -> None:
+        """Step 4 of a pass. The records that were read before the walk are forgotten after it.
+
+        A name that a server refuses is owed to it by itself from then on. What can't be
+        read here may hold anything, so the records stay for another walk, in a while.
+        """
+        report = work.report
         records = [debt for server in servers for debt in self._all_records(server)]
-        errors = len(report.errors)
-        for name in self.journal.names():
-            self._compare(name, servers, report)
-            progress(name)
-        for name, _ in self.journal.tombstones():
-            self._compare(name, servers, report)
-            progress(name)
-        if len(report.errors) > errors:
+        unreadable = len(report.unreadable)
+
+        def failed(folder: str, error: OSError) -> None:
+            self._unreadable(report, folder, error)
+
+        for name in chain(
+            self.journal.names(failed), (name for name, _ in self.journal.tombstones())
+        ):
+            if not work.go_on():
+                return
+            try:
+                self._compare(name, servers, report)
+            except MasterError:
+                raise
+            except OSError as error:
+                self._unreadable(report, name, error)
+            work.progress(name)
+        if len(report.unreadable) > unreadable:
+            self._walk_at = self._clock() + WALK_AGAIN
             return
         for debt in records:
             if debt.server not in report.down:
@@ -316,8 +371,10 @@ class Repair:
         look = self.journal.look(name)
         deadline = time.monotonic() + DEADLINE
         outcome = self.replication.transport.stat(name, servers=up, deadline=deadline)
-        for server, error in outcome.missed.items():
-            self._missed(server, name, error, report)
+        for server, problem in outcome.missed.items():
+            self._missed(server, name, problem, report)
+            if server.name not in report.down and look.wanted is not Wanted.UNHEARD:
+                self.journal.owe(server.name, name)
         different = [
             server
             for server, answer in outcome.done.items()
@@ -337,16 +394,15 @@ class Repair:
 
     # --- the second look
 
-    def _look_again(
-        self, servers: list[Server], report: Report, progress: Callable[[str], None]
-    ) -> None:
+    def _look_again(self, servers: list[Server], work: _Pass) -> None:
         """Step 5 of a pass: wait for the second looks that are due soon, and take them."""
-        up = [server for server in servers if server.name not in report.down]
+        up = [server for server in servers if server.name not in work.report.down]
         now = self._clock()
-        due = [d.due_at for one in up for d in self._debts(one) if self._soon(d, now)]
+        debts = (debt for one in up for debt in self.journal.debts(one.name))
+        due = [debt.due_at for debt in debts if self._soon(debt, now)]
         if due:
             self._sleep(max(0.0, max(due) - now))
-            self._apply(self.plan(up), report, progress, lambda _: True)
+            self._apply(self.plan(up), replace(work, want=lambda _: True))
 
     @staticmethod
     def _soon(debt: Debt, now: float) -> bool:

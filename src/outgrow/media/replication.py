@@ -37,7 +37,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from outgrow.errors import AnotherMaster, NotEnoughServers
+from outgrow.errors import (
+    AnotherMaster,
+    ConnectFailed,
+    ForeignServer,
+    MasterError,
+    NotEnoughServers,
+    ServerDown,
+    ServerError,
+)
 from outgrow.fanout import Outcome
 from outgrow.http import FileBody
 from outgrow.media.directory import DirectoryJournal
@@ -59,6 +67,13 @@ Steps = Generator[str, None, Result]
 #: Seconds for a whole save or delete. Below the 30 s after which gunicorn's
 #: sync workers are killed by default.
 DEADLINE = 25.0
+
+#: Names that are tried for one file. Each but the first has random characters, so that so
+#: many are taken means that something else is wrong.
+OTHER_NAMES = 100
+
+#: Errors of servers to which nothing of a file was sent.
+UNSENT: tuple[type[ServerError], ...] = (ConnectFailed, ServerDown, ForeignServer)
 
 
 def run(steps: Steps[Result]) -> Result:
@@ -161,7 +176,7 @@ class Replication:
             # Whatever it was (a full disk, a worker that is being stopped), the
             # caller learns that nothing was saved, so nothing may stay.
             self._take_back(attempt, look)
-            self.journal.settle(attempt, (), self._names())
+            self.journal.settle(attempt, (), self._everywhere())
             raise
         return Saved(attempt.name, outcome)
 
@@ -183,9 +198,8 @@ class Replication:
 
     def hand_over(self, pending: Pending) -> list[str]:
         """Owe a change to every server, for others to send. Returns the servers' names."""
-        servers = self._names()
-        self.journal.settle(pending.attempt, servers, ())
-        return servers
+        self.journal.settle(pending.attempt, self._everywhere(), ())
+        return [server.name for server in self.transport.servers]
 
     def _store(self, upload: Upload) -> Steps[tuple[Attempt, Look]]:
         """Steps 1 to 3 of a save: the draft, which is its record, and the commit."""
@@ -193,31 +207,57 @@ class Replication:
         change = Change.REPLACE if upload.replace else Change.SAVE
         attempt = journal.attempt(upload.name, change)
         try:
-            upload.write(journal.begin(attempt))
+            self._write(upload, attempt)
             yield "recorded"
         except GeneratorExit:
             raise
         except BaseException:
             journal.discard(attempt)
             raise
-        return self._commit(attempt, upload.another, upload.folder_mode)
+        return self._commit(attempt, upload)
 
-    def _commit(
-        self,
-        attempt: Attempt,
-        another: Callable[[str], str],
-        folder_mode: int | None,
-    ) -> tuple[Attempt, Look]:
+    def _write(self, upload: Upload, attempt: Attempt) -> None:
+        """Make the draft. Somebody may have tidied the journal's empty folders away."""
+        try:
+            upload.write(self.journal.begin(attempt))
+        except FileNotFoundError:
+            if not self.journal.restore_folders():
+                raise
+            upload.write(self.journal.begin(attempt))
+
+    def _commit(self, attempt: Attempt, upload: Upload) -> tuple[Attempt, Look]:
         """Give the draft its name; when that is taken, another one."""
+        look: Look | None = None
+        tried = 0
         try:
             while True:
+                look = self.journal.draft(attempt)
                 try:
-                    return attempt, self.journal.commit(attempt, mode=folder_mode)
-                except FileExistsError:
-                    attempt = self.journal.rename(attempt, another(attempt.name))
+                    self.journal.commit(attempt, mode=upload.folder_mode)
+                    break
+                except FileExistsError as error:
+                    tried += 1
+                    if tried == OTHER_NAMES:
+                        raise MasterError(
+                            f"{upload.name!r} was not saved: {tried} names in a row were taken."
+                        ) from error
+                attempt = self.journal.rename(attempt, upload.another(attempt.name))
         except BaseException:
-            self.journal.discard(attempt)
+            self._abort(attempt, look)
             raise
+        return attempt, look
+
+    def _abort(self, attempt: Attempt, look: Look | None) -> None:
+        """End a save that broke off around its commit, which may have been carried out.
+
+        An error does not say that nothing has happened: a disk can fail at the fsync that
+        follows, and a signal can come between the link and the next line.
+        """
+        if look is None or self.journal.look(attempt.name) != look:
+            self.journal.discard(attempt)
+            return
+        self._take_back(attempt, look)
+        self.journal.settle(attempt, self._everywhere(), ())
 
     def _send(self, attempt: Attempt, look: Look, until: float) -> Steps[Outcome]:
         """The fan-out of a save."""
@@ -249,7 +289,8 @@ class Replication:
         if again != look:
             yield from self._overtaken(attempt, again, outcome)
             return
-        self.journal.settle(attempt, _named(outcome.failed), _named(outcome.unknown))
+        owed = self._elsewhere() | _named(outcome.failed)
+        self.journal.settle(attempt, owed, _named(outcome.unknown))
         yield "settled"
 
     def _needed(self, outcome: Outcome) -> int:
@@ -259,29 +300,36 @@ class Replication:
 
     def _overtaken(self, attempt: Attempt, look: Look, outcome: Outcome) -> Steps[None]:
         """The name was deleted or replaced while it was sent (law 6)."""
-        owed = set(self._names())
+        owed = self._everywhere()
         if look.wanted is Wanted.GONE:
             until = self._clock() + self.deadline
             removed = self.transport.delete(
                 attempt.name, servers=self.transport.servers, deadline=until
             )
             yield "removed"
-            owed -= set(_named(removed.done))
-        unknown = set(_named(outcome.unknown))
+            owed -= _named(removed.done)
+        unknown = _named(outcome.unknown)
         self.journal.settle(attempt, owed - unknown, unknown)
         yield "settled"
 
     def _undo(self, attempt: Attempt, look: Look, outcome: Outcome) -> Steps[None]:
-        """Take a save back (law 8)."""
-        unknown = set(_named(outcome.unknown))
-        owed = set(self._names())
+        """Take a save back (law 8).
+
+        A server that was sent the file may have kept it, whatever it answered: 500 is
+        also what one says that fails after it has stored the file.
+        """
+        unknown = _named(outcome.unknown)
+        owed = self._everywhere()
         if self._take_back(attempt, look):
             yield "buried"
-            sent = [*outcome.done, *outcome.unknown]
+            refused = [
+                one for one, error in outcome.failed.items() if not isinstance(error, UNSENT)
+            ]
+            sent = [*outcome.done, *outcome.unknown, *refused]
             until = self._clock() + self.deadline
             removed = self.transport.delete(attempt.name, servers=sent, deadline=until)
             yield "removed"
-            owed = set(_named(removed.missed))
+            owed = _named(removed.missed)
         self.journal.settle(attempt, owed - unknown, unknown)
         yield "settled"
 
@@ -316,8 +364,10 @@ class Replication:
         yield "recorded"
         try:
             self.journal.bury(name)
-        except OSError:
-            self.journal.discard(attempt)
+        except BaseException:
+            # It may have been carried out all the same; then it is owed to all.
+            gone = self.journal.look(name).wanted is Wanted.GONE
+            self.journal.settle(attempt, self._everywhere() if gone else (), ())
             raise
         yield "buried"
         return Pending(attempt, None)
@@ -334,11 +384,11 @@ class Replication:
         """What is owed and what is unknown after a DELETE."""
         if not self.reused:
             # A DELETE that is carried out late does no harm: the name is used up.
-            return _named(outcome.missed), ()
-        unknown = set(_named(outcome.unknown))
+            return self._elsewhere() | _named(outcome.missed), ()
+        unknown = _named(outcome.unknown)
         if self.journal.look(name).wanted is Wanted.PRESENT:
-            return set(self._names()) - unknown, unknown
-        return _named(outcome.failed), unknown
+            return self._everywhere() - unknown, unknown
+        return self._elsewhere() | _named(outcome.failed), unknown
 
     # --- repair
 
@@ -417,8 +467,7 @@ class Replication:
         """
         if overtaken:
             return
-        done = set(_named(outcome.done))
-        failed = set(_named(outcome.failed))
+        done, failed = _named(outcome.done), _named(outcome.failed)
         for server, pairs in claims.items():
             for found, claimed in pairs:
                 if server in done:
@@ -450,9 +499,17 @@ class Replication:
         finally:
             os.close(descriptor)
 
-    def _names(self) -> list[str]:
-        return [server.name for server in self.transport.servers]
+    def _everywhere(self) -> set[str]:
+        """All servers of this master, by name."""
+        return _named(self.transport.servers) | self._elsewhere()
+
+    def _elsewhere(self) -> set[str]:
+        """The servers that other processes know of and this one does not.
+
+        While a new list of servers is rolled out, processes with the old one go on saving.
+        """
+        return set(self.journal.claimed()) - _named(self.transport.servers)
 
 
-def _named(servers: Iterable[Server]) -> list[str]:
-    return [server.name for server in servers]
+def _named(servers: Iterable[Server]) -> set[str]:
+    return {server.name for server in servers}

@@ -24,13 +24,14 @@ from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
 from outgrow import conf
-from outgrow.errors import ServerError, UnsafeName
+from outgrow.errors import SaveInterrupted, ServerError, UnsafeName
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
 from outgrow.media import names
 from outgrow.media.background import Background
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.files import sync_folder
+from outgrow.media.journal import ATTEMPT_LIMIT
 from outgrow.media.repair import Repair
 from outgrow.media.replication import Pending, Replication, Steps, Upload, run
 from outgrow.media.transport import HttpTransport, Transport
@@ -133,7 +134,10 @@ class HybridStorage(FileSystemStorage):
                 "Neither MEDIA_ROOT nor the option 'location' is set: "
                 "the master copy has no place. Set MEDIA_ROOT."
             )
-        return DirectoryJournal(self.location, fsync=self.options.fsync)
+        options = self.options
+        # A save may send, and then undo; both get `deadline`.
+        limit = max(ATTEMPT_LIMIT, 4 * options.deadline)
+        return DirectoryJournal(self.location, fsync=options.fsync, attempt_limit=limit)
 
     @cached_property
     def transport(self) -> Transport:
@@ -247,6 +251,16 @@ class HybridStorage(FileSystemStorage):
         """Put the content into a new file. The caller's file is left as it is."""
         if not _link(content, path):
             self._copy(path, content)
+        try:
+            self._finish(path)
+        except FileNotFoundError:
+            raise SaveInterrupted(
+                "A save was given up by a repair pass while its file was written, because it had "
+                f"not moved for {self.journal.attempt_limit:g} s. Nothing was saved; save it again."
+            ) from None
+
+    def _finish(self, path: Path) -> None:
+        """Permissions, group, and the disk."""
         if self.file_permissions_mode is not None:
             os.chmod(path, self.file_permissions_mode)
         self._ensure_location_group_id(path)  # type: ignore[attr-defined]
@@ -448,6 +462,8 @@ def _copy_in_kernel(content: File[Any], target: int) -> bool:
         return False
     content.flush()
     offset, size = 0, os.fstat(source.fileno()).st_size
+    if not size:
+        return False  # it is empty, or does not tell its size, as in /proc
     while offset < size:
         try:
             copied = os.copy_file_range(source.fileno(), target, size - offset, offset, offset)
@@ -456,8 +472,12 @@ def _copy_in_kernel(content: File[Any], target: int) -> bool:
             if offset or error.errno not in _NO_COPY:
                 raise
             return False
+        if not copied and not offset:
+            return False  # some file systems say so of what they can't copy
         if not copied:
-            break
+            raise OSError(
+                errno.EIO, f"The upload ended after {offset} of {size} bytes. Nothing was saved"
+            )
         offset += copied
     return True
 

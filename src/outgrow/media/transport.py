@@ -15,6 +15,7 @@ The laws:
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -36,6 +37,9 @@ STAT_DONE: Final = frozenset({200, 404, 410})
 #: 405: the folder is there already (RFC 4918 §9.3.1).
 MKCOL_DONE: Final = frozenset({200, 201, 204, 301, 405})
 
+#: 32 hexadecimal digits of ours; a restored or hand-made one may look a little different.
+_MASTER_ID: Final = re.compile(r"[0-9A-Za-z-]{8,64}")
+
 #: Seconds for a small request of our own: reading or writing the master's id.
 SMALL_REQUEST: Final = 5.0
 
@@ -55,6 +59,9 @@ class Registry(Protocol):
 
     def owe_all(self, server: str) -> object:
         """Record that a server is owed everything."""
+
+    def is_owed_all(self, server: str) -> bool:
+        """Whether that is recorded already."""
 
 
 class Transport(Protocol):
@@ -77,8 +84,13 @@ class Transport(Protocol):
     def stat(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
         """Ask whether a file is there. The answers' Content-Length is its size."""
 
-    def probe(self, servers: Iterable[Server] | None = None) -> dict[Server, ServerError | None]:
-        """Ask each server for a sign of life and the master's id, whatever its health."""
+    def probe(
+        self, servers: Iterable[Server] | None = None, *, claim: bool = True
+    ) -> dict[Server, ServerError | None]:
+        """Ask each server for a sign of life and the master's id, whatever its health.
+
+        A new server is given the id, unless `claim` is false.
+        """
 
 
 class HttpTransport:
@@ -145,10 +157,13 @@ class HttpTransport:
         chosen = tuple(servers)
         return self._run(dict.fromkeys(chosen, request), len(chosen), deadline)
 
-    def probe(self, servers: Iterable[Server] | None = None) -> dict[Server, ServerError | None]:
+    def probe(
+        self, servers: Iterable[Server] | None = None, *, claim: bool = True
+    ) -> dict[Server, ServerError | None]:
         """See `Transport`."""
         asked = self.servers if servers is None else tuple(servers)
-        return self._probe(asked, len(asked), self._clock() + SMALL_REQUEST)
+        until = self._clock() + SMALL_REQUEST
+        return self._probe(asked, len(asked), until, claim=claim)
 
     def _request(
         self, method: str, name: str, accept: frozenset[int], body: bytes | FileBody = b""
@@ -181,10 +196,30 @@ class HttpTransport:
             outcome.done.pop(server, None)
             outcome.unknown.pop(server, None)
             outcome.failed[server] = problem or self._down(server)
+        if len(outcome.done) < need:
+            self._ask_the_rest(request, wanted, requests, refused, outcome, deadline)
         for server in wanted:
-            if server not in requests and server not in outcome.failed:
+            if server not in requests and server not in outcome.missed | outcome.done:
                 outcome.failed[server] = refused.get(server) or self._down(server)
         return outcome
+
+    def _ask_the_rest(
+        self,
+        request: Request,
+        wanted: Iterable[Server],
+        asked: Iterable[Server],
+        refused: dict[Server, ServerError],
+        outcome: Outcome,
+        deadline: float,
+    ) -> None:
+        """Too few did it: ask those that were left alone, too (law 3)."""
+        rest = [one for one in wanted if one not in asked and one not in refused]
+        unsure = [one for one in rest if one.name not in self._verified]
+        refused |= self._verify(unsure, deadline)
+        chosen = [one for one in rest if one.name in self._verified]
+        if chosen and self._clock() < deadline:
+            need = len(chosen)
+            _supersede(outcome, self._run(dict.fromkeys(chosen, request), need, deadline))
 
     def _is_ready(self, server: Server, request: Request) -> bool:
         writes = request.method == "PUT"
@@ -221,11 +256,18 @@ class HttpTransport:
         return {server: problem for server, problem in problems.items() if problem is not None}
 
     def _probe(
-        self, servers: Sequence[Server], need: int, deadline: float
+        self, servers: Sequence[Server], need: int, deadline: float, *, claim: bool = True
     ) -> dict[Server, ServerError | None]:
         claimed = self._claimed(servers)
         requests = dict.fromkeys(servers, self._ask_id())
         outcome = self._run(requests, need, self._soon(deadline))
+        if not claim:
+            # One that has no id, and was given none, is well; it is not written to yet.
+            new = {one for one, got in outcome.done.items() if got.status != 200} - claimed
+            return {
+                server: None if server in new else self._judge(server, outcome, claimed, deadline)
+                for server in servers
+            }
         return {server: self._judge(server, outcome, claimed, deadline) for server in servers}
 
     def _soon(self, deadline: float) -> float:
@@ -278,6 +320,12 @@ class HttpTransport:
             if not self._registry.is_claimed(server.name):
                 self._registry.set_claimed(server.name)
             return None
+        if not _MASTER_ID.fullmatch(held):
+            return ForeignServer(
+                server.name,
+                f"answers GET {names.MASTER_ID_FILE} with {held[:40]!r}, which is no master's id. "
+                "Does it answer so to every name? Let it answer 404 for files that are missing",
+            )
         return AnotherMaster(
             server.name,
             f"belongs to the master {held[:40]!r}, and this one is "
@@ -291,7 +339,8 @@ class HttpTransport:
         Then the id is read again: another process may have been quicker (412), or
         may have won afterwards where If-None-Match is ignored.
         """
-        self._registry.owe_all(server.name)
+        if not self._registry.is_owed_all(server.name):
+            self._registry.owe_all(server.name)
         headers = (*self._headers, ("If-None-Match", "*"))
         body = (self._registry.master_id + "\n").encode("ascii")
         request = Request("PUT", names.MASTER_ID_FILE, PUT_DONE | {412}, headers, body)

@@ -1,4 +1,4 @@
-"""`manage.py outgrow media repair` and `manage.py outgrow media status`.
+"""`manage.py outgrow media`: repair, status, delete, retire.
 
 Exit codes, for cron and alerts: 0 when all is well, 1 when a server is still owed
 something (repair) or something is wrong (status --check), 2 for wrong usage.
@@ -12,22 +12,22 @@ import sys
 import threading
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
+from django.core.exceptions import SuspiciousFileOperation
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from outgrow.errors import OutgrowError
+from outgrow.management.texts import News, counter, report_facts, report_lines, status_table
 from outgrow.media.journal import LOOKS
 from outgrow.media.repair import Repair, Report, Verb
 from outgrow.media.storages import HybridStorage
 from outgrow.media.watch import INTERVAL, Watch
-from outgrow.status import Snapshot, media_storages, snapshot
+from outgrow.status import Snapshot, media_storages, snapshot_of
 
 
 class Command(BaseCommand):
@@ -35,6 +35,7 @@ class Command(BaseCommand):
 
     help = "Look at the media servers, and make them equal to the master."
     requires_system_checks = ("files",)
+    _several = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the words and their options."""
@@ -43,12 +44,16 @@ class Command(BaseCommand):
         words = media.add_subparsers(dest="word", required=True, metavar="COMMAND")
         _add_repair(words.add_parser("repair", help="make every media server equal to the master"))
         _add_status(words.add_parser("status", help="show each media server and what it is owed"))
+        _add_delete(words.add_parser("delete", help="delete files on the master and all servers"))
+        _add_retire(words.add_parser("retire", help="forget a server that is in no list any more"))
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run one word; exit with its code."""
         run: Callable[[dict[str, Any]], int] = {
             "repair": self.repair,
             "status": self.status,
+            "delete": self.delete,
+            "retire": self.retire,
         }[options["word"]]
         try:
             code = run(options)
@@ -60,198 +65,225 @@ class Command(BaseCommand):
     # --- repair
 
     def repair(self, options: dict[str, Any]) -> int:
-        """Run one pass, or one after the other."""
-        storage = _storage(options["storage"])
-        repair = Repair(storage.replication, only=_only(storage, options["server"]))
-        storage.journal.prepare()
-        if options["adopt"]:
-            self._adopt(storage, options["server"])
-        if options["dry_run"]:
-            return self._show_plan(repair, as_json=options["json"])
-        if options["watch"]:
-            return self._watch(repair, options)
-        with self._progress(storage, repair, quiet=options["json"]) as progress:
-            report = repair.once(settle=not options["no_wait"], progress=progress)
-        self._show_report(report, as_json=options["json"])
-        return 0 if report.complete else 1
-
-    def _adopt(self, storage: HybridStorage, servers: list[str]) -> None:
-        """Let servers that lost the master's id be given it again, and everything else."""
-        if not servers:
+        """Run one pass, or one after the other, for each media storage."""
+        chosen = _storages(options["storage"])
+        _check_servers(chosen, options["server"])
+        if options["adopt"] and not options["server"]:
             raise CommandError("--adopt needs --server: say which server is meant to be empty.")
-        for name in servers:
-            storage.journal.set_claimed(name, claimed=False)
+        repairs = [
+            (alias, Repair(storage.replication, only=options["server"]))
+            for alias, storage in chosen
+            if not options["server"] or _known(storage) & set(options["server"])
+        ]
+        self._several = len(repairs) > 1
+        for _, repair in repairs:
+            repair.journal.prepare()
+        if options["dry_run"]:
+            for alias, repair in repairs:
+                self._show_plan(alias, repair, options)
+            return 0
+        for _, repair in repairs:
+            self._prepare(repair, options)
+        if options["watch"]:
+            return self._watch(repairs, options)
+        complete = [self._repair(alias, repair, options) for alias, repair in repairs]
+        return 0 if all(complete) else 1
 
-    def _show_plan(self, repair: Repair, *, as_json: bool) -> int:
+    def _prepare(self, repair: Repair, options: dict[str, Any]) -> None:
+        """What --adopt and --all ask for, before the pass."""
+        for server in repair.servers:
+            if options["adopt"]:
+                repair.journal.set_claimed(server.name, claimed=False)
+            if options["all"]:
+                repair.journal.owe_all(server.name)
+
+    def _repair(self, alias: str, repair: Repair, options: dict[str, Any]) -> bool:
+        with self._progress(repair, quiet=options["json"]) as progress:
+            report = repair.once(settle=not options["no_wait"], progress=progress)
+        if options["json"]:
+            self._say(alias, json.dumps({"storage": alias, **report_facts(report)}), as_json=True)
+        else:
+            for line in report_lines(report):
+                self._say(alias, line)
+        return report.complete
+
+    def _say(self, alias: str, line: str, *, as_json: bool = False) -> None:
+        """One line; it names the storage where there are several."""
+        self.stdout.write(f"{alias}: {line}" if self._several and not as_json else line)
+        self.stdout.flush()
+
+    def _show_plan(self, alias: str, repair: Repair, options: dict[str, Any]) -> None:
         count = 0
-        for name in repair.dead():
+        for fact, text in _planned(repair, options):
             count += 1
-            self._line({"do": "take over", "name": name}, f"take over {name}", as_json)
-        for action in repair.plan():
-            count += action.verb is not Verb.WATCH
-            where = ", ".join(action.servers)
-            fact = {"do": action.verb.value, "name": action.name, "servers": list(action.servers)}
-            self._line(fact, f"{action.verb.value:<7} {action.name}  on {where}", as_json)
-        for server in repair.everything():
-            count += 1
-            fact = {"do": "compare everything", "servers": [server]}
-            self._line(fact, f"compare everything on {server}", as_json)
-        if not count and not as_json:
-            self.stdout.write("Nothing is owed.")
-        return 0
-
-    def _line(self, fact: dict[str, Any], text: str, as_json: bool) -> None:
-        self.stdout.write(json.dumps(fact) if as_json else text)
+            line = json.dumps({"storage": alias, **fact}) if options["json"] else text
+            self._say(alias, line, as_json=options["json"])
+        if not count and not options["json"]:
+            self._say(alias, "Nothing is owed.")
 
     @contextmanager
-    def _progress(
-        self, storage: HybridStorage, repair: Repair, *, quiet: bool
-    ) -> Iterator[Callable[[str], None]]:
+    def _progress(self, repair: Repair, *, quiet: bool) -> Iterator[Callable[[str], None]]:
         """A bar on a terminal; elsewhere a line for every thousand names."""
-        total = sum(storage.journal.summary(server.name)[0] for server in repair.servers)
+        total = sum(repair.journal.summary(server.name)[0] for server in repair.servers)
         if quiet or not sys.stderr.isatty():
-            yield _counter(self.stderr.write if not quiet else lambda _: None)
+            yield counter(self.stderr.write if not quiet else lambda _: None)
             return
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("names"), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("repairing", total=total or None)
+            # How many names a comparison of everything has, is known at its end.
+            task = bar.add_task("repairing", total=None if repair.everything() else total or None)
             yield lambda _: bar.advance(task)
 
-    def _show_report(self, report: Report, *, as_json: bool) -> None:
-        if as_json:
-            facts = asdict(report)
-            facts["errors"] = [
-                {"server": server, "name": name, "reason": reason}
-                for (server, name), reason in report.errors.items()
-            ]
-            self.stdout.write(json.dumps({**facts, "complete": report.complete}))
-            return
-        for line in _report_lines(report):
-            self.stdout.write(line)
-
-    def _watch(self, repair: Repair, options: dict[str, Any]) -> int:
+    def _watch(self, repairs: list[tuple[str, Repair]], options: dict[str, Any]) -> int:
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+        if not options["json"]:
+            self.stdout.write("Watching. A server that comes back is repaired by itself.")
+            self.stdout.flush()
+        with ThreadPoolExecutor(len(repairs)) as pool:
+            watches = [
+                pool.submit(self._watch_one, alias, repair, stop, options)
+                for alias, repair in repairs
+            ]
+            # One that ends by itself (the journal is too new) ends the others.
+            wait(watches, return_when=FIRST_COMPLETED)
+            stop.set()
+        for watch in watches:
+            watch.result()
+        return 0
 
-        def tell(report: Report) -> None:
+    def _watch_one(
+        self, alias: str, repair: Repair, stop: threading.Event, options: dict[str, Any]
+    ) -> None:
+        news = News()
+
+        def told(report: Report) -> None:
             if options["json"]:
-                self._show_report(report, as_json=True)
+                line = json.dumps({"storage": alias, **report_facts(report)})
+                self._say(alias, line, as_json=True)
                 return
             for line in news.lines(report):
-                self.stdout.write(line)
-            self.stdout.flush()
+                self._say(alias, line)
 
-        news = _News()
-        self.stdout.write("Watching. A server that comes back is repaired by itself.")
-        self.stdout.flush()
-        Watch(repair, wait=stop.wait, interval=options["interval"]).run(tell)
-        return 0
+        def broken(error: OSError) -> None:
+            self.stderr.write(f"{alias}: this pass broke off, the next will try again: {error}")
+
+        Watch(repair, wait=stop.wait, stopped=stop.is_set, interval=options["interval"]).run(
+            told, broken
+        )
 
     # --- status
 
     def status(self, options: dict[str, Any]) -> int:
         """Show each server; with --check, exit 1 when someone is to be woken."""
-        _storage(options["storage"])
-        shot = snapshot(options["storage"], probe=True)
-        problems = shot.problems(options["max_age"])
-        if options["json"]:
-            self.stdout.write(json.dumps({**shot.to_json(), "problems": problems}))
-        else:
-            self._show_status(shot)
-            for problem in problems:
-                self.stdout.write(self.style.WARNING(problem))
-        return 1 if options["check"] and problems else 0
+        code = 0
+        for alias, storage in _storages(options["storage"]):
+            shot = snapshot_of(alias, storage, probe=True)
+            problems = shot.problems(options["max_age"])
+            if options["json"]:
+                self.stdout.write(json.dumps({**shot.to_json(), "problems": problems}))
+            else:
+                self._show_status(shot)
+                for problem in problems:
+                    self.stdout.write(self.style.WARNING(problem))
+            code |= bool(options["check"] and problems)
+        return code
 
     def _show_status(self, shot: Snapshot) -> None:
-        table = Table(title=f"Media servers of STORAGES[{shot.storage!r}]", title_justify="left")
-        for heading in ("server", "state", "since", "owed", "watched", "oldest", "last error"):
-            table.add_column(heading, justify="right" if heading in _NUMBERS else "left")
-        for one in shot.servers:
-            state = "[green]up[/]" if one.up else "[red]down[/]"
-            since = one.since.astimezone().strftime("%Y-%m-%d %H:%M:%S") if one.since else ""
-            oldest = "" if one.oldest is None else f"{one.oldest:.0f} s"
-            row = (one.name, state, since, str(one.owed), str(one.unknown), oldest)
-            table.add_row(*row, escape(one.last_error))
         console = Console(file=self.stdout, no_color=self.style.SUCCESS("") == "")  # type: ignore[arg-type]
-        console.print(table)
+        console.print(status_table(shot))
         for name in shot.retired:
-            self.stdout.write(f"{name} has records and is not in the settings any more.")
+            self.stdout.write(
+                f"{name} has records and is not in the settings any more. When no process has it "
+                f"in its list, run: manage.py outgrow media retire {name}"
+            )
+
+    # --- files and servers
+
+    def delete(self, options: dict[str, Any]) -> int:
+        """Delete files, also those that the master has not (any more)."""
+        storage = _one_storage(options["storage"])
+        for name in options["name"]:
+            try:
+                storage.delete(name)
+            except SuspiciousFileOperation as error:
+                raise CommandError(str(error), returncode=2) from error
+            self.stdout.write(f"{name} is deleted, or owed for deletion where a server is down")
+        return 0
+
+    def retire(self, options: dict[str, Any]) -> int:
+        """Forget what a server is owed that the site does not have any more."""
+        storage, name = _one_storage(options["storage"]), options["name"]
+        if name in _known(storage):
+            raise CommandError(
+                f"{name!r} is still in the settings. Take it out of the option 'servers', restart "
+                "every process of the site, and retire it then.",
+                returncode=2,
+            )
+        count = storage.journal.retire(name)
+        if count is None:
+            raise CommandError(f"The journal knows no server {name!r}.", returncode=2)
+        self.stdout.write(f"{name} is forgotten, with the {count} records of what it was owed")
+        return 0
 
 
-_NUMBERS = ("owed", "watched", "oldest")
+def _planned(repair: Repair, options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """What a pass would do: each for machines and for people."""
+    for server in repair.servers if options["adopt"] else ():
+        yield {"do": "adopt", "servers": [server.name]}, f"adopt {server.name}"
+    for name in repair.dead():
+        yield {"do": "take over", "name": name}, f"take over {name}"
+    for action in repair.plan():
+        if action.verb is not Verb.WATCH:
+            servers = list(action.servers)
+            fact = {"do": action.verb.value, "name": action.name, "servers": servers}
+            yield fact, f"{action.verb.value:<7} {action.name}  on {', '.join(servers)}"
+    everything = repair.everything()
+    if options["all"] or options["adopt"]:
+        everything = [server.name for server in repair.servers]
+    for name in everything:
+        yield {"do": "compare everything", "servers": [name]}, f"compare everything on {name}"
 
 
-class _News:
-    """What is worth a line in the log of a watch: what was done, and what changed."""
-
-    def __init__(self) -> None:
-        self._down: dict[str, str] = {}
-
-    def lines(self, report: Report) -> Iterator[str]:
-        for server in self._down.keys() - report.down.keys():
-            yield f"{server} is up again"
-        for server, reason in report.down.items():
-            if server not in self._down:
-                yield f"{server} is down: {reason}"
-        self._down = dict(report.down)
-        if report.put or report.deleted or report.taken_over:
-            yield f"sent {report.put}, deleted {report.deleted}, still owed {report.still_owed}"
-        for (server, name), reason in report.errors.items():
-            yield f"{server} refuses {name}: {reason}"
-
-
-def _report_lines(report: Report) -> Iterator[str]:
-    yield f"sent {report.put}, deleted {report.deleted}, still owed {report.still_owed}"
-    if report.taken_over:
-        yield f"took over {report.taken_over} saves and deletes whose process had died"
-    if report.watched:
-        yield f"{report.watched} requests of unknown outcome are looked at again later"
-    for server, reason in report.down.items():
-        yield f"{server} was not repaired: {reason}"
-    for (server, name), reason in report.errors.items():
-        yield f"{server} refuses {name}: {reason}"
-    for name in report.unheard:
-        yield f"{name} is neither on the master nor deleted through Django; nothing was sent"
-    for name in report.unsafe:
-        yield f"{name!r} on the master is not sent: the name is not safe for web servers"
-    if report.complete:
-        yield "Every server equals the master, as far as it was owed anything."
-
-
-def _counter(write: Callable[[str], Any]) -> Callable[[str], None]:
-    seen = 0
-
-    def count(_: str) -> None:
-        nonlocal seen
-        seen += 1
-        if seen % 1000 == 0:
-            write(f"{seen} names")
-
-    return count
-
-
-def _storage(alias: str) -> HybridStorage:
+def _storages(wanted: list[str]) -> list[tuple[str, HybridStorage]]:
+    """The media storages that are asked for; all of them, if none is."""
     found = dict(media_storages())
-    if alias in found:
-        return found[alias]
-    known = ", ".join(map(repr, found)) or "none"
-    raise CommandError(
-        f"STORAGES[{alias!r}] is not a media storage of Outgrow. There are: {known}. "
-        "Choose one with --storage.",
-        returncode=2,
-    )
+    for alias in wanted:
+        if alias not in found:
+            raise CommandError(
+                f"STORAGES[{alias!r}] is not a media storage of Outgrow. There are: "
+                f"{', '.join(map(repr, found)) or 'none'}. Choose with --storage.",
+                returncode=2,
+            )
+    if not found:
+        raise CommandError("STORAGES has no media storage of Outgrow.", returncode=2)
+    return [(alias, storage) for alias, storage in found.items() if not wanted or alias in wanted]
 
 
-def _only(storage: HybridStorage, given: list[str]) -> list[str]:
-    known = {server.name for server in storage.options.servers}
+def _one_storage(wanted: list[str]) -> HybridStorage:
+    found = _storages(wanted)
+    if len(found) > 1:
+        raise CommandError(
+            f"There are several media storages: {', '.join(repr(alias) for alias, _ in found)}. "
+            "Choose one with --storage.",
+            returncode=2,
+        )
+    return found[0][1]
+
+
+def _known(storage: HybridStorage) -> set[str]:
+    return {server.name for server in storage.options.servers}
+
+
+def _check_servers(storages: list[tuple[str, HybridStorage]], given: list[str]) -> None:
+    known = {name for _, storage in storages for name in _known(storage)}
     for name in given:
         if name not in known:
             raise CommandError(
                 f"There is no media server {name!r}. There are: {', '.join(sorted(known))}.",
                 returncode=2,
             )
-    return given
 
 
 def _add_repair(parser: ArgumentParser) -> None:
@@ -278,6 +310,11 @@ def _add_repair(parser: ArgumentParser) -> None:
         action="store_true",
         help="the servers of --server lost the master's id for a good reason, such as a new disk",
     )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="compare every file, also on servers that are owed nothing",
+    )
 
 
 def _add_status(parser: ArgumentParser) -> None:
@@ -292,8 +329,26 @@ def _add_status(parser: ArgumentParser) -> None:
     )
 
 
+def _add_delete(parser: ArgumentParser) -> None:
+    _add_storage(parser)
+    parser.add_argument("name", nargs="+", metavar="FILE", help="as the database has it")
+
+
+def _add_retire(parser: ArgumentParser) -> None:
+    _add_storage(parser)
+    parser.add_argument("name", metavar="SERVER", help="as `status` shows it")
+
+
 def _add_common(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--storage", default="default", metavar="ALIAS", help="which of STORAGES (default)"
-    )
+    _add_storage(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+
+
+def _add_storage(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--storage",
+        action="append",
+        default=[],
+        metavar="ALIAS",
+        help="which of STORAGES; repeatable (all media storages)",
+    )
