@@ -329,23 +329,23 @@ class DirectoryJournal:
 
     def settle(self, attempt: Attempt, owed: Iterable[str], unknown: Iterable[str]) -> None:
         """See `Journal`. Makes the narrower records, then removes the attempt's own."""
-        self._narrow(attempt, owed, unknown)
-        if attempt.change is Change.REPLACE:
-            files.remove(self._replaced(attempt))
-
-    def _narrow(self, attempt: Attempt, owed: Iterable[str], unknown: Iterable[str]) -> None:
         for server in owed:
             self._owe(server, attempt.id, attempt.name, Kind.OWED)
         for server in unknown:
             self._owe(server, attempt.id, attempt.name, Kind.UNKNOWN)
         files.remove(self._record(attempt))
 
+    def finish(self, attempt: Attempt) -> None:
+        """See `Journal`. What can't be removed is swept later."""
+        if attempt.change is Change.REPLACE:
+            with contextlib.suppress(OSError):
+                os.unlink(self._replaced(attempt))
+
     def discard(self, attempt: Attempt) -> None:
         """See `Journal`. A draft without its record is swept."""
         files.remove(self._record(attempt))
         files.remove(self._draft(attempt))
-        if attempt.change is Change.REPLACE:
-            files.remove(self._replaced(attempt))
+        self.finish(attempt)
 
     def owe(self, server: str, name: str, *, unknown: bool = False) -> Debt:
         """Record one more debt: for a look at every name, request by request."""
@@ -502,7 +502,7 @@ class DirectoryJournal:
         if wanted is Wanted.GONE:
             self._empty(attempt.name)
         # What it replaced is kept a while: its process may only have stood still, and undo.
-        self._narrow(withdrawn or attempt, (), servers)
+        self.settle(withdrawn or attempt, (), servers)
         return True
 
     def withdraw(self, attempt: Attempt) -> Attempt | None:

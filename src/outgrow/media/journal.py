@@ -218,6 +218,9 @@ class Journal(Protocol):
     def settle(self, attempt: Attempt, owed: Iterable[str], unknown: Iterable[str]) -> None:
         """End an attempt: keep what these servers are owed, forget the rest."""
 
+    def finish(self, attempt: Attempt) -> None:
+        """Forget what a settled attempt replaced: from now on it can't be taken back."""
+
     def discard(self, attempt: Attempt) -> None:
         """End an attempt that changed nothing."""
 

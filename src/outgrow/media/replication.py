@@ -178,6 +178,7 @@ class Replication:
             self._take_back(attempt, look)
             self.journal.settle(attempt, (), self._everywhere())
             raise
+        self.journal.finish(attempt)
         return Saved(attempt.name, outcome)
 
     def store(self, upload: Upload) -> Steps[Pending]:
@@ -194,11 +195,13 @@ class Replication:
             return (yield from self._send_delete(attempt, until))
         outcome = yield from self._send(attempt, look, until)
         yield from self._settle(attempt, look, outcome)
+        self.journal.finish(attempt)
         return outcome
 
     def hand_over(self, pending: Pending) -> list[str]:
         """Owe a change to every server, for others to send. Returns the servers' names."""
         self.journal.settle(pending.attempt, self._everywhere(), ())
+        self.journal.finish(pending.attempt)
         return [server.name for server in self.transport.servers]
 
     def _store(self, upload: Upload) -> Steps[tuple[Attempt, Look]]:
@@ -279,6 +282,7 @@ class Replication:
             yield from self._settle(attempt, look, outcome)
             return
         yield from self._undo(attempt, look, outcome)
+        self.journal.finish(attempt)
         done = tuple(server.name for server in outcome.done)
         missed = {server.name: error for server, error in outcome.missed.items()}
         raise NotEnoughServers(attempt.name, needed, done, missed)
