@@ -179,14 +179,21 @@ class MediaServer:
         self.stop()
 
     def answer_with(
-        self, status: int | None, times: int | None = None, *, method: str | None = None
+        self,
+        status: int | None,
+        times: int | None = None,
+        *,
+        method: str | None = None,
+        carry_out: bool = False,
     ) -> None:
         """Answer with this status and do nothing else; None ends it.
 
         For the next `times` requests, or until further notice; with `method`, only
-        requests with that method are answered so, and counted.
+        requests with that method are answered so, and counted. With `carry_out` the
+        request is carried out all the same, as by a server that fails afterwards.
         """
-        self._fixed = None if status is None else _FixedAnswer(status, times, method)
+        fixed = _FixedAnswer(status or 0, times, method, carry_out)
+        self._fixed = None if status is None else fixed
 
     def freeze(self) -> None:
         """Stop doing anything, as after SIGSTOP. The system still accepts and buffers."""
@@ -220,7 +227,7 @@ class MediaServer:
         if run.stopping.is_set():
             raise _Gone
 
-    def _fixed_status(self, method: str) -> int | None:
+    def _fixed_answer(self, method: str) -> _FixedAnswer | None:
         with self._lock:
             fixed = self._fixed
             if fixed is None or fixed.method not in {None, method}:
@@ -228,7 +235,7 @@ class MediaServer:
             if fixed.times is not None:
                 left = fixed.times - 1
                 self._fixed = fixed._replace(times=left) if left > 0 else None
-            return fixed.status
+            return fixed
 
     def _is_folder(self, name: str) -> bool:
         inside = f"{name}/"
@@ -309,6 +316,7 @@ class _FixedAnswer(NamedTuple):
     status: int
     times: int | None
     method: str | None
+    carry_out: bool
 
 
 class _Gone(Exception):
@@ -426,6 +434,8 @@ class _Handler(BaseHTTPRequestHandler):
         content = None
         if status is None:
             status, content = self._carry_out(body)
+        elif self._all_the_same:
+            self._carry_out(body)
         self._log(status)
         self._send(status, content)
 
@@ -434,8 +444,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _early_status(self) -> int | None:
         """The status of a request that is not to be carried out."""
         media = self.server.media
-        if fixed := media._fixed_status(self.command):
-            return fixed
+        fixed = media._fixed_answer(self.command)
+        self._all_the_same = fixed is not None and fixed.carry_out
+        if fixed is not None:
+            return fixed.status
         if media.read_only and self.command not in {"GET", "HEAD"}:
             return 403
         name = self._name()

@@ -6,14 +6,17 @@ and a clock.
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import re
+import shutil
 import time
 from dataclasses import replace
 
 import pytest
 
-from outgrow.errors import SaveInterrupted
+from outgrow.errors import MasterError, SaveInterrupted
 from outgrow.media import files
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import (
@@ -364,6 +367,101 @@ def test_how_long_ago_an_attempt_moved_is_told_by_the_file_system(tmp_path):
 
 
 # --- sweeping
+
+
+def test_no_tombstone_goes_while_a_server_is_owed_everything(journal, clock):
+    """What it held when it went away is compared with the tombstones when it is back."""
+    journal.settle(saved(journal), (), ())
+    journal.bury("f.txt")
+    everything = journal.owe_all("a")
+    clock.advance(KEEP_TOMBSTONES + 60)
+    assert journal.is_owed_all("a")
+    assert journal.sweep() == 0
+    journal.forget(everything)
+    assert not journal.is_owed_all("a")
+    assert journal.sweep() == 1
+
+
+def test_a_save_that_ends_while_drafts_are_swept_keeps_its_own(journal, clock):
+    """An upload may have been written long ago, and linked only now."""
+    attempt = begun(journal, change=Change.REPLACE)
+    os.utime(journal.begin(attempt), (1, 1))
+    assert journal.sweep() == 0
+    journal.discard(replace(attempt, id="0" * 30))
+    assert journal.draft(attempt).size == 1
+
+
+# --- folders that somebody tidied, and what stands in the way
+
+
+@pytest.mark.parametrize("part", ["new", "open", "owed", "gone", "claimed"])
+def test_the_journals_folders_are_not_empty_for_those_who_tidy(journal, part):
+    with pytest.raises(OSError, match="not empty"):
+        (journal.folder / part).rmdir()
+    journal.settle(saved(journal), (), ())
+    shutil.rmtree(journal.folder / part)
+    assert journal.restore_folders()
+    assert not journal.restore_folders()
+    journal.settle(saved(journal, "again.txt"), ["a"], ())
+    assert len(debts(journal)) == 1
+
+
+def test_a_burial_whose_place_was_removed_is_carried_out(journal):
+    journal.settle(saved(journal), (), ())
+    shutil.rmtree(journal.folder / "gone")
+    assert journal.bury("f.txt")
+    assert journal.look("f.txt").wanted is Wanted.GONE
+
+
+def test_a_journal_that_has_vanished_is_not_made_anew(journal):
+    shutil.rmtree(journal.folder)
+    with pytest.raises(MasterError, match="still mounted"):
+        journal.restore_folders()
+    with pytest.raises(MasterError, match="still mounted"):
+        journal.bury("f.txt")
+    assert not journal.folder.exists()
+
+
+@pytest.mark.parametrize("mode", [None, 0o755])
+@pytest.mark.parametrize("way", ["a link that leads nowhere", "a file"])
+def test_what_is_in_the_way_of_a_folder_is_named(journal, mode, way):
+    place = journal.root / "album"
+    if way == "a file":
+        place.write_bytes(b"x")
+    else:
+        place.symlink_to("nowhere")
+    attempt = begun(journal, "album/photo.jpg")
+    with pytest.raises(MasterError, match=re.escape(str(place))):
+        journal.commit(attempt, mode=mode)
+    journal.discard(attempt)
+    assert list(journal.attempts()) == []
+
+
+def test_names_are_found_below_links_to_folders(journal, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "far.txt").write_bytes(b"x")
+    (journal.root / "linked").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(journal.root)
+    (journal.root / "broken").symlink_to("nowhere")
+    (journal.root / "loop").symlink_to("loop")
+    (journal.root / "near.txt").write_bytes(b"x")
+    failed = []
+    found = set(journal.names(lambda name, error: failed.append((name, error.errno))))
+    assert found == {"near.txt", "linked/far.txt"}
+    assert failed == [("loop", errno.ELOOP)]
+
+
+def test_a_server_that_is_gone_for_good_is_forgotten(journal):
+    journal.set_claimed("a")
+    journal.owe("a", "f.txt")
+    journal.owe_all("a")
+    assert journal.claimed() == ["a"]
+    assert journal.retire("a") == 2
+    assert (journal.claimed(), journal.servers()) == ([], [])
+    assert journal.retire("a") is None
+
+
+# --- old records
 
 
 def test_a_tombstone_is_kept_for_a_week_and_while_anything_is_open(journal, clock):

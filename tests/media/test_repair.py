@@ -7,6 +7,7 @@ import os
 import pytest
 from django.core.files.base import ContentFile
 
+from outgrow.errors import JournalTooNew
 from outgrow.media import HybridStorage, journal
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import LOOKS, Debt, Kind, Look, Wanted
@@ -157,6 +158,108 @@ def test_one_refused_name_does_not_hold_up_the_others(storage, servers):
     assert set(names[1:]) <= servers[1].files.keys()
 
 
+def spoil(storage, name: str) -> None:
+    """Let the master fail for this one name, whoever asks (root may read all else)."""
+    path = storage.journal.root / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(path.name)
+
+
+def test_a_name_that_cannot_be_read_does_not_end_the_pass(storage, servers):
+    servers[1].stop()
+    names = [save(storage) for _ in range(3)]
+    servers[1].start()
+    spoil(storage, names[0])
+    assert Verb.REPORT in {one.verb for one in Repair(storage.replication).plan()}
+    report = Repair(storage.replication).once(settle=False)
+    assert list(report.unreadable) == [names[0]]
+    assert not report.complete
+    assert set(names[1:]) <= servers[1].files.keys()
+
+
+def test_what_cannot_be_read_does_not_end_a_comparison_of_everything(storage, servers):
+    names = [save(storage) for _ in range(3)]
+    spoil(storage, "loop")
+    server = storage.options.servers[1]
+    del servers[1].files[names[0]]
+    storage.journal.owe_all(server.name)
+    repair = Repair(storage.replication)
+    report = repair.once(settle=False)
+    assert list(report.unreadable) == ["loop"]
+    assert names[0] in servers[1].files
+    # It stays owed, and is not compared again at once.
+    assert storage.journal.is_owed_all(server.name)
+    before = len(servers[1].log)
+    repair.once(settle=False)
+    assert not [entry for entry in servers[1].log[before:] if entry[0] == "HEAD"]
+
+
+def test_a_name_that_is_refused_in_a_comparison_is_owed_by_itself(storage, servers):
+    names = [save(storage) for _ in range(3)]
+    server = storage.options.servers[1]
+    storage.journal.owe_all(server.name)
+    servers[1].answer_with(403, 1, method="HEAD")
+    report = Repair(storage.replication).once(settle=False)
+    assert len(report.errors) == 1
+    assert not storage.journal.is_owed_all(server.name)
+    assert storage.journal.summary(server.name)[0] == 1
+    assert Repair(storage.replication).once(settle=False).complete
+    assert set(names) <= servers[1].files.keys()
+
+
+def test_a_server_that_refuses_many_names_is_not_down(storage, servers):
+    servers[1].stop()
+    names = [save(storage) for _ in range(8)]
+    servers[1].start()
+    servers[1].answer_with(403, 5, method="PUT")
+    report = Repair(storage.replication).once(settle=False)
+    assert report.down == {}
+    assert len(report.errors) == 5
+    assert sum(name in servers[1].files for name in names) == 3
+
+
+def test_a_pass_ends_when_it_is_told_to(storage, servers):
+    servers[1].stop()
+    for _ in range(5):
+        save(storage)
+    servers[1].start()
+    storage.journal.owe_all(storage.options.servers[0].name)
+    done = []
+    report = Repair(storage.replication).once(
+        settle=False, progress=done.append, go_on=lambda: len(done) < 2
+    )
+    assert len(done) == report.put == 2
+    assert storage.journal.is_owed_all(storage.options.servers[0].name)
+
+
+def test_a_server_that_this_process_does_not_know_of_is_owed_its_changes(
+    storage, servers, tmp_path
+):
+    """A new list of servers is rolled out; this process still has the old one."""
+    with MediaServer() as third:
+        urls = [server.url for server in (*servers, third)]
+        new = HybridStorage(location=tmp_path, base_url="/", servers=urls)
+        assert Repair(new.replication).once(settle=False).complete
+        name, gone = save(storage), save(storage)
+        storage.delete(gone)
+        assert third.files.keys() == {"outgrow-master-id.txt"}
+        # Two saves and a delete.
+        assert storage.journal.summary(new.options.servers[2].name)[0] == 3
+        assert Repair(new.replication).once(settle=False).complete
+        assert third.files.keys() == {"outgrow-master-id.txt", name}
+
+
+def test_a_server_in_no_list_any_more_is_not_owed_without_end(storage, monkeypatch):
+    monkeypatch.setattr("outgrow.media.repair.RECORDS_LIMIT", 5)
+    storage.journal.set_claimed("retired")
+    for _ in range(8):
+        save(storage)
+    assert storage.journal.count("retired") == 8
+    Repair(storage.replication).once(settle=False)
+    assert storage.journal.count("retired") == 1
+    assert storage.journal.is_owed_all("retired")
+
+
 def test_a_server_that_fails_for_every_name_is_left_alone(storage, servers):
     servers[1].stop()
     for _ in range(10):
@@ -223,6 +326,57 @@ def test_a_refused_name_is_tried_again_later_and_later(storage, servers):
         assert tries() == 0
         clock.advance(1)
         assert tries() == 1
+
+
+def test_a_watch_outlives_a_master_that_is_away(storage, servers, tmp_path):
+    """Its mount comes and goes; only a newer journal ends it."""
+    waits, broken, reports = [], [], []
+    away = tmp_path.with_name("away")
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if len(waits) == 1:
+            (tmp_path / ".outgrow").rename(away)
+            (tmp_path / ".outgrow").write_text("in the way")
+        if len(waits) == 3:
+            (tmp_path / ".outgrow").unlink()
+            away.rename(tmp_path / ".outgrow")
+        return len(waits) == 4
+
+    watch = Watch(Repair(storage.replication), wait=wait, interval=2.0, random=lambda: 0.5)
+    watch.run(reports.append, broken.append)
+    assert waits == [2.0, 4.0, 8.0, 2.0]
+    assert (len(reports), len(broken)) == (2, 2)
+    assert "can't be used" in str(broken[0])
+    (tmp_path / ".outgrow" / "format").write_text("outgrow journal 999\n")
+    with pytest.raises(JournalTooNew):
+        watch.run()
+
+
+def test_a_long_pass_beats_and_can_be_stopped(storage, servers):
+    servers[1].stop()
+    for _ in range(5):
+        save(storage)
+    servers[1].start()
+    clock = FakeClock(NOW)
+    beats = []
+
+    class Beating(DirectoryJournal):
+        def write_heartbeat(self, beat):
+            beats.append(beat["at"])
+            super().write_heartbeat(beat)
+
+    storage.replication.journal = Beating(storage.journal.root)
+    watch = Watch(
+        Repair(storage.replication),
+        wait=lambda _: True,
+        stopped=lambda: clock.advance(4) or clock() > NOW + 18,
+        clock=clock,
+    )
+    report = watch.once()
+    # Names are mended at 4, 8, 12 and 16 s; the next is not begun.
+    assert report.put == 4
+    assert beats == [NOW, NOW + 8, NOW + 16, NOW + 20]
 
 
 def test_the_watch_ends_when_told_and_leaves_a_heartbeat(storage):

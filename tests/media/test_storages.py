@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import pickle
+import shutil
 import stat
 import subprocess
 import sys
@@ -19,8 +20,10 @@ from django.db import models
 from django.test import override_settings
 from django.test.utils import isolate_apps
 
-from outgrow.errors import JournalTooNew, MasterError, NotEnoughServers
+from outgrow.errors import JournalTooNew, MasterError, NotEnoughServers, SaveInterrupted
 from outgrow.media import HybridStorage, files
+from outgrow.media.journal import ATTEMPT_LIMIT
+from outgrow.media.repair import Repair
 from outgrow.testing import MediaServer
 
 MASTER_ID = "outgrow-master-id.txt"
@@ -465,3 +468,96 @@ def test_nobody_sees_a_half_written_file(make, servers, tmp_path):
     name = storage.save("slow.bin", content)
     assert not any("slow" in one for one in content.seen)
     assert len(copies(servers[1])[name]) == 350_000
+
+
+# --- trouble on the master
+
+
+def test_a_folder_that_cannot_be_made_is_told_at_once(make, servers, tmp_path):
+    storage = make()
+    storage.save("first.txt", ContentFile(b"x"))
+    (tmp_path / "master/album").symlink_to(tmp_path / "not mounted")
+    with pytest.raises(MasterError, match="leads nowhere"):
+        storage.save("album/photo.jpg", ContentFile(b"x"))
+    assert list(storage.journal.attempts()) == []
+    assert all(len(copies(server)) == 1 for server in servers)
+
+
+def test_names_that_are_all_taken_end_the_save(make):
+    class Stubborn(HybridStorage):
+        def get_available_name(self, name, max_length=None):
+            return name
+
+    storage = make(Stubborn, names="keep")
+    storage.save("f.txt", ContentFile(b"x"))
+    with pytest.raises(MasterError, match="were taken"):
+        storage.save("f.txt", ContentFile(b"x"))
+    assert list(storage.journal.attempts()) == []
+
+
+def test_a_save_makes_the_journals_folders_anew(make, servers, tmp_path):
+    storage = make()
+    storage.save("first.txt", ContentFile(b"x"))
+    shutil.rmtree(tmp_path / "master/.outgrow/open")
+    name = storage.save("f.txt", ContentFile(b"x"))
+    assert all(name in copies(server) for server in servers)
+
+
+def test_a_master_that_was_unmounted_is_told(make, tmp_path):
+    storage = make()
+    name = storage.save("first.txt", ContentFile(b"x"))
+    (tmp_path / "master").rename(tmp_path / "away")
+    (tmp_path / "master").mkdir()
+    for act in (lambda: storage.save("f.txt", ContentFile(b"x")), lambda: storage.delete(name)):
+        with pytest.raises(MasterError, match="Is MEDIA_ROOT still mounted"):
+            act()
+    assert everything_below(tmp_path / "master") == set()
+
+
+def test_a_save_that_is_given_up_while_it_is_written_says_so(make, tmp_path):
+    storage = make(file_permissions_mode=0o640)
+    storage.journal.prepare()
+
+    class Slow(ContentFile):
+        def chunks(self, chunk_size=None):
+            yield b"x"
+            (attempt,) = storage.journal.attempts()
+            storage.journal.discard(storage.journal.withdraw(attempt))
+
+    with pytest.raises(SaveInterrupted, match="save it again"):
+        storage.save("f.txt", Slow(b"x"))
+
+
+def test_a_save_that_may_have_arrived_is_removed_when_it_is_undone(make, servers):
+    """The server had the whole file, and then answered that it failed."""
+    storage = make(need=2)
+    storage.save("first.txt", ContentFile(b"x"))
+    Repair(storage.replication).once(settle=False)
+    servers[1].answer_with(500, 1, method="PUT", carry_out=True)
+    with pytest.raises(NotEnoughServers):
+        storage.save("f.txt", ContentFile(b"x"))
+    assert Repair(storage.replication).once(settle=False).complete
+    assert all(len(copies(server)) == 1 for server in servers)
+
+
+def test_a_file_whose_size_is_not_told_is_read(make):
+    """Files in /proc say that they are empty."""
+    storage = make()
+    with open("/proc/self/status", "rb") as source:
+        name = storage.save("status.txt", File(source, name="status.txt"))
+    assert storage.size(name) > 100
+
+
+def test_the_reason_of_a_lost_connection_is_logged_on_request(make, servers, caplog):
+    storage = make(need=0, show_traceback=True)
+    storage.save("first.txt", ContentFile(b"x"))
+    servers[1].raw_answer = lambda stream: stream.close()
+    with caplog.at_level(logging.ERROR, "outgrow.media"):
+        storage.save("f.txt", ContentFile(b"x" * 1_000_000))
+    (record,) = caplog.records
+    assert "Traceback" in logging.Formatter().format(record)
+
+
+def test_an_attempt_may_take_as_long_as_the_deadline_says(make):
+    assert make().journal.attempt_limit == ATTEMPT_LIMIT
+    assert make(deadline=3600).journal.attempt_limit == 4 * 3600

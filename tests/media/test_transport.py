@@ -481,6 +481,38 @@ def test_one_that_was_asked_a_moment_ago_is_not_asked_again_at_once(site, media)
     assert frozen.held == 1
 
 
+def test_servers_that_were_left_alone_are_asked_when_too_few_took_it(site, media) -> None:
+    well, back = ours(media()), ours(media())
+    one = site(well, back)
+    one.put()
+    back.stop()
+    one.put(need=1)
+    back.start()
+    well.answer_with(403, 1, method="PUT")
+    outcome = one.put(need=1)
+    assert set(outcome.done) == {named(back)}
+
+
+def test_a_server_is_owed_everything_once_however_often_it_refuses_the_id(site, media) -> None:
+    server = media()
+    server.answer_with(403, method="PUT")
+    one = site(server)
+    for _ in range(3):
+        one.put()
+        one.clock.advance(1000)
+    assert one.registry.owed == [named(server).name]
+
+
+def test_looking_does_not_claim(site, media) -> None:
+    server = media()
+    one = site(server)
+    assert one.transport.probe(claim=False) == {named(server): None}
+    assert server.files == {}
+    assert one.registry.owed == []
+    assert one.transport.probe() == {named(server): None}
+    assert MASTER_ID_FILE in server.files
+
+
 def test_need_that_cannot_be_reached_at_all(site, media) -> None:
     good = ours(media())
     down = Server("down", f"http://127.0.0.1:{free_port()}/")

@@ -448,14 +448,28 @@ class DirectoryJournal:
                 with os.scandir(self.root / folder) as entries:
                     for entry in entries:
                         name = f"{folder}/{entry.name}" if folder else entry.name
-                        if name == JOURNAL_FOLDER:
-                            continue
-                        if entry.is_dir():
+                        kind = self._kind(entry, name, failed)
+                        if kind is stat.S_IFDIR:
                             folders.append((name, above | {place}))
-                        elif entry.is_file():
+                        elif kind is stat.S_IFREG:
                             yield name
             except OSError as error:
                 failed(folder, error)
+
+    @staticmethod
+    def _kind(
+        entry: os.DirEntry[str], name: str, failed: Callable[[str, OSError], None]
+    ) -> int | None:
+        """Whether an entry is a folder or a file, or leads to one; None for all else."""
+        if name == JOURNAL_FOLDER:
+            return None
+        try:
+            if entry.is_dir():
+                return stat.S_IFDIR
+            return stat.S_IFREG if entry.is_file() else None
+        except OSError as error:
+            failed(name, error)
+            return None
 
     # --- repair
 
