@@ -11,13 +11,16 @@ import sys
 import time
 
 import pytest
+from django.apps import apps
 from django.core.checks import run_checks
 from django.core.files.base import ContentFile
 from django.core.files.storage import storages
 from django.core.management import CommandError, call_command
+from django.db import models
 from django.test import override_settings
 
 from outgrow.checks import check_media
+from outgrow.media import HybridStorage
 from outgrow.status import snapshot
 from outgrow.testing import MediaServer
 
@@ -157,10 +160,127 @@ def test_status_for_machines_and_for_alerts(site, servers):
     assert [one["owed"] for one in facts["servers"]] == [0, 1]
 
 
-def test_a_server_that_is_gone_from_the_settings_is_mentioned(site, servers):
+def test_a_server_that_is_gone_from_the_settings_is_mentioned_and_can_be_retired(site, servers):
     owe_something(site, servers)
     site.journal.owe("media0", "old.txt")
-    assert "media0 has records" in outgrow("status")[1]
+    assert "media retire media0" in outgrow("status")[1]
+    assert "with the 1 records" in outgrow("retire", "media0")[1]
+    assert "media0" not in outgrow("status")[1]
+    for name, message in [("media0", "knows no server"), ("media1", "is still in the settings")]:
+        with pytest.raises(CommandError, match=message):
+            outgrow("retire", name)
+
+
+def test_files_are_deleted_also_those_that_the_master_lost(site, servers):
+    name, lost = site.save("f.txt", ContentFile(b"x")), site.save("f.txt", ContentFile(b"x"))
+    os.unlink(site.path(lost))
+    code, text = outgrow("delete", name, lost)
+    assert code == 0
+    assert f"{lost} is deleted" in text
+    assert all(server.files.keys() == {"outgrow-master-id.txt"} for server in servers.values())
+    with pytest.raises(CommandError, match="outside of the base path"):
+        outgrow("delete", "../etc/passwd")
+
+
+def test_what_was_removed_by_hand_is_told_with_the_remedy(site, servers):
+    name = owe_something(site, servers)
+    os.unlink(site.path(name))
+    code, text = outgrow("repair", "--no-wait")
+    assert code == 1
+    assert f"manage.py outgrow media delete {name}" in text
+    outgrow("delete", name)
+    assert outgrow("repair", "--no-wait")[0] == 0
+
+
+def test_everything_is_compared_on_request(site, servers):
+    name = site.save("f.txt", ContentFile(b"x"))
+    outgrow("repair", "--no-wait")
+    del servers["media2"].files[name]
+    assert outgrow("repair", "--no-wait")[0] == 0
+    assert name not in servers["media2"].files
+    assert "compare everything on media1" in outgrow("repair", "--all", "--dry-run")[1]
+    assert name not in servers["media2"].files
+    assert outgrow("repair", "--all", "--no-wait")[0] == 0
+    assert name in servers["media2"].files
+
+
+def test_a_dry_run_adopts_nothing(site, servers):
+    site.save("f.txt", ContentFile(b"x"))
+    outgrow("repair", "--no-wait")
+    servers["media2"].files.clear()
+    text = outgrow("repair", "--server", "media2", "--adopt", "--dry-run")[1]
+    assert "adopt media2" in text
+    assert outgrow("repair", "--no-wait")[0] == 1
+    assert servers["media2"].files == {}
+
+
+def test_several_storages_are_repaired_and_told_apart(site, servers, tmp_path):
+    with MediaServer() as third:
+        media = {"BACKEND": "outgrow.media.HybridStorage", "OPTIONS": dict(site._options)}
+        media["OPTIONS"]["location"] = site.location
+        avatars = {
+            "BACKEND": "outgrow.media.HybridStorage",
+            "OPTIONS": {"servers": {"far": third.url}, "location": str(tmp_path / "avatars")},
+        }
+        with override_settings(STORAGES={"default": media, "avatars": avatars}):
+            code, text = outgrow("repair", "--no-wait")
+            assert code == 0
+            assert "default: sent 0" in text
+            assert "avatars: sent 0" in text
+            assert outgrow("repair", "--no-wait", "--storage", "avatars")[1].startswith("sent 0")
+            assert "far" in outgrow("status")[1]
+            lines = outgrow("status", "--json")[1].splitlines()
+            assert [json.loads(line)["storage"] for line in lines] == ["default", "avatars"]
+            with pytest.raises(CommandError, match="Choose one with --storage"):
+                outgrow("delete", "f.txt")
+
+
+@pytest.fixture
+def field_storage(tmp_path, servers):
+    """The storage of a single field, which is not in STORAGES."""
+    made = HybridStorage(location=tmp_path / "fields", servers=[servers["media1"].url])
+
+    class Report(models.Model):
+        file = models.FileField(storage=made)
+
+        class Meta:
+            app_label = "outgrow"
+
+        def __str__(self):
+            return "a report"
+
+    yield made
+    del apps.all_models["outgrow"]["report"]
+    apps.clear_cache()
+
+
+def test_storages_of_single_fields_are_looked_after(site, servers, field_storage):
+    field_storage.save("f.txt", ContentFile(b"x"))
+    assert "outgrow.Report.file" in outgrow("status")[1]
+    assert "outgrow.Report.file: sent 0" in outgrow("repair", "--no-wait")[1]
+    assert snapshot("outgrow.Report.file").servers[0].up
+
+
+def test_fewer_servers_than_a_save_needs_are_a_problem_at_once(site, servers):
+    site.save("f.txt", ContentFile(b"x"))
+    outgrow("repair", "--no-wait")
+    for server in servers.values():
+        server.stop()
+    problems = snapshot(probe=True).problems(max_age=3600)
+    assert any("0 of 2 servers are up, and a save needs 1" in one for one in problems)
+
+
+def test_a_server_of_another_master_is_a_problem_at_once(site, servers):
+    site.save("f.txt", ContentFile(b"x"))
+    outgrow("repair", "--no-wait")
+    servers["media2"].files["outgrow-master-id.txt"] = b"0" * 32
+    problems = snapshot(probe=True).problems(max_age=3600)
+    assert any("media2 is not written to" in one for one in problems)
+
+
+def test_looking_at_the_status_changes_nothing_on_the_servers(site, servers):
+    outgrow("status")
+    assert all(server.files == {} for server in servers.values())
 
 
 def test_a_snapshot_tells_up_and_down(site, servers):
@@ -255,6 +375,20 @@ def test_every_mistake_is_told_with_its_path():
 
 def test_right_settings_give_no_message():
     assert messages(servers=["http://a:1", "http://b:1"], need="majority") == []
+
+
+def test_a_deadline_that_leaves_no_time_is_told():
+    found = messages(servers=["http://a:1"], timeout=5, deadline=3)
+    assert "['deadline']: is 3 s, less than the 5 s of 'timeout'." in found[0]
+
+
+@pytest.mark.parametrize("entry", [None, "x", 3])
+def test_storages_that_are_no_dictionaries_break_no_check(entry):
+    media = {"BACKEND": "outgrow.media.HybridStorage", "OPTIONS": entry}
+    with override_settings(STORAGES={"default": media, "other": entry}, MEDIA_ROOT="/srv/media"):
+        (found,) = check_media()
+    assert found.id == "outgrow.E001"
+    assert repr(entry) in found.msg
 
 
 def test_a_missing_media_root_is_told():

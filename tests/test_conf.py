@@ -288,4 +288,3 @@ def test_the_settings_are_read_here() -> None:
     ):
         assert conf.storages() == {"default": {"BACKEND": "x"}}
         assert conf.media_root() == ""
-        assert conf.installed_apps() == []

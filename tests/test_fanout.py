@@ -293,6 +293,26 @@ def test_the_deadline_ends_a_server_that_progresses_without_blame(pool: Pool, la
     assert health.is_up(slow.server, writes=True)
 
 
+@pytest.mark.parametrize(("rate", "blamed"), [(1e4, False), (1e9, True)])
+def test_a_server_that_may_still_be_writing_is_left_without_blame(
+    pool: Pool, media, rate: float, blamed: bool
+) -> None:
+    """One that has had the whole body is given the time that its disk may take."""
+    quick, slow = media(), media()
+    slow.hang = "before-answer"
+    health = Health(FakeClock())
+    put = Request("PUT", "a.bin", PUT.accept, body=b"x" * 10_000)
+    requests = {named(quick): put, named(slow): put}
+    until = time.monotonic() + 10
+    outcome = fanout.run(
+        pool, requests, need=1, deadline=until, limits=Limits(timeout=5, sync_rate=rate)
+    )
+    assert set(outcome.unknown) == {named(slow)}
+    assert isinstance(outcome.unknown[named(slow)], OutOfTime) is not blamed
+    fanout.report(health, requests, outcome)
+    assert health.is_up(named(slow)) is not blamed
+
+
 def test_the_deadline_ends_a_silent_server_with_blame(pool: Pool, media) -> None:
     health = Health(FakeClock())
     frozen = media()

@@ -37,6 +37,10 @@ def _check(
     alias: str, options: Mapping[str, Any], storage: type[HybridStorage]
 ) -> Iterator[CheckMessage]:
     path, kind = f"STORAGES[{alias!r}]['OPTIONS']", storage.__name__
+    if not isinstance(options, Mapping):
+        hint = "Write a dictionary with at least 'servers'."
+        yield Error(f"{path} is {options!r}.", hint=hint, obj=kind, id="outgrow.E001")
+        return
     for problem in conf.media_options(options, path, storage.option_names)[1]:
         message = f"{problem.path}: {problem.problem}"
         yield Error(message, hint=problem.hint or None, obj=kind, id="outgrow.E001")

@@ -18,6 +18,8 @@ from django.conf import settings
 
 from outgrow.endpoint import endpoint
 from outgrow.errors import ConfigurationError
+from outgrow.exchange import TIMEOUT
+from outgrow.fanout import DEADLINE
 from outgrow.servers import DOWNTIME, Server
 
 _NAME: Final = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,99}\Z")
@@ -49,8 +51,8 @@ class MediaOptions:
     servers: tuple[Server, ...] = ()
     need: int = 1
     names: str = "unique"
-    timeout: float = 2.0
-    deadline: float = 25.0
+    timeout: float = TIMEOUT
+    deadline: float = DEADLINE
     downtime: float = DOWNTIME
     fsync: bool = False
     show_traceback: bool = False
@@ -108,6 +110,15 @@ def media_options(
     # A storage without the option waits for no server.
     need = given.get("need", 1) if "need" in known else 0
     values["need"] = _need(need, len(servers), f"{path}['need']", problems)
+    timeout, deadline = values.get("timeout", TIMEOUT), values.get("deadline", DEADLINE)
+    if deadline < timeout:
+        problems.append(
+            ConfigurationError(
+                f"{path}['deadline']",
+                f"is {deadline:g} s, less than the {timeout:g} s of 'timeout'.",
+                "A save needs time for at least one answer: write more, or a smaller 'timeout'.",
+            )
+        )
     if values.get("background") == "rq" and not values.get("broker"):
         hint = "Write the URL of Redis, as in 'redis://127.0.0.1:6379/0'."
         problems.append(ConfigurationError(f"{path}['broker']", "is missing, for RQ.", hint))

@@ -49,6 +49,10 @@ NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK, errno.EOPNO
 UNREADABLE = frozenset({errno.EIO, errno.EBADF, errno.ESTALE})
 
 
+#: Seconds in which a server must connect, and begin to answer. django-resto's RESTO_TIMEOUT.
+TIMEOUT = 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How long to wait for one server. Seconds and bytes.
@@ -60,7 +64,7 @@ class Limits:
     that refuses would otherwise read them all.
     """
 
-    timeout: float = 2.0
+    timeout: float = TIMEOUT
     floor: int = 65536
     window: float = 10.0
     sync_rate: float = 20e6

@@ -31,6 +31,10 @@ from outgrow.servers import Health, Server
 #: Swift's post_quorum_timeout.
 PATIENCE = 0.5
 
+#: Seconds for a whole save or delete on all servers. Below the 30 s after which
+#: gunicorn's sync workers are killed by default.
+DEADLINE = 25.0
+
 #: Whole answers that do not say what became of the request: 202 was accepted
 #: for later; 502 and 504 come from a gateway that may have passed it on
 #: (RFC 9110 §15.3.3, §15.6.3, §15.6.5).

@@ -561,3 +561,58 @@ def test_the_reason_of_a_lost_connection_is_logged_on_request(make, servers, cap
 def test_an_attempt_may_take_as_long_as_the_deadline_says(make):
     assert make().journal.attempt_limit == ATTEMPT_LIMIT
     assert make(deadline=3600).journal.attempt_limit == 4 * 3600
+
+
+# --- names from before, and long ones
+
+
+def test_a_kept_name_that_is_too_long_is_shortened_as_django_does(make):
+    storage = make(names="keep")
+    long = "n" * 300 + ".jpeg"
+    name = storage.save(long, ContentFile(b"x"), max_length=100)
+    assert len(name) == 100
+    with pytest.raises(SuspiciousFileOperation, match="longer than 255 bytes"):
+        storage.save(long, ContentFile(b"x"))
+
+
+@pytest.mark.parametrize("name", ["a%20b.txt", ".hidden", "ends with a dot."])
+def test_a_file_from_before_whose_name_is_never_sent_can_be_deleted(make, servers, name):
+    storage = make()
+    storage.journal.prepare()
+    path = storage.journal.root / name
+    path.write_bytes(b"x")
+    storage.delete(name)
+    assert not path.exists()
+    assert not any(server.log for server in servers)
+    with pytest.raises(SuspiciousFileOperation):
+        storage.delete(name)
+
+
+def test_another_spelling_of_a_name_deletes_nothing(make):
+    storage = make(names="keep")
+    name = storage.save("a/b.txt", ContentFile(b"x"))
+    for other in ("a//b.txt", "./a/b.txt", "a/../a/b.txt"):
+        with pytest.raises(SuspiciousFileOperation):
+            storage.delete(other)
+    assert storage.exists(name)
+
+
+@pytest.mark.parametrize("folder", [".outgrow", ".OUTGROW", ".Outgrow"])
+def test_the_journals_folder_is_no_place_for_files(make, folder):
+    with pytest.raises(SuspiciousFileOperation):
+        make().path(f"{folder}/master")
+
+
+def test_an_upload_in_a_file_of_its_own_need_not_be_open(make, tmp_path):
+    class Received:
+        name = "f.txt"
+
+        def temporary_file_path(self):
+            return str(tmp_path / "received")
+
+        def chunks(self, chunk_size=None):
+            raise AssertionError("it is linked")
+
+    (tmp_path / "received").write_bytes(b"x")
+    storage = make()
+    assert storage.size(storage.save("f.txt", Received())) == 1

@@ -42,9 +42,12 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _ENCODED = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
-def check(name: str) -> str:
-    """Return `name` if it may be used. Raises `UnsafeName` with the reason."""
-    problem = _problem(name) or _too_long(name)
+def check(name: str, *, length: bool = True) -> str:
+    """Return `name` if it may be used. Raises `UnsafeName` with the reason.
+
+    With `length` false it may still be too long: it is to be shortened.
+    """
+    problem = _problem(name) or (_too_long(name) if length else "")
     if problem:
         raise UnsafeName(name, problem)
     return name

@@ -28,6 +28,7 @@ from itertools import chain, groupby
 from typing import ClassVar, Final
 
 from outgrow.errors import MasterError, ServerError, UnexpectedStatus, UnsafeName
+from outgrow.fanout import DEADLINE
 from outgrow.media import names
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import (
@@ -38,7 +39,7 @@ from outgrow.media.journal import (
     Look,
     Wanted,
 )
-from outgrow.media.replication import DEADLINE, Mended, Replication, Steps, run
+from outgrow.media.replication import Mended, Replication, Steps, run
 from outgrow.servers import Server
 
 #: Names in a row for which a server may answer 5xx before it counts as down.

@@ -46,7 +46,7 @@ from outgrow.errors import (
     ServerDown,
     ServerError,
 )
-from outgrow.fanout import Outcome
+from outgrow.fanout import DEADLINE, Outcome
 from outgrow.http import FileBody
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import (
@@ -63,10 +63,6 @@ from outgrow.servers import Server
 
 Result = TypeVar("Result")
 Steps = Generator[str, None, Result]
-
-#: Seconds for a whole save or delete. Below the 30 s after which gunicorn's
-#: sync workers are killed by default.
-DEADLINE = 25.0
 
 #: Names that are tried for one file. Each but the first has random characters, so that so
 #: many are taken means that something else is wrong.

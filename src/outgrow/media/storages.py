@@ -184,19 +184,21 @@ class HybridStorage(FileSystemStorage):
             if self.options.names == "unique":
                 plain = str(name).replace("\\", "/")
                 return names.unique(plain, names.token(), max_length)
-            names.check(str(name).replace("\\", "/"))
-        return super().get_available_name(name, max_length=max_length)
+            names.check(str(name).replace("\\", "/"), length=max_length is None)
+        found = super().get_available_name(name, max_length=max_length)
+        with _suspicious():
+            return names.check(found)
 
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
         """As FileSystemStorage's, without the journal."""
         folders, files = super().listdir(path)
-        return [folder for folder in folders if folder != names.JOURNAL_FOLDER], files
+        return [folder for folder in folders if not _is_journal(folder)], files
 
     def path(self, name: str) -> str:
         """As FileSystemStorage's; the journal's folder has no files of the site."""
         found = super().path(name)
         parts = Path(os.path.relpath(found, self.location)).parts
-        if names.JOURNAL_FOLDER in parts[:1]:
+        if any(map(_is_journal, parts[:1])):
             raise SuspiciousFileOperation(f"{name!r} lies in the journal of the media storage.")
         return found
 
@@ -240,9 +242,20 @@ class HybridStorage(FileSystemStorage):
             with contextlib.suppress(FileNotFoundError):
                 os.rmdir(self.path(name))
             return
-        with _suspicious():
+        try:
             names.check(name)
+        except UnsafeName as error:
+            # A file from before the migration. No server was ever sent it.
+            if not self._is_master_only(name):
+                raise SuspiciousFileOperation(str(error)) from error
+            super().delete(name)
+            return
         self._delete(name)
+
+    def _is_master_only(self, name: str) -> bool:
+        """Whether a name that is never sent is that of a file all the same, and of no other."""
+        path = self.path(name)
+        return os.path.isfile(path) and os.path.relpath(path, self.location) == name
 
     def _delete(self, name: str) -> None:
         self._log("delete", name, self.drive(self.replication.delete(name)))
@@ -409,6 +422,8 @@ class AsyncStorage(HybridStorage):
 def configured() -> Iterator[tuple[str, Mapping[str, Any], type[HybridStorage]]]:
     """The media storages among STORAGES: alias, entry and class. Makes none of them."""
     for alias, entry in conf.storages().items():
+        if not isinstance(entry, Mapping):
+            continue  # Django says so itself
         backend = entry.get("BACKEND")
         try:
             kind = import_string(backend) if isinstance(backend, str) else backend
@@ -420,6 +435,11 @@ def configured() -> Iterator[tuple[str, Mapping[str, Any], type[HybridStorage]]]
 
 #: What a storage makes at its first use, and makes anew after a change of settings.
 _MADE = ("options", "journal", "transport", "replication", "background")
+
+
+def _is_journal(part: str) -> bool:
+    """Whether this is the journal's folder, also on a disk that folds case."""
+    return part.casefold() == names.JOURNAL_FOLDER
 
 
 @contextlib.contextmanager
@@ -436,7 +456,9 @@ def _link(content: File[Any], path: Path) -> bool:
     source: Callable[[], str] | None = getattr(content, "temporary_file_path", None)
     if source is None:
         return False
-    content.flush()
+    flush: Callable[[], None] | None = getattr(content, "flush", None)
+    if flush is not None:
+        flush()
     try:
         os.link(source(), path)
     except OSError as error:
