@@ -324,3 +324,8 @@ def storages() -> Mapping[str, Mapping[str, Any]]:
 def media_root() -> str:
     """The setting MEDIA_ROOT; an empty text when it is not set."""
     return os.fspath(settings.MEDIA_ROOT)
+
+
+def upload_folder() -> str:
+    """The setting FILE_UPLOAD_TEMP_DIR; an empty text when it is not set."""
+    return os.fspath(settings.FILE_UPLOAD_TEMP_DIR or "")

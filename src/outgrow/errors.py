@@ -11,6 +11,8 @@
     ├── MasterError             the master folder is not what it should be
     │   ├── JournalTooNew       its journal was written by a newer Outgrow
     │   └── SaveInterrupted     the save was given up by a repair pass; save again
+    ├── CatalogueUnavailable    the database of a storage without a master is away
+    ├── NoCopy                  no server that can be asked gave a whole copy
     ├── NotEnoughServers        fewer than `need` media servers took the file
     ├── ProcessFailed           a process of `outgrow up` did not start or stop
     └── ServerError             one server did not do what it was asked
@@ -118,6 +120,14 @@ class JournalTooNew(MasterError):
 
 class SaveInterrupted(MasterError):
     """A repair pass gave this save up, because it had not moved for a day. Nothing was saved."""
+
+
+class CatalogueUnavailable(OutgrowError, OSError):
+    """The database that holds the catalogue can't be reached, or has no tables for it."""
+
+
+class NoCopy(OutgrowError, OSError):
+    """No server that can be asked has given a whole copy of a file that should be there."""
 
 
 class ServerError(OutgrowError):

@@ -60,9 +60,22 @@ def begun(journal, name="f.txt", content=b"x", change=Change.SAVE) -> Attempt:
     return attempt
 
 
+def commit(journal, attempt) -> None:
+    journal.commit(attempt, journal.draft(attempt))
+
+
+def bury(journal, name="f.txt") -> bool:
+    """A delete, begun and ended."""
+    attempt = journal.attempt(name, Change.DELETE)
+    journal.begin(attempt)
+    found = journal.bury(attempt)
+    journal.settle(attempt, (), ())
+    return found
+
+
 def saved(journal, name="f.txt", content=b"x", change=Change.SAVE) -> Attempt:
     attempt = begun(journal, name, content, change)
-    journal.commit(attempt)
+    commit(journal, attempt)
     return attempt
 
 
@@ -80,7 +93,7 @@ def debts(journal, server="a"):
 def test_an_attempt_is_on_record_until_it_is_settled(journal):
     attempt = begun(journal)
     assert list(journal.attempts()) == [attempt]
-    journal.commit(attempt)
+    commit(journal, attempt)
     journal.settle(attempt, (), ())
     assert list(journal.attempts()) == []
     assert [debts(journal, server) for server in SERVERS] == [[], [], []]
@@ -99,9 +112,9 @@ def test_a_commit_never_replaces(journal):
     saved(journal, content=b"first")
     second = begun(journal, content=b"second")
     with pytest.raises(FileExistsError):
-        journal.commit(second)
+        commit(journal, second)
     renamed = journal.rename(second, "g.txt")
-    journal.commit(renamed)
+    commit(journal, renamed)
     assert (journal.root / "f.txt").read_bytes() == b"first"
     assert (journal.root / "g.txt").read_bytes() == b"second"
 
@@ -125,7 +138,7 @@ def test_a_withdrawn_attempt_can_t_commit(journal, name, change):
     attempt = begun(journal, name, change=change)
     assert journal.withdraw(attempt)
     with pytest.raises(SaveInterrupted, match="save it again"):
-        journal.commit(attempt)
+        commit(journal, attempt)
     assert journal.look(name).wanted is Wanted.UNHEARD
 
 
@@ -140,7 +153,7 @@ def test_names_that_look_like_others_have_records_of_their_own(journal):
         attempt = saved(journal, name)
         assert list(journal.attempts()) == [attempt]
         journal.settle(attempt, ["a"], ["b:8080"])
-        journal.bury(name)
+        bury(journal, name)
     assert {debt.name for debt in debts(journal)} == set(NAMES)
     assert {debt.name for debt in debts(journal, "b:8080")} == set(NAMES)
     assert {name for name, _ in journal.tombstones()} == set(NAMES)
@@ -152,7 +165,7 @@ def test_names_that_look_like_others_have_records_of_their_own(journal):
 def test_an_attempt_can_take_another_name(journal, old, new):
     attempt = journal.rename(begun(journal, old), new)
     assert list(journal.attempts()) == [attempt]
-    journal.commit(attempt)
+    commit(journal, attempt)
     assert (journal.root / new).read_bytes() == b"x"
     assert journal.look(old).wanted is Wanted.UNHEARD
 
@@ -173,9 +186,9 @@ def test_a_look_tells_present_gone_and_unheard_apart(journal):
     saved(journal, content=b"12345")
     look = journal.look("f.txt")
     assert (look.wanted, look.size) == (Wanted.PRESENT, 5)
-    assert journal.bury("f.txt")
+    assert bury(journal, "f.txt")
     assert journal.look("f.txt").wanted is Wanted.GONE
-    assert not journal.bury("f.txt")
+    assert not bury(journal, "f.txt")
     assert journal.look("f.txt").wanted is Wanted.GONE
 
 
@@ -190,13 +203,13 @@ def test_a_folder_is_neither_there_nor_buried(journal):
     saved(journal, "folder/f.txt")
     assert journal.look("folder").wanted is Wanted.UNHEARD
     with pytest.raises(IsADirectoryError):
-        journal.bury("folder")
+        bury(journal, "folder")
     assert journal.look("folder/f.txt").wanted is Wanted.PRESENT
 
 
 def test_a_tombstone_holds_no_content(journal):
     journal.settle(saved(journal, content=b"private"), (), ())
-    journal.bury("f.txt")
+    bury(journal, "f.txt")
     contents = [path.read_bytes() for path in journal.folder.rglob("*") if path.is_file()]
     assert b"private" not in contents
 
@@ -204,7 +217,7 @@ def test_a_tombstone_holds_no_content(journal):
 def test_a_reader_goes_on_reading_what_is_deleted(journal):
     saved(journal, content=b"still read")
     with (journal.root / "f.txt").open("rb") as reader:
-        journal.bury("f.txt")
+        bury(journal, "f.txt")
         assert reader.read() == b"still read"
 
 
@@ -372,7 +385,7 @@ def test_how_long_ago_an_attempt_moved_is_told_by_the_file_system(tmp_path):
 def test_no_tombstone_goes_while_a_server_is_owed_everything(journal, clock):
     """What it held when it went away is compared with the tombstones when it is back."""
     journal.settle(saved(journal), (), ())
-    journal.bury("f.txt")
+    bury(journal, "f.txt")
     everything = journal.owe_all("a")
     clock.advance(KEEP_TOMBSTONES + 60)
     assert journal.is_owed_all("a")
@@ -409,7 +422,7 @@ def test_the_journals_folders_are_not_empty_for_those_who_tidy(journal, part):
 def test_a_burial_whose_place_was_removed_is_carried_out(journal):
     journal.settle(saved(journal), (), ())
     shutil.rmtree(journal.folder / "gone")
-    assert journal.bury("f.txt")
+    assert bury(journal, "f.txt")
     assert journal.look("f.txt").wanted is Wanted.GONE
 
 
@@ -418,7 +431,7 @@ def test_a_journal_that_has_vanished_is_not_made_anew(journal):
     with pytest.raises(MasterError, match="still mounted"):
         journal.restore_folders()
     with pytest.raises(MasterError, match="still mounted"):
-        journal.bury("f.txt")
+        bury(journal, "f.txt")
     assert not journal.folder.exists()
 
 
@@ -432,7 +445,7 @@ def test_what_is_in_the_way_of_a_folder_is_named(journal, mode, way):
         place.symlink_to("nowhere")
     attempt = begun(journal, "album/photo.jpg")
     with pytest.raises(MasterError, match=re.escape(str(place))):
-        journal.commit(attempt, mode=mode)
+        journal.commit(attempt, journal.draft(attempt), mode=mode)
     journal.discard(attempt)
     assert list(journal.attempts()) == []
 
@@ -466,7 +479,7 @@ def test_a_server_that_is_gone_for_good_is_forgotten(journal):
 
 def test_a_tombstone_is_kept_for_a_week_and_while_anything_is_open(journal, clock):
     attempt = saved(journal)
-    journal.bury("f.txt")
+    bury(journal, "f.txt")
     journal.settle(attempt, (), ["a"])
     clock.advance(KEEP_TOMBSTONES - 60)
     journal.sweep()

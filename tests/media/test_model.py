@@ -148,6 +148,7 @@ class Protocol(RuleBasedStateMachine):
             self.journal,
             self.transport,
             need=self.need,
+            source=self.journal.copy,
             reused=self.reused,
             clock=FakeClock(),
         )

@@ -56,6 +56,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from outgrow.errors import JournalTooNew, MasterError, SaveInterrupted
+from outgrow.http import FileBody
 from outgrow.media import files, journal, owners
 from outgrow.media.journal import (
     ABANDONED,
@@ -224,8 +225,9 @@ class DirectoryJournal:
             raise self._interrupted(attempt) from None
         return Look(Wanted.PRESENT, identity(found), found.st_size)
 
-    def commit(self, attempt: Attempt, *, mode: int | None = None) -> None:
+    def commit(self, attempt: Attempt, look: Look, *, mode: int | None = None) -> None:
         """See `Journal`. `mode` is for the folders that are made, as with `makedirs`."""
+        del look  # the draft is the file
         draft, path = self._draft(attempt), f"{self._root_text}/{attempt.name}"
         for _ in range(_TRIES):
             try:
@@ -295,8 +297,9 @@ class DirectoryJournal:
             if not files.is_same(draft, path):
                 raise
 
-    def bury(self, name: str) -> bool:
+    def bury(self, attempt: Attempt) -> bool:
         """See `Journal`. The tombstone soon holds nothing of the file any more."""
+        name = attempt.name
         path, tombstone = self.root / name, self._tombstone(name)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "A folder is never deleted", str(path))
@@ -326,6 +329,35 @@ class DirectoryJournal:
     def _empty(self, name: str) -> None:
         """Put another file in a tombstone's place: the space is free, readers go on."""
         self._replace(self._tombstone(name), journal.content(name))
+
+    def accept(self, attempt: Attempt) -> None:
+        """See `Journal`. Whoever looks at the master sees the file already."""
+
+    def reap(self, servers: Iterable[str]) -> list[str]:
+        """See `Journal`. What is on the master is wanted."""
+        del servers
+        return []
+
+    @contextlib.contextmanager
+    def opened(self, attempt: Attempt, look: Look) -> Iterator[FileBody | None]:
+        """See `Journal`. The master's file, if it is still the one that was looked at."""
+        with self.copy(attempt.name, look) as body:
+            yield body
+
+    @contextlib.contextmanager
+    def copy(self, name: str, look: Look) -> Iterator[FileBody | None]:
+        """The master's file, if it is still the one that was looked at."""
+        try:
+            descriptor = os.open(f"{self._root_text}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            found = os.fstat(descriptor)
+            same = identity(found) == look.identity
+            yield FileBody(descriptor, found.st_size) if same else None
+        finally:
+            os.close(descriptor)
 
     def settle(self, attempt: Attempt, owed: Iterable[str], unknown: Iterable[str]) -> None:
         """See `Journal`. Makes the narrower records, then removes the attempt's own."""

@@ -17,11 +17,15 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote, unquote
+
+if TYPE_CHECKING:
+    from outgrow.http import FileBody
 
 #: Seconds after its first look at which an unknown attempt is looked at again.
 LOOKS: Final = (10.0, 60.0, 600.0, 3600.0, 86400.0)
@@ -54,10 +58,10 @@ class Wanted(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The master's word on one name, and which file it is (device, inode, times)."""
+    """The word on one name, and which file it is: device, inode and times, or a digest."""
 
     wanted: Wanted
-    identity: tuple[int, ...] = ()
+    identity: tuple[int | str, ...] = ()
     size: int = 0
 
 
@@ -179,7 +183,20 @@ class Debt:
 
 
 class Journal(Protocol):
-    """What the media storages need of a journal. `tests/contract` holds its contract."""
+    """What replication, repair and the commands need of a journal.
+
+    `tests/contract` holds its contract.
+    """
+
+    #: Seconds after which an attempt that has not moved counts as dead.
+    attempt_limit: float
+
+    @property
+    def master_id(self) -> str:
+        """The id that every media server of this journal holds."""
+
+    def prepare(self) -> None:
+        """Make what is missing of the journal. Raises when it can't be used."""
 
     def attempt(self, name: str, change: Change) -> Attempt:
         """A new attempt, of which nothing is recorded yet."""
@@ -197,8 +214,10 @@ class Journal(Protocol):
     def draft(self, attempt: Attempt) -> Look:
         """What the name will hold after the commit. Raises `SaveInterrupted`."""
 
-    def commit(self, attempt: Attempt, *, mode: int | None = None) -> None:
-        """Make the new file the master's. Raises `FileExistsError`, `SaveInterrupted`.
+    def commit(self, attempt: Attempt, look: Look, *, mode: int | None = None) -> None:
+        """Give the draft, which `look` describes, its name.
+
+        Raises `FileExistsError` for one that is taken, and `SaveInterrupted`.
 
         After any other error it may have been done all the same.
         """
@@ -209,8 +228,14 @@ class Journal(Protocol):
     def restore(self, attempt: Attempt) -> bool:
         """Put back what a replacing attempt replaced. False when that was nothing."""
 
-    def bury(self, name: str) -> bool:
-        """Delete the name and leave a tombstone. False when it was not there.
+    def accept(self, attempt: Attempt) -> None:
+        """Enough servers have the file: let the site have it."""
+
+    def opened(self, attempt: Attempt, look: Look) -> AbstractContextManager[FileBody | None]:
+        """The content of a save; None when it was deleted or replaced meanwhile."""
+
+    def bury(self, attempt: Attempt) -> bool:
+        """Delete the attempt's name and leave a tombstone. False when it was not there.
 
         After an error it may have been done all the same.
         """
@@ -234,16 +259,90 @@ class Journal(Protocol):
         """The names of all servers of this master, also of those that others configured."""
 
     def claim(self, debt: Debt) -> Debt | None:
-        """Before a request is sent for a debt: note that it may become unknown."""
+        """Before a request is sent for a debt: note that it may become unknown.
+
+        None when another process has it.
+        """
 
     def confirm(self, found: Debt, claimed: Debt) -> None:
-        """The server did it: forget the debt, or plan the next look at an unknown one."""
+        """The server did it: forget the debt, or plan the next look at an unknown one.
+
+        `found` is the record as it was read before the look.
+        """
 
     def release(self, found: Debt, claimed: Debt) -> None:
         """The server surely did not do it: the debt is what it was."""
 
     def forget(self, debt: Debt) -> None:
         """Remove a record that was read before the look that made it needless."""
+
+    def is_abandoned(self, debt: Debt) -> bool:
+        """Whether a debt for a name that nobody has heard of is given up."""
+
+    # --- for repair and the commands
+
+    def attempts(self) -> Iterator[Attempt]:
+        """The attempts in progress, or left by a process that died."""
+
+    def is_dead(self, attempt: Attempt) -> bool:
+        """Whether the process of an attempt has died, or has stood still for too long."""
+
+    def convert(self, attempt: Attempt, servers: Iterable[str]) -> bool:
+        """Take over a dead attempt: owe the servers what it may have sent, as unknown.
+
+        False when it came to nothing, and so has nothing to be owed.
+        """
+
+    def reap(self, servers: Iterable[str]) -> list[str]:
+        """Delete what was saved and was given up by the site; returns the names."""
+
+    def sweep(self) -> int:
+        """Remove what is of no use any more; returns how much."""
+
+    def names(self, failed: Callable[[str, OSError], None]) -> Iterator[str]:
+        """Every name that is wanted. `failed` is called with what can't be read."""
+
+    def tombstones(self) -> Iterator[tuple[str, float]]:
+        """The deleted names, each with the time of its deletion."""
+
+    def servers(self) -> list[str]:
+        """The names of the servers that have records, configured or not."""
+
+    def count(self, server: str) -> int:
+        """How many records a server has."""
+
+    def summary(self, server: str) -> tuple[int, int, float | None]:
+        """How many debts a server surely or perhaps lacks, how many are only watched,
+        and when the oldest of the first arose.
+        """
+
+    def owe(self, server: str, name: str, *, unknown: bool = False) -> Debt:
+        """Record one more debt."""
+
+    def owe_all(self, server: str) -> Debt:
+        """Record that a server is owed everything."""
+
+    def is_owed_all(self, server: str) -> bool:
+        """Whether a server is owed everything."""
+
+    def is_claimed(self, server: str) -> bool:
+        """Whether the server was given the id once."""
+
+    def set_claimed(self, server: str, *, claimed: bool = True) -> None:
+        """Remember, or forget, that it was."""
+
+    def retire(self, server: str) -> int | None:
+        """Forget a server and its records: how many, or None if it is not known."""
+
+    def write_heartbeat(self, beat: dict[str, object]) -> None:
+        """Replace the heartbeat of `media repair --watch`."""
+
+    def read_heartbeat(self) -> tuple[dict[str, object], float] | None:
+        """The last heartbeat and its age in seconds, or None when there never was one."""
+
+
+#: Gives a copy of a name to send again: see `Replication`.
+Source = Callable[[str, Look], "AbstractContextManager[FileBody | None]"]
 
 
 def identity(found: os.stat_result) -> tuple[int, ...]:

@@ -27,14 +27,20 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from typing import ClassVar, Final
 
-from outgrow.errors import MasterError, ServerError, UnexpectedStatus, UnsafeName
+from outgrow.errors import (
+    CatalogueUnavailable,
+    MasterError,
+    ServerError,
+    UnexpectedStatus,
+    UnsafeName,
+)
 from outgrow.fanout import DEADLINE
 from outgrow.media import names
-from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import (
     LOOKS,
     RECORDS_LIMIT,
     Debt,
+    Journal,
     Kind,
     Look,
     Wanted,
@@ -47,6 +53,10 @@ FAILURES_LIMIT: Final = 3
 
 #: Seconds before everything is compared again, after a folder that could not be read.
 WALK_AGAIN: Final = 600.0
+
+
+#: Errors that end a pass: the journal itself can't be used.
+_FATAL: Final = (MasterError, CatalogueUnavailable)
 
 
 class Verb(enum.Enum):
@@ -107,13 +117,15 @@ class Report:
     `down` has the servers that were not repaired, with the reason; `errors` the
     servers and names that were refused. `unheard` has the names that are neither
     on the master nor deleted, `unsafe` those that may not be sent, `unreadable` the
-    names and folders on the master that could not be looked at, with the reason.
+    names and folders that could not be looked at, with the reason. `given_up` counts the
+    files of transactions of the site that were rolled back.
     """
 
     put: int = 0
     deleted: int = 0
     watched: int = 0
     taken_over: int = 0
+    given_up: int = 0
     swept: int = 0
     still_owed: int = 0
     unheard: list[str] = field(default_factory=list)
@@ -158,7 +170,7 @@ class Repair:
         drive: Callable[[Steps[Mended]], Mended] = run,
     ) -> None:
         self.replication = replication
-        self.journal: DirectoryJournal = replication.journal
+        self.journal: Journal = replication.journal
         chosen = set(only)
         self.servers = tuple(
             server
@@ -234,10 +246,11 @@ class Repair:
             try:
                 if self.journal.is_dead(attempt) and self.journal.convert(attempt, servers):
                     report.taken_over += 1
-            except MasterError:
+            except _FATAL:
                 raise
             except OSError as error:
                 self._unreadable(report, attempt.name, error)
+        report.given_up = len(self.journal.reap(servers))
 
     def _probe(self, report: Report) -> list[Server]:
         problems = self.replication.transport.probe(self.servers)
@@ -283,7 +296,7 @@ class Repair:
         except UnsafeName:
             self._note(report.unsafe, name)
             return
-        except MasterError:
+        except _FATAL:
             raise
         except OSError as error:
             self._unreadable(report, name, error)
@@ -347,7 +360,7 @@ class Repair:
                 return
             try:
                 self._compare(name, servers, report)
-            except MasterError:
+            except _FATAL:
                 raise
             except OSError as error:
                 self._unreadable(report, name, error)

@@ -29,10 +29,8 @@ process at each step, and let several run interleaved in every order.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -47,16 +45,15 @@ from outgrow.errors import (
     ServerError,
 )
 from outgrow.fanout import DEADLINE, Outcome
-from outgrow.http import FileBody
-from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import (
     Attempt,
     Change,
     Debt,
+    Journal,
     Kind,
     Look,
+    Source,
     Wanted,
-    identity,
 )
 from outgrow.media.transport import Transport
 from outgrow.servers import Server
@@ -130,16 +127,18 @@ class Mended:
 class Replication:
     """The protocol over one journal and one transport. Thread-safe; holds no state.
 
-    `reused` says that names may be used again (`names="keep"`). `clock` is the
-    monotonic one, in seconds.
+    `source` gives a copy of a file that some servers lack: of the one that was looked at,
+    or None when that is there no more. `reused` says that names may be used again
+    (`names="keep"`). `clock` is the monotonic one, in seconds.
     """
 
     def __init__(
         self,
-        journal: DirectoryJournal,
+        journal: Journal,
         transport: Transport,
         *,
         need: int,
+        source: Source,
         reused: bool = False,
         deadline: float = DEADLINE,
         clock: Callable[[], float] = time.monotonic,
@@ -147,6 +146,7 @@ class Replication:
         self.journal = journal
         self.transport = transport
         self.need = need
+        self._source = source
         self.reused = reused
         self.deadline = deadline
         self._clock = clock
@@ -232,7 +232,7 @@ class Replication:
             while True:
                 look = self.journal.draft(attempt)
                 try:
-                    self.journal.commit(attempt, mode=upload.folder_mode)
+                    self.journal.commit(attempt, look, mode=upload.folder_mode)
                     break
                 except FileExistsError as error:
                     tried += 1
@@ -261,7 +261,7 @@ class Replication:
     def _send(self, attempt: Attempt, look: Look, until: float) -> Steps[Outcome]:
         """The fan-out of a save."""
         servers = self.transport.servers
-        with self._opened(attempt.name, look) as body:
+        with self.journal.opened(attempt, look) as body:
             if body is None:  # deleted or replaced already, by another process
                 outcome = Outcome()
             else:
@@ -274,7 +274,11 @@ class Replication:
     def _judge(self, attempt: Attempt, look: Look, outcome: Outcome) -> Steps[None]:
         """Undo a save that too few servers took; settle the others."""
         needed = self._needed(outcome)
-        if len(outcome.done) >= needed or self.journal.look(attempt.name) != look:
+        enough = len(outcome.done) >= needed
+        if enough:
+            self.journal.accept(attempt)
+            yield "accepted"
+        if enough or self.journal.look(attempt.name) != look:
             yield from self._settle(attempt, look, outcome)
             return
         yield from self._undo(attempt, look, outcome)
@@ -344,7 +348,7 @@ class Replication:
             return False
         if self.journal.restore(attempt):
             return False
-        self.journal.bury(attempt.name)
+        self.journal.bury(attempt)
         return True
 
     # --- delete
@@ -363,7 +367,7 @@ class Replication:
         self.journal.begin(attempt)
         yield "recorded"
         try:
-            self.journal.bury(name)
+            self.journal.bury(attempt)
         except BaseException:
             # It may have been carried out all the same; then it is owed to all.
             gone = self.journal.look(name).wanted is Wanted.GONE
@@ -412,7 +416,11 @@ class Replication:
         servers = [server for server in self.transport.servers if server.name in claims]
         until = self._clock() + self.deadline
         if look.wanted is Wanted.PRESENT:
-            outcome = yield from self._put_again(name, look, servers, until)
+            try:
+                outcome = yield from self._put_again(name, look, servers, until)
+            except OSError:
+                self._release(claims)  # there is nothing to send
+                raise
         else:
             outcome = self.transport.delete(
                 name, servers=servers, deadline=until, need=len(servers)
@@ -440,7 +448,7 @@ class Replication:
     def _put_again(
         self, name: str, look: Look, servers: Sequence[Server], until: float
     ) -> Steps[Outcome]:
-        with self._opened(name, look) as body:
+        with self._source(name, look) as body:
             if body is None:
                 return Outcome()
             outcome = self.transport.put(
@@ -452,6 +460,11 @@ class Replication:
         # Law 6. What the DELETE confirms is still watched: the claims stay unknown.
         self.transport.delete(name, servers=servers, deadline=self._clock() + self.deadline)
         return outcome
+
+    def _release(self, claims: dict[str, list[tuple[Debt, Debt]]]) -> None:
+        for pairs in claims.values():
+            for found, claimed in pairs:
+                self.journal.release(found, claimed)
 
     def _account(
         self,
@@ -482,22 +495,6 @@ class Replication:
                 self.journal.forget(debt)
 
     # --- helpers
-
-    @contextmanager
-    def _opened(self, name: str, look: Look) -> Iterator[FileBody | None]:
-        """The master's file, if it is still the one that was looked at."""
-        try:
-            path = f"{self.journal.root}/{name}"
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            yield None
-            return
-        try:
-            found = os.fstat(descriptor)
-            same = identity(found) == look.identity
-            yield FileBody(descriptor, found.st_size) if same else None
-        finally:
-            os.close(descriptor)
 
     def _everywhere(self) -> set[str]:
         """All servers of this master, by name."""

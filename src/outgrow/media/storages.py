@@ -162,6 +162,7 @@ class HybridStorage(FileSystemStorage):
             self.journal,
             self.transport,
             need=options.need,
+            source=self.journal.copy,
             reused=options.names == "keep",
             deadline=options.deadline,
         )
