@@ -5,7 +5,9 @@ from __future__ import annotations
 SECRET_KEY = "tests only"
 USE_TZ = True
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "outgrow"]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+# The catalogue of a distributed storage has a connection, and here a file, of its own.
+DATABASES = {"default": SQLITE, "outgrow": SQLITE}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 MEDIA_URL = "/media/"
 STORAGES = {

@@ -289,7 +289,7 @@ def test_a_snapshot_tells_up_and_down(site, servers):
     assert [(one.name, one.up) for one in shot.servers] == [("media1", False), ("media2", True)]
     assert "no connection" in shot.servers[0].last_error
     assert json.dumps(shot.to_json())
-    with pytest.raises(TypeError, match="not a HybridStorage"):
+    with pytest.raises(TypeError, match="no media storage of Outgrow"):
         snapshot("plain")
 
 

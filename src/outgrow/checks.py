@@ -3,6 +3,8 @@
 - outgrow.E001: an option of a media storage is wrong.
 - outgrow.E002: the master copy has no place: MEDIA_ROOT is not set.
 - outgrow.E003: the package that runs the jobs of a storage is not installed.
+- outgrow.E004: the catalogue of a distributed storage has no database connection of its own.
+- outgrow.E005: the tables of the catalogue are missing: the app is not installed.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from django.core.checks import CheckMessage, Error
 from outgrow import conf
 
 if TYPE_CHECKING:
-    from outgrow.media.storages import HybridStorage
+    from outgrow.media.base import Replicated
 
 
 def check_media(
@@ -34,7 +36,7 @@ def check_media(
 
 
 def _check(
-    alias: str, options: Mapping[str, Any], storage: type[HybridStorage]
+    alias: str, options: Mapping[str, Any], storage: type[Replicated]
 ) -> Iterator[CheckMessage]:
     path, kind = f"STORAGES[{alias!r}]['OPTIONS']", storage.__name__
     if not isinstance(options, Mapping):
@@ -44,6 +46,9 @@ def _check(
     for problem in conf.media_options(options, path, storage.option_names)[1]:
         message = f"{problem.path}: {problem.problem}"
         yield Error(message, hint=problem.hint or None, obj=kind, id="outgrow.E001")
+    if "database" in storage.option_names:
+        yield from _check_catalogue(options, path, kind)
+        return
     yield from _check_runner(options.get("background"), path, kind)
     if not options.get("location") and not conf.media_root():
         yield Error(
@@ -62,3 +67,41 @@ def _check_runner(runner: object, path: str, kind: str) -> Iterator[CheckMessage
     problem = jobs.missing(str(runner))
     if problem is not None:
         yield Error(f"{path}['background']: {problem}", obj=kind, id="outgrow.E003")
+
+
+def _check_catalogue(options: Mapping[str, Any], path: str, kind: str) -> Iterator[CheckMessage]:
+    """Two connections: one that the site's transactions never touch."""
+    own, site = options.get("database", "outgrow"), options.get("using", "default")
+    for name, alias in (("database", own), ("using", site)):
+        if alias not in conf.databases():
+            hint = (
+                f"Add DATABASES[{alias!r}]: a second entry for the primary database with the same "
+                "host and name, or a file of its own with SQLite."
+            )
+            text = f"{path}[{name!r}] is {alias!r}, which DATABASES has not."
+            yield Error(text, hint=hint, obj=kind, id="outgrow.E004")
+            return
+    problem = _shared(own, site)
+    if problem:
+        hint = "Give the catalogue an alias of its own in DATABASES, and name it in 'database'."
+        yield Error(f"{path}['database']: {problem}", hint=hint, obj=kind, id="outgrow.E004")
+    if not conf.is_installed():
+        hint = "Add 'outgrow' to INSTALLED_APPS and run 'manage.py migrate' for both aliases."
+        text = f"{path}: the tables of the catalogue belong to an app that is not installed."
+        yield Error(text, hint=hint, obj=kind, id="outgrow.E005")
+
+
+def _shared(own: str, site: str) -> str:
+    """What is wrong with these two aliases, or an empty text."""
+    catalogue, others = conf.databases()[own], conf.databases()[site]
+    if own == site:
+        return f"{own!r} is the site's own alias, whose transactions may be rolled back."
+    if catalogue.get("ATOMIC_REQUESTS"):
+        return f"DATABASES[{own!r}] has ATOMIC_REQUESTS, so it would be rolled back with a view."
+    sqlite = str(catalogue.get("ENGINE", "")).endswith("sqlite3")
+    if sqlite and str(catalogue.get("NAME")) == str(others.get("NAME")):
+        return (
+            f"DATABASES[{own!r}] is the same SQLite file as {site!r}: a save in a transaction "
+            "would wait for itself."
+        )
+    return ""

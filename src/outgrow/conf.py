@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from django.apps import apps
 from django.conf import settings
 
 from outgrow.endpoint import endpoint
@@ -38,6 +39,7 @@ _LARGEST: Final = 1_000_000
 BACKGROUND_WORDS: Final = ("thread", "tasks", "celery", "rq")
 NEED_WORDS: Final = ("majority", "all")
 NAMES_WORDS: Final = ("unique", "keep")
+READ_WORDS: Final = ("any", "majority")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +67,27 @@ class MediaOptions:
     drain: float = 10.0
     queue: str = ""
     broker: str = ""
+    #: Of a distributed storage: the catalogue's own alias, that of the site, the name of
+    #: the catalogue, seconds for which a transaction may last, and what `exists` believes.
+    database: str = "outgrow"
+    using: str = "default"
+    catalogue: str = "media"
+    grace: float = 86400.0
+    read: str = "any"
 
 
 _ASYNC_ONLY: Final = ("background", "backlog", "drain", "queue", "broker")
+_DISTRIBUTED_ONLY: Final = ("database", "using", "catalogue", "grace", "read")
 _ALL: Final = tuple(option.name for option in fields(MediaOptions))
 
 #: The options of a storage that saves on the servers, and of one that does so later.
-HYBRID_OPTIONS: Final = tuple(name for name in _ALL if name not in _ASYNC_ONLY)
-ASYNC_OPTIONS: Final = tuple(name for name in _ALL if name != "need")
+HYBRID_OPTIONS: Final = tuple(
+    name for name in _ALL if name not in {*_ASYNC_ONLY, *_DISTRIBUTED_ONLY}
+)
+ASYNC_OPTIONS: Final = tuple(name for name in _ALL if name not in {"need", *_DISTRIBUTED_ONLY})
+DISTRIBUTED_OPTIONS: Final = tuple(
+    name for name in _ALL if name not in {*_ASYNC_ONLY, "names", "fsync"}
+)
 
 #: The options that a media storage passes on to Django's FileSystemStorage.
 DJANGO_OPTION_NAMES: Final = (
@@ -108,8 +123,17 @@ def media_options(
         else:
             values[name] = given[name]
     # A storage without the option waits for no server.
-    need = given.get("need", 1) if "need" in known else 0
+    usual = "majority" if "database" in known else 1
+    need = given.get("need", usual) if "need" in known else 0
     values["need"] = _need(need, len(servers), f"{path}['need']", problems)
+    if "database" in known and need == 0:
+        problems.append(
+            ConfigurationError(
+                f"{path}['need']",
+                "is 0, but there is no master copy: a file that no server took would be lost.",
+                "Write a number from 1, 'majority' or 'all'.",
+            )
+        )
     timeout, deadline = values.get("timeout", TIMEOUT), values.get("deadline", DEADLINE)
     if deadline < timeout:
         problems.append(
@@ -136,7 +160,8 @@ def media_options(
 def _unknown(
     given: Mapping[str, Any], path: str, options: Sequence[str]
 ) -> Iterator[ConfigurationError]:
-    known = (*options, *DJANGO_OPTION_NAMES)
+    django = ("base_url",) if "database" in options else DJANGO_OPTION_NAMES
+    known = (*options, *django)
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
@@ -294,6 +319,10 @@ def _backlog(value: object) -> Problem:
     return f"is {value!r}.", f"Write a number of files from 1 to {_LARGEST}."
 
 
+def _read(value: object) -> Problem:
+    return None if value in READ_WORDS else (f"is {value!r}.", "Write 'any' or 'majority'.")
+
+
 def _text(value: object) -> Problem:
     return None if isinstance(value, str) else (f"is {value!r}.", "Write a text.")
 
@@ -312,6 +341,11 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
     "drain": _positive,
     "queue": _text,
     "broker": _text,
+    "database": _text,
+    "using": _text,
+    "catalogue": _text,
+    "grace": _positive,
+    "read": _read,
 }
 
 
@@ -329,3 +363,24 @@ def media_root() -> str:
 def upload_folder() -> str:
     """The setting FILE_UPLOAD_TEMP_DIR; an empty text when it is not set."""
     return os.fspath(settings.FILE_UPLOAD_TEMP_DIR or "")
+
+
+def media_url() -> str:
+    """The setting MEDIA_URL."""
+    return str(settings.MEDIA_URL)
+
+
+def use_tz() -> bool:
+    """The setting USE_TZ."""
+    return bool(settings.USE_TZ)
+
+
+def databases() -> Mapping[str, Mapping[str, Any]]:
+    """The setting DATABASES."""
+    found: Mapping[str, Mapping[str, Any]] = settings.DATABASES
+    return found
+
+
+def is_installed() -> bool:
+    """Whether INSTALLED_APPS has this app, and so its tables."""
+    return apps.is_installed("outgrow")

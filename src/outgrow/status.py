@@ -13,8 +13,9 @@ from django.core.files.storage import storages
 
 from outgrow import conf
 from outgrow.errors import ForeignServer
-from outgrow.media.directory import DirectoryJournal
-from outgrow.media.storages import HybridStorage, configured
+from outgrow.media.base import Replicated
+from outgrow.media.journal import Journal
+from outgrow.media.storages import configured
 from outgrow.servers import Server
 
 #: Seconds for which what the watch wrote is believed, and it counts as running.
@@ -104,7 +105,7 @@ class Snapshot:
         }
 
 
-def media_storages() -> Iterator[tuple[str, HybridStorage]]:
+def media_storages() -> Iterator[tuple[str, Replicated]]:
     """The media storages of the site: those of STORAGES, and those of single fields.
 
     Each comes with its alias, or with its field as ``app.Model.field``.
@@ -113,14 +114,14 @@ def media_storages() -> Iterator[tuple[str, HybridStorage]]:
     storage: object
     for alias, _, _ in configured():
         storage = storages[alias]
-        if isinstance(storage, HybridStorage):
+        if isinstance(storage, Replicated):
             seen.add(id(storage))
             yield alias, storage
     for model in apps.get_models():
         for field in model._meta.get_fields():  # noqa: SLF001 - Django's documented interface
             storage = getattr(field, "storage", None)
             storage = getattr(storage, "_wrapped", storage)  # default_storage is lazy
-            if isinstance(storage, HybridStorage) and id(storage) not in seen:
+            if isinstance(storage, Replicated) and id(storage) not in seen:
                 seen.add(id(storage))
                 yield str(field), storage
 
@@ -135,13 +136,13 @@ def snapshot(alias: str = "default", *, probe: bool = False) -> Snapshot:
     """
     own = alias in conf.storages()
     storage: Any = storages[alias] if own else dict(media_storages()).get(alias)
-    if not isinstance(storage, HybridStorage):
+    if not isinstance(storage, Replicated):
         kind = type(storage).__name__ if storage else "not there"
-        raise TypeError(f"STORAGES[{alias!r}] is {kind}, not a HybridStorage.")
+        raise TypeError(f"STORAGES[{alias!r}] is {kind}, no media storage of Outgrow.")
     return snapshot_of(alias, storage, probe=probe)
 
 
-def snapshot_of(alias: str, storage: HybridStorage, *, probe: bool = False) -> Snapshot:
+def snapshot_of(alias: str, storage: Replicated, *, probe: bool = False) -> Snapshot:
     """`snapshot`, for a storage at hand."""
     journal = storage.journal
     journal.prepare()
@@ -162,7 +163,7 @@ def snapshot_of(alias: str, storage: HybridStorage, *, probe: bool = False) -> S
     )
 
 
-def _probe(storage: HybridStorage, known: dict[str, Any]) -> dict[str, Any]:
+def _probe(storage: Replicated, known: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for server, problem in storage.transport.probe(claim=False).items():
         before = known.get(server.name, {})
@@ -176,7 +177,7 @@ def _probe(storage: HybridStorage, known: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _status(server: Server, journal: DirectoryJournal, seen: dict[str, Any]) -> ServerStatus:
+def _status(server: Server, journal: Journal, seen: dict[str, Any]) -> ServerStatus:
     owed, watched, oldest = journal.summary(server.name)
     since = seen.get("since")
     return ServerStatus(
@@ -193,7 +194,7 @@ def _status(server: Server, journal: DirectoryJournal, seen: dict[str, Any]) -> 
     )
 
 
-def _retired(journal: DirectoryJournal, configured: set[str]) -> Iterator[str]:
+def _retired(journal: Journal, configured: set[str]) -> Iterator[str]:
     for name in journal.servers():
         if name not in configured and journal.count(name):
             yield name

@@ -12,12 +12,17 @@ import os
 import re
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
+from django.db import transaction
+from django.db.models import F
 
-from outgrow.errors import MasterError, SaveInterrupted
+from outgrow.errors import ConfigurationError, MasterError, SaveInterrupted
 from outgrow.media import files
+from outgrow.media.catalogue import Catalogue
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import (
     ABANDONED,
@@ -26,30 +31,64 @@ from outgrow.media.journal import (
     LOOKS,
     Attempt,
     Change,
+    Journal,
     Kind,
     Wanted,
     field,
 )
+from outgrow.media.tables import File
 from outgrow.testing import FakeClock
+from tests.live.postgres import OWN, SITE
 
-IMPLEMENTATIONS = {
+DIRECTORIES = {
     "directory": lambda folder, clock: DirectoryJournal(folder, clock=clock, file_clock=clock),
     "directory, synced": lambda folder, clock: DirectoryJournal(
         folder, clock=clock, file_clock=clock, fsync=True
     ),
 }
+#: The aliases of the catalogue and of the site.
+CATALOGUES = {"catalogue": ("outgrow", "default"), "catalogue, PostgreSQL": (OWN, SITE)}
+
+in_database = pytest.mark.django_db(transaction=True, databases=["default", "outgrow"])
+_CATALOGUES = [
+    pytest.param(name, marks=in_database if "outgrow" in aliases else ())
+    for name, aliases in CATALOGUES.items()
+]
+#: For what only a journal in a folder has: files, and names that are used again.
+directory_only = pytest.mark.parametrize("journal", DIRECTORIES, indirect=True)
+catalogue_only = pytest.mark.parametrize("journal", _CATALOGUES, indirect=True)
 
 SERVERS = ("a", "b:8080", "[::1]:80")
 
 
+class Clock(FakeClock):
+    """Its time passes in a database, too."""
+
+    alias = ""
+
+    def advance(self, seconds: float) -> None:
+        super().advance(seconds)
+        if self.alias:
+            back = timedelta(seconds=seconds)
+            File.objects.using(self.alias).update(changed_at=F("changed_at") - back)
+
+
 @pytest.fixture
 def clock(tmp_path):
-    return FakeClock(float(int(os.stat(tmp_path).st_mtime)))
+    return Clock(float(int(os.stat(tmp_path).st_mtime)))
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+@pytest.fixture(params=[*DIRECTORIES, *_CATALOGUES])
 def journal(request, tmp_path, clock):
-    made = IMPLEMENTATIONS[request.param](tmp_path, clock)
+    made: Journal
+    if request.param in DIRECTORIES:
+        made = DIRECTORIES[request.param](tmp_path, clock)
+    else:
+        own, site = CATALOGUES[request.param]
+        if own == OWN:
+            request.getfixturevalue("postgres")
+        clock.alias = own
+        made = Catalogue(own, site=site, name="media", grace=3600, clock=clock)
     made.prepare()
     return made
 
@@ -76,6 +115,7 @@ def bury(journal, name="f.txt") -> bool:
 def saved(journal, name="f.txt", content=b"x", change=Change.SAVE) -> Attempt:
     attempt = begun(journal, name, content, change)
     commit(journal, attempt)
+    journal.accept(attempt)
     return attempt
 
 
@@ -92,8 +132,8 @@ def debts(journal, server="a"):
 
 def test_an_attempt_is_on_record_until_it_is_settled(journal):
     attempt = begun(journal)
-    assert list(journal.attempts()) == [attempt]
     commit(journal, attempt)
+    assert list(journal.attempts()) == [attempt]
     journal.settle(attempt, (), ())
     assert list(journal.attempts()) == []
     assert [debts(journal, server) for server in SERVERS] == [[], [], []]
@@ -110,15 +150,23 @@ def test_settling_keeps_what_is_owed_and_what_is_unknown(journal):
 
 def test_a_commit_never_replaces(journal):
     saved(journal, content=b"first")
-    second = begun(journal, content=b"second")
+    first = journal.look("f.txt")
+    second = begun(journal, content=b"and second")
     with pytest.raises(FileExistsError):
         commit(journal, second)
     renamed = journal.rename(second, "g.txt")
     commit(journal, renamed)
-    assert (journal.root / "f.txt").read_bytes() == b"first"
-    assert (journal.root / "g.txt").read_bytes() == b"second"
+    assert journal.look("f.txt") == first
+    assert journal.look("g.txt").size == 10
 
 
+@directory_only
+def test_a_draft_is_on_record_before_it_is_written(journal):
+    attempt = begun(journal)
+    assert list(journal.attempts()) == [attempt]
+
+
+@directory_only
 def test_a_commit_that_may_replace_can_be_taken_back(journal):
     saved(journal, content=b"first")
     second = saved(journal, content=b"second", change=Change.REPLACE)
@@ -127,21 +175,24 @@ def test_a_commit_that_may_replace_can_be_taken_back(journal):
     assert (journal.root / "f.txt").read_bytes() == b"first"
 
 
+@directory_only
 def test_there_is_nothing_to_put_back_for_a_new_name(journal):
     assert not journal.restore(saved(journal, change=Change.REPLACE))
     assert not journal.restore(saved(journal, "g.txt"))
 
 
+@directory_only
 @pytest.mark.parametrize("change", [Change.SAVE, Change.REPLACE])
 @pytest.mark.parametrize("name", NAMES[::4])
 def test_a_withdrawn_attempt_can_t_commit(journal, name, change):
     attempt = begun(journal, name, change=change)
     assert journal.withdraw(attempt)
-    with pytest.raises(SaveInterrupted, match="save it again"):
+    with pytest.raises(SaveInterrupted, match="[Ss]ave it again"):
         commit(journal, attempt)
     assert journal.look(name).wanted is Wanted.UNHEARD
 
 
+@directory_only
 def test_a_delete_has_no_draft_to_withdraw(journal):
     attempt = journal.attempt("f.txt", Change.DELETE)
     journal.begin(attempt)
@@ -164,9 +215,9 @@ def test_names_that_look_like_others_have_records_of_their_own(journal):
 @pytest.mark.parametrize("new", NAMES[1::4])
 def test_an_attempt_can_take_another_name(journal, old, new):
     attempt = journal.rename(begun(journal, old), new)
-    assert list(journal.attempts()) == [attempt]
     commit(journal, attempt)
-    assert (journal.root / new).read_bytes() == b"x"
+    assert list(journal.attempts()) == [attempt]
+    assert journal.look(new).size == 1
     assert journal.look(old).wanted is Wanted.UNHEARD
 
 
@@ -192,6 +243,7 @@ def test_a_look_tells_present_gone_and_unheard_apart(journal):
     assert journal.look("f.txt").wanted is Wanted.GONE
 
 
+@directory_only
 def test_another_file_of_the_same_name_is_seen(journal):
     saved(journal, content=b"one")
     look = journal.look("f.txt")
@@ -199,6 +251,7 @@ def test_another_file_of_the_same_name_is_seen(journal):
     assert journal.look("f.txt") != look
 
 
+@directory_only
 def test_a_folder_is_neither_there_nor_buried(journal):
     saved(journal, "folder/f.txt")
     assert journal.look("folder").wanted is Wanted.UNHEARD
@@ -207,6 +260,7 @@ def test_a_folder_is_neither_there_nor_buried(journal):
     assert journal.look("folder/f.txt").wanted is Wanted.PRESENT
 
 
+@directory_only
 def test_a_tombstone_holds_no_content(journal):
     journal.settle(saved(journal, content=b"private"), (), ())
     bury(journal, "f.txt")
@@ -214,6 +268,7 @@ def test_a_tombstone_holds_no_content(journal):
     assert b"private" not in contents
 
 
+@directory_only
 def test_a_reader_goes_on_reading_what_is_deleted(journal):
     saved(journal, content=b"still read")
     with (journal.root / "f.txt").open("rb") as reader:
@@ -296,6 +351,7 @@ def test_a_dead_attempt_that_committed_is_owed_as_unknown(journal, clock, name, 
     assert list(journal.attempts()) == []
 
 
+@directory_only
 @pytest.mark.parametrize("name", NAMES[::4])
 @pytest.mark.parametrize("change", [Change.SAVE, Change.REPLACE])
 def test_a_dead_attempt_that_never_committed_leaves_nothing(journal, name, change):
@@ -306,6 +362,7 @@ def test_a_dead_attempt_that_never_committed_leaves_nothing(journal, name, chang
     assert not files.names(journal.folder / "new")
 
 
+@directory_only
 @pytest.mark.parametrize("name", NAMES[::4])
 def test_a_save_that_died_between_its_commit_and_the_next_step_is_owed(journal, name):
     """Its draft may still be there, though the file is on the master."""
@@ -316,6 +373,7 @@ def test_a_save_that_died_between_its_commit_and_the_next_step_is_owed(journal, 
     assert len(debts(journal)) == 1
 
 
+@directory_only
 @pytest.mark.parametrize("name", NAMES[::4])
 def test_a_delete_that_died_before_its_tombstone_was_emptied_is_ended(journal, name):
     journal.settle(saved(journal, name, b"private"), (), ())
@@ -336,6 +394,7 @@ def test_what_another_pass_took_over_is_left_to_it(journal):
     assert len(debts(journal)) == 1
 
 
+@directory_only
 def test_a_withdrawn_attempt_is_taken_over_by_the_next_pass(journal):
     """A pass that died between its two looks left it so."""
     saved(journal)
@@ -348,6 +407,7 @@ def test_a_withdrawn_attempt_is_taken_over_by_the_next_pass(journal):
     assert len(debts(journal)) == 1
 
 
+@directory_only
 def test_the_attempt_of_a_process_that_died_here_is_dead_at_once(journal):
     child = multiprocessing.get_context("fork").Process(target=begun, args=(journal,))
     child.start()
@@ -395,6 +455,7 @@ def test_no_tombstone_goes_while_a_server_is_owed_everything(journal, clock):
     assert journal.sweep() == 1
 
 
+@directory_only
 def test_a_save_that_ends_while_drafts_are_swept_keeps_its_own(journal, clock):
     """An upload may have been written long ago, and linked only now."""
     attempt = begun(journal, change=Change.REPLACE)
@@ -407,6 +468,7 @@ def test_a_save_that_ends_while_drafts_are_swept_keeps_its_own(journal, clock):
 # --- folders that somebody tidied, and what stands in the way
 
 
+@directory_only
 @pytest.mark.parametrize("part", ["new", "open", "owed", "gone", "claimed"])
 def test_the_journals_folders_are_not_empty_for_those_who_tidy(journal, part):
     with pytest.raises(OSError, match="not empty"):
@@ -419,6 +481,7 @@ def test_the_journals_folders_are_not_empty_for_those_who_tidy(journal, part):
     assert len(debts(journal)) == 1
 
 
+@directory_only
 def test_a_burial_whose_place_was_removed_is_carried_out(journal):
     journal.settle(saved(journal), (), ())
     shutil.rmtree(journal.folder / "gone")
@@ -426,6 +489,7 @@ def test_a_burial_whose_place_was_removed_is_carried_out(journal):
     assert journal.look("f.txt").wanted is Wanted.GONE
 
 
+@directory_only
 def test_a_journal_that_has_vanished_is_not_made_anew(journal):
     shutil.rmtree(journal.folder)
     with pytest.raises(MasterError, match="still mounted"):
@@ -435,6 +499,7 @@ def test_a_journal_that_has_vanished_is_not_made_anew(journal):
     assert not journal.folder.exists()
 
 
+@directory_only
 @pytest.mark.parametrize("mode", [None, 0o755])
 @pytest.mark.parametrize("way", ["a link that leads nowhere", "a file"])
 def test_what_is_in_the_way_of_a_folder_is_named(journal, mode, way):
@@ -450,6 +515,7 @@ def test_what_is_in_the_way_of_a_folder_is_named(journal, mode, way):
     assert list(journal.attempts()) == []
 
 
+@directory_only
 def test_names_are_found_below_links_to_folders(journal, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "far.txt").write_bytes(b"x")
@@ -478,9 +544,8 @@ def test_a_server_that_is_gone_for_good_is_forgotten(journal):
 
 
 def test_a_tombstone_is_kept_for_a_week_and_while_anything_is_open(journal, clock):
-    attempt = saved(journal)
+    journal.settle(saved(journal), (), ["a"])
     bury(journal, "f.txt")
-    journal.settle(attempt, (), ["a"])
     clock.advance(KEEP_TOMBSTONES - 60)
     journal.sweep()
     assert journal.look("f.txt").wanted is Wanted.GONE
@@ -493,6 +558,7 @@ def test_a_tombstone_is_kept_for_a_week_and_while_anything_is_open(journal, cloc
     assert journal.look("f.txt").wanted is Wanted.UNHEARD
 
 
+@directory_only
 def test_drafts_that_nobody_writes_are_swept(journal, clock):
     open_one = begun(journal, change=Change.REPLACE)
     left = journal.folder / "new" / "left"
@@ -547,3 +613,161 @@ def test_processes_that_begin_at_once_agree_on_the_master(tmp_path):
         one.join()
     queue.close()
     assert len(ids) == 1
+
+
+# --- transactions of the site: a catalogue
+
+
+@catalogue_only
+def test_what_a_transaction_commits_is_kept(journal):
+    with transaction.atomic(journal.site):
+        journal.settle(saved(journal), (), ())
+        assert journal.reap(SERVERS) == []
+    assert journal.reap(SERVERS) == []
+    assert journal.look("f.txt").wanted is Wanted.PRESENT
+    assert File.objects.using(journal.alias).get().is_live
+
+
+class Rollback(Exception):
+    """The site changes its mind."""
+
+
+def rolled_back(journal, act) -> None:
+    with suppress(Rollback), transaction.atomic(journal.site):
+        act()
+        raise Rollback
+
+
+@catalogue_only
+def test_what_a_transaction_rolls_back_is_reaped_and_owed_for_removal(journal, clock):
+    rolled_back(journal, lambda: journal.settle(saved(journal), (), ()))
+    if journal.alias != OWN:  # nobody can tell that it is over
+        assert journal.reap(SERVERS) == []
+        clock.advance(3601)
+    assert journal.reap(SERVERS) == ["f.txt"]
+    assert journal.look("f.txt").wanted is Wanted.GONE
+    assert [debts(journal, server)[0].kind for server in SERVERS] == [Kind.OWED] * 3
+    assert journal.reap(SERVERS) == []
+
+
+@catalogue_only
+def test_what_a_savepoint_rolls_back_is_reaped_after_the_commit(journal, clock):
+    with transaction.atomic(journal.site):
+        journal.settle(saved(journal, "kept.txt"), (), ())
+        rolled_back(journal, lambda: journal.settle(saved(journal, "lost.txt"), (), ()))
+        assert journal.reap(SERVERS) == []
+    clock.advance(3601)
+    assert journal.reap(SERVERS) == ["lost.txt"]
+    assert journal.look("kept.txt").wanted is Wanted.PRESENT
+
+
+@catalogue_only
+def test_a_transaction_that_lasts_is_waited_for(journal, clock):
+    """Where the database can tell; elsewhere the grace must be longer."""
+    with transaction.atomic(journal.site):
+        journal.settle(saved(journal), (), ())
+        clock.advance(3500)
+        assert journal.reap(SERVERS) == []
+    assert journal.reap(SERVERS) == []
+
+
+@catalogue_only
+def test_a_deletion_in_a_transaction_is_known_when_it_is_committed(journal):
+    journal.settle(saved(journal), (), ())
+    assert journal.reap(SERVERS) == []
+    rolled_back(journal, lambda: journal.revoke("f.txt"))
+    journal.sweep()
+    assert journal.look("f.txt").wanted is Wanted.PRESENT
+    journal.set_claimed("a")
+    with transaction.atomic(journal.site):
+        journal.revoke("f.txt")
+    # The process dies here, before it could delete the file itself.
+    journal.sweep()
+    assert journal.look("f.txt").wanted is Wanted.GONE
+    assert [debt.name for debt in debts(journal)] == ["f.txt"]
+
+
+@catalogue_only
+def test_a_dead_save_that_was_not_made_live_is_taken_back(journal, clock):
+    attempt = begun(journal)
+    commit(journal, attempt)
+    clock.advance(ATTEMPT_LIMIT + 2)
+    assert journal.is_dead(attempt)
+    assert journal.convert(attempt, SERVERS)
+    assert journal.look("f.txt").wanted is Wanted.GONE
+    assert [debts(journal, server)[0].kind for server in SERVERS] == [Kind.UNKNOWN] * 3
+    # It only stood still, and goes on.
+    with pytest.raises(SaveInterrupted, match="[Ss]ave it again"):
+        journal.settle(attempt, (), ())
+    assert not journal.begin(attempt).exists()
+
+
+@catalogue_only
+def test_a_save_that_is_deleted_meanwhile_stays_watched(journal):
+    """The deleter takes over what may still be on its way."""
+    journal.set_claimed("a")
+    attempt = begun(journal)
+    commit(journal, attempt)
+    assert bury(journal)
+    assert [(debt.id, debt.kind) for debt in debts(journal)] == [(attempt.id, Kind.UNKNOWN)]
+
+
+@catalogue_only
+def test_a_name_is_never_used_again(journal):
+    journal.settle(saved(journal), (), ())
+    bury(journal)
+    with pytest.raises(FileExistsError):
+        saved(journal)
+
+
+@catalogue_only
+def test_two_catalogues_in_one_database_know_nothing_of_each_other(journal):
+    other = Catalogue(journal.alias, site=journal.site, name="avatars", grace=1)
+    journal.settle(saved(journal), ["a"], ())
+    journal.set_claimed("a")
+    assert other.look("f.txt").wanted is Wanted.UNHEARD
+    assert (other.servers(), other.claimed(), debts(other)) == ([], [], [])
+    assert other.master_id != journal.master_id
+    saved(other)
+
+
+@catalogue_only
+def test_many_names_are_read_in_pieces(journal, monkeypatch):
+    monkeypatch.setattr("outgrow.media.catalogue.CHUNK", 3)
+    names = [f"{number}.txt" for number in range(10)]
+    for name in names:
+        journal.settle(saved(journal, name), ["a"], ())
+    assert sorted(debt.name for debt in debts(journal)) == names
+    assert sorted(journal.names(lambda *_: None)) == names
+    assert journal.reap(SERVERS) == []
+    assert File.objects.using(journal.alias).filter(is_live=True).count() == 10
+    for name in names:
+        bury(journal, name)
+    assert len(list(journal.tombstones())) == 10
+
+
+@catalogue_only
+def test_files_are_found_below_a_folder_whatever_the_database_folds(journal):
+    for name in ("a/1.txt", "a/b/2.txt", "A/3.txt", "ab/4.txt", "a%/5.txt", "a_/6.txt"):
+        journal.settle(saved(journal, name), (), ())
+    assert sorted(journal.below("a/")) == ["a/1.txt", "a/b/2.txt"]
+    assert sorted(journal.below("a_/")) == ["a_/6.txt"]
+    assert len(list(journal.below(""))) == 6
+
+
+@catalogue_only
+def test_a_catalogue_in_a_transaction_is_refused(journal):
+    with (
+        transaction.atomic(journal.alias),
+        pytest.raises(ConfigurationError, match="is in a transaction"),
+    ):
+        journal.look("f.txt")
+
+
+@catalogue_only
+def test_uploads_that_a_killed_process_left_are_swept(journal, tmp_path, settings):
+    settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path)
+    left = journal.begin(journal.attempt("f.txt", Change.SAVE))
+    left.write_bytes(b"x")
+    journal.sweep()
+    assert left.exists()

@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -250,7 +250,11 @@ class Catalogue:
         self._told[attempt.id] = told
 
     def settle(self, attempt: Attempt, owed: Iterable[str], unknown: Iterable[str]) -> None:
-        """See `Journal`. Raises `SaveInterrupted` when a repair pass took the save over."""
+        """See `Journal`. Raises `SaveInterrupted` for a save that was deleted meanwhile.
+
+        It may have been taken for dead. The site's transaction must not go on as if it had
+        the file.
+        """
         told = self._told.pop(attempt.id, UNTOLD)
         debts = [self._row(attempt, server, Kind.OWED) for server in owed]
         debts += [self._row(attempt, server, Kind.UNKNOWN) for server in unknown]
@@ -260,8 +264,8 @@ class Catalogue:
         files.remove(self.begin(attempt))
         if not changed and attempt.change is Change.SAVE:
             raise SaveInterrupted(
-                f"The save of {attempt.name!r} was given up by a repair pass, because it had not "
-                f"moved for {self.attempt_limit:g} s. Nothing was saved; save it again."
+                f"{attempt.name!r} was deleted before its save had ended, or given up by a repair "
+                f"pass because it had not moved for {self.attempt_limit:g} s. Save it again."
             )
 
     def finish(self, attempt: Attempt) -> None:
@@ -291,7 +295,7 @@ class Catalogue:
             if row is not None and row.attempt not in {"", attempt.id}:
                 # A save is on its way. If its process dies, its requests are still watched.
                 saver = Attempt(row.attempt, attempt.name, Change.SAVE)
-                debts = [self._row(saver, server, Kind.UNKNOWN) for server in self.claimed()]
+                debts = [self._row(saver, server, Kind.UNKNOWN) for server in self._claimed()]
                 Owed.objects.using(self.alias).bulk_create(debts)
             found = row is not None and not row.gone
             self._bury_row(key, attempt)
@@ -327,6 +331,26 @@ class Catalogue:
         if row is None:
             return Look(Wanted.UNHEARD)
         return Look(Wanted.GONE) if row.gone else Look(Wanted.PRESENT, (row.digest,), row.size)
+
+    def saved_at(self, name: str) -> datetime | None:
+        """When a file was saved, or None when it is not there."""
+        with self._reached():
+            return self._present(name).values_list("changed_at", flat=True).first()
+
+    def size(self, name: str) -> int | None:
+        """Bytes in a file, or None when it is not there."""
+        with self._reached():
+            return self._present(name).values_list("size", flat=True).first()
+
+    def below(self, prefix: str) -> Iterator[str]:
+        """The names that begin so, in no order."""
+        for row in self._chunks(self._files().filter(gone=False, name__startswith=prefix)):
+            # SQLite and MySQL fold case in that comparison.
+            if row.name.startswith(prefix):
+                yield row.name
+
+    def _present(self, name: str) -> models.QuerySet[File]:
+        return self._files().filter(key=self.key(name), gone=False)
 
     def debts(self, server: str, name: str | None = None) -> Iterator[Debt]:
         """See `Journal`."""
@@ -592,8 +616,11 @@ class Catalogue:
     def claimed(self) -> list[str]:
         """See `Journal`."""
         with self._reached():
-            found = self._facts().filter(name__startswith="claimed ")
-            return sorted(name.partition(" ")[2] for name in found.values_list("name", flat=True))
+            return self._claimed()
+
+    def _claimed(self) -> list[str]:
+        found = self._facts().filter(name__startswith="claimed ")
+        return sorted(name.partition(" ")[2] for name in found.values_list("name", flat=True))
 
     def retire(self, server: str) -> int | None:
         """Forget a server and what it was owed: how many records, or None if it is not known."""

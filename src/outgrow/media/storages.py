@@ -7,40 +7,33 @@ are Django's own, on the master. `save` and `delete` also reach every media serv
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
 from django.core.files.base import File
-from django.core.files.images import ImageFile
 from django.core.files.storage import FileSystemStorage, storages
-from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
 from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
 from outgrow import conf
-from outgrow.errors import SaveInterrupted, ServerError, UnsafeName
-from outgrow.exchange import Limits
-from outgrow.fanout import Outcome
-from outgrow.media import names
+from outgrow.errors import SaveInterrupted, UnsafeName
+from outgrow.media import names, uploads
 from outgrow.media.background import Background
+from outgrow.media.base import MADE, Replicated, suspicious
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.files import sync_folder
-from outgrow.media.journal import ATTEMPT_LIMIT
 from outgrow.media.repair import Repair
-from outgrow.media.replication import Pending, Replication, Steps, Upload, run
-from outgrow.media.transport import HttpTransport, Transport
-from outgrow.servers import Health
+from outgrow.media.replication import Pending, Replication, Upload
 
 logger = logging.getLogger("outgrow.media")
 
 
-class HybridStorage(FileSystemStorage):
+class HybridStorage(Replicated, FileSystemStorage):
     """A master copy on the local disk, and a copy of every file on each media server.
 
     The options, for ``STORAGES["default"]["OPTIONS"]``:
@@ -93,38 +86,15 @@ class HybridStorage(FileSystemStorage):
         self._location = location
         self._base_url = base_url
         self._allow_overwrite = allow_overwrite
-        # Without servers (in a migration's state, say) it can be made, not used.
-        self._options = options
-        if "servers" in options:
-            self._check(options)
+        self._take(options)
 
     #: The options that this kind of storage has.
     option_names = conf.HYBRID_OPTIONS
 
-    def _check(self, options: dict[str, Any]) -> conf.MediaOptions:
-        given = dict(options, base_url=self._base_url, allow_overwrite=self._allow_overwrite)
-        path = f"{type(self).__name__}(...)"
-        checked, problems = conf.media_options(given, path, self.option_names)
-        if problems:
-            raise ImproperlyConfigured("; ".join(map(str, problems))) from problems[0]
-        return checked
-
-    def deconstruct(self) -> tuple[str, tuple[()], dict[str, Any]]:
-        """For migrations: the class alone. Servers and tokens are no part of a schema."""
-        kind = type(self)
-        module = "outgrow.media" if kind.__module__ == __name__ else kind.__module__
-        return f"{module}.{kind.__qualname__}", (), {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy in another process opens connections of its own.
-        return {key: value for key, value in self.__dict__.items() if key not in _MADE}
+    def _given(self) -> dict[str, Any]:
+        return {"base_url": self._base_url, "allow_overwrite": self._allow_overwrite}
 
     # --- the parts
-
-    @cached_property
-    def options(self) -> conf.MediaOptions:
-        """The checked options. Raises ImproperlyConfigured when there are no servers."""
-        return self._check(self._options)
 
     @cached_property
     def journal(self) -> DirectoryJournal:
@@ -135,23 +105,8 @@ class HybridStorage(FileSystemStorage):
                 "the master copy has no place. Set MEDIA_ROOT."
             )
         options = self.options
-        # A save may send, and then undo; both get `deadline`.
-        limit = max(ATTEMPT_LIMIT, 4 * options.deadline)
-        return DirectoryJournal(self.location, fsync=options.fsync, attempt_limit=limit)
-
-    @cached_property
-    def transport(self) -> Transport:
-        """How the servers are spoken to. Override this, or give the option `transport`."""
-        options = self.options
-        if options.transport is not None:
-            return cast("Transport", options.transport(options.servers, self.journal))
-        return HttpTransport(
-            options.servers,
-            self.journal,
-            health=Health(downtime=options.downtime),
-            limits=Limits(timeout=options.timeout),
-            token=options.token,
-            conditional=options.names == "keep",
+        return DirectoryJournal(
+            self.location, fsync=options.fsync, attempt_limit=self.attempt_limit
         )
 
     @cached_property
@@ -167,27 +122,23 @@ class HybridStorage(FileSystemStorage):
             deadline=options.deadline,
         )
 
-    def drive(self, steps: Steps[Any]) -> Any:
-        """Take the steps of a save or a delete. Tests break off between two of them."""
-        return run(steps)
-
     def _clear_cached_properties(self, setting: str, **kwargs: Any) -> None:
         super()._clear_cached_properties(setting, **kwargs)  # type: ignore[arg-type]
         if setting in {"MEDIA_ROOT", "MEDIA_URL"}:
-            for name in _MADE:
+            for name in MADE:
                 self.__dict__.pop(name, None)
 
     # --- names
 
     def get_available_name(self, name: str, max_length: int | None = None) -> str:
         """With ``names="unique"`` a name that was never used; else Django's own answer."""
-        with _suspicious():
+        with suspicious():
             if self.options.names == "unique":
                 plain = str(name).replace("\\", "/")
                 return names.unique(plain, names.token(), max_length)
             names.check(str(name).replace("\\", "/"), length=max_length is None)
         found = super().get_available_name(name, max_length=max_length)
-        with _suspicious():
+        with suspicious():
             return names.check(found)
 
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
@@ -221,7 +172,7 @@ class HybridStorage(FileSystemStorage):
         return str(saved.name)
 
     def _upload(self, name: str, content: File[Any]) -> Upload:
-        with _suspicious():
+        with suspicious():
             names.check(name)
         return Upload(
             name,
@@ -263,8 +214,7 @@ class HybridStorage(FileSystemStorage):
 
     def _fill(self, path: Path, content: File[Any]) -> None:
         """Put the content into a new file. The caller's file is left as it is."""
-        if not _link(content, path):
-            self._copy(path, content)
+        uploads.fill(path, content)
         try:
             self._finish(path)
         except FileNotFoundError:
@@ -281,41 +231,6 @@ class HybridStorage(FileSystemStorage):
         if self.options.fsync:
             _sync_file(path)
             sync_folder(path.parent)
-
-    def _copy(self, path: Path, content: File[Any]) -> None:
-        # Like FileSystemStorage: 0o666 less the umask, text or bytes as they come.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        target: IO[Any] | None = None
-        try:
-            if _copy_in_kernel(content, descriptor):
-                return
-            for chunk in content.chunks():
-                if target is None:
-                    target = os.fdopen(descriptor, "wb" if isinstance(chunk, bytes) else "wt")
-                target.write(chunk)
-        finally:
-            if target is not None:
-                target.close()
-            else:
-                os.close(descriptor)
-
-    # --- logging
-
-    def _log(self, verb: str, name: str, outcome: Outcome) -> None:
-        """One line for each server that missed it; it is owed, so this is no failure."""
-        level = logging.ERROR if self.options.need == 0 else logging.WARNING
-        for error in outcome.missed.values():
-            self._log_one(level, verb, name, error)
-
-    def _log_one(self, level: int, verb: str, name: str, error: ServerError) -> None:
-        logger.log(
-            level,
-            "%s of %r is owed to %s",
-            verb,
-            name,
-            error,
-            exc_info=error if self.options.show_traceback else None,
-        )
 
 
 class AsyncStorage(HybridStorage):
@@ -420,7 +335,7 @@ class AsyncStorage(HybridStorage):
         )
 
 
-def configured() -> Iterator[tuple[str, Mapping[str, Any], type[HybridStorage]]]:
+def configured() -> Iterator[tuple[str, Mapping[str, Any], type[Replicated]]]:
     """The media storages among STORAGES: alias, entry and class. Makes none of them."""
     for alias, entry in conf.storages().items():
         if not isinstance(entry, Mapping):
@@ -430,82 +345,13 @@ def configured() -> Iterator[tuple[str, Mapping[str, Any], type[HybridStorage]]]
             kind = import_string(backend) if isinstance(backend, str) else backend
         except ImportError:
             continue  # Django says so itself when that storage is used
-        if isinstance(kind, type) and issubclass(kind, HybridStorage):
+        if isinstance(kind, type) and issubclass(kind, Replicated):
             yield alias, entry, kind
-
-
-#: What a storage makes at its first use, and makes anew after a change of settings.
-_MADE = ("options", "journal", "transport", "replication", "background")
 
 
 def _is_journal(part: str) -> bool:
     """Whether this is the journal's folder, also on a disk that folds case."""
     return part.casefold() == names.JOURNAL_FOLDER
-
-
-@contextlib.contextmanager
-def _suspicious() -> Iterator[None]:
-    """Django answers 400 to a SuspiciousFileOperation, not 500."""
-    try:
-        yield
-    except UnsafeName as error:
-        raise SuspiciousFileOperation(str(error)) from error
-
-
-def _link(content: File[Any], path: Path) -> bool:
-    """Link an upload that lies in a file of its own. False when that can't be done."""
-    source: Callable[[], str] | None = getattr(content, "temporary_file_path", None)
-    if source is None:
-        return False
-    flush: Callable[[], None] | None = getattr(content, "flush", None)
-    if flush is not None:
-        flush()
-    try:
-        os.link(source(), path)
-    except OSError as error:
-        # Another file system; a file of another user (protected_hardlinks); a file
-        # system without links. The upload is copied instead.
-        if error.errno in {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP}:
-            return False
-        raise
-    return True
-
-
-def _copy_in_kernel(content: File[Any], target: int) -> bool:
-    """Copy an open file without reading it. False when that can't be done.
-
-    Only for Django's own classes over a plain binary file: a subclass may give other
-    chunks than its file holds. Leaves the position of the file where it was.
-    """
-    if not hasattr(os, "copy_file_range"):  # macOS
-        return False
-    plain = type(content) in {File, ImageFile, UploadedFile, TemporaryUploadedFile}
-    source: Any = getattr(content.file, "file", content.file)  # tempfile wraps its file
-    if not plain or type(source) not in {io.BufferedReader, io.BufferedRandom, io.FileIO}:
-        return False
-    content.flush()
-    offset, size = 0, os.fstat(source.fileno()).st_size
-    if not size:
-        return False  # it is empty, or does not tell its size, as in /proc
-    while offset < size:
-        try:
-            copied = os.copy_file_range(source.fileno(), target, size - offset, offset, offset)
-        except OSError as error:
-            # Two file systems, or one that can't.
-            if offset or error.errno not in _NO_COPY:
-                raise
-            return False
-        if not copied and not offset:
-            return False  # some file systems say so of what they can't copy
-        if not copied:
-            raise OSError(
-                errno.EIO, f"The upload ended after {offset} of {size} bytes. Nothing was saved"
-            )
-        offset += copied
-    return True
-
-
-_NO_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 
 def _sync_file(path: Path) -> None:

@@ -24,6 +24,7 @@ from urllib.parse import unquote
 
 from outgrow import fanout
 from outgrow.answer import Response
+from outgrow.download import Download
 from outgrow.errors import AnotherMaster, ForeignServer, ServerDown, ServerError, UnexpectedStatus
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
@@ -33,6 +34,7 @@ from outgrow.servers import Health, Server
 
 PUT_DONE: Final = frozenset({200, 201, 204})
 DELETE_DONE: Final = frozenset({200, 204, 404, 410})
+GET_DONE: Final = frozenset({200, 206})
 STAT_DONE: Final = frozenset({200, 404, 410})
 #: 405: the folder is there already (RFC 4918 §9.3.1).
 MKCOL_DONE: Final = frozenset({200, 201, 204, 301, 405})
@@ -156,6 +158,33 @@ class HttpTransport:
         request = self._request("HEAD", name, STAT_DONE)
         chosen = tuple(servers)
         return self._run(dict.fromkeys(chosen, request), len(chosen), deadline)
+
+    def get(self, name: str, server: Server, *, offset: int = 0) -> Download:
+        """Begin to read a file on one server; the caller reads and closes it.
+
+        With `offset` a range is asked for, and 206 or 200 is the answer. Raises
+        `ServerError`: an `UnexpectedStatus` with 404 for a file that is not there.
+        """
+        request = self._request("GET", name, GET_DONE)
+        if offset:
+            ranged = (("Range", f"bytes={offset}-"),)
+            request = replace(request, headers=request.headers + ranged)
+        download = Download(self._pool, server, request, limits=self._limits, clock=self._clock)
+        outcome = Outcome()
+        try:
+            download.open()
+            if download.status not in GET_DONE:
+                status = download.status
+                raise UnexpectedStatus(server.name, status, f"answered GET with {status}")
+        except ServerError as error:
+            download.close()
+            outcome.failed[server] = error
+            raise
+        else:
+            outcome.done[server] = Response(download.status)
+        finally:
+            fanout.report(self.health, {server: request}, outcome)
+        return download
 
     def probe(
         self, servers: Iterable[Server] | None = None, *, claim: bool = True

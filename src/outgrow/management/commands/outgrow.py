@@ -14,18 +14,19 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from django.core.exceptions import SuspiciousFileOperation
+from django.core.files.storage import Storage
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from outgrow.errors import OutgrowError
 from outgrow.management.texts import News, counter, report_facts, report_lines, status_table
+from outgrow.media.base import Replicated
 from outgrow.media.journal import LOOKS
 from outgrow.media.repair import Repair, Report, Verb
-from outgrow.media.storages import HybridStorage
 from outgrow.media.watch import INTERVAL, Watch
 from outgrow.status import Snapshot, media_storages, snapshot_of
 
@@ -206,7 +207,7 @@ class Command(BaseCommand):
         storage = _one_storage(options["storage"])
         for name in options["name"]:
             try:
-                storage.delete(name)
+                cast("Storage", storage).delete(name)
             except SuspiciousFileOperation as error:
                 raise CommandError(str(error), returncode=2) from error
             self.stdout.write(f"{name} is deleted, or owed for deletion where a server is down")
@@ -246,7 +247,7 @@ def _planned(repair: Repair, options: dict[str, Any]) -> Iterator[tuple[dict[str
         yield {"do": "compare everything", "servers": [name]}, f"compare everything on {name}"
 
 
-def _storages(wanted: list[str]) -> list[tuple[str, HybridStorage]]:
+def _storages(wanted: list[str]) -> list[tuple[str, Replicated]]:
     """The media storages that are asked for; all of them, if none is."""
     found = dict(media_storages())
     for alias in wanted:
@@ -261,7 +262,7 @@ def _storages(wanted: list[str]) -> list[tuple[str, HybridStorage]]:
     return [(alias, storage) for alias, storage in found.items() if not wanted or alias in wanted]
 
 
-def _one_storage(wanted: list[str]) -> HybridStorage:
+def _one_storage(wanted: list[str]) -> Replicated:
     found = _storages(wanted)
     if len(found) > 1:
         raise CommandError(
@@ -272,11 +273,11 @@ def _one_storage(wanted: list[str]) -> HybridStorage:
     return found[0][1]
 
 
-def _known(storage: HybridStorage) -> set[str]:
+def _known(storage: Replicated) -> set[str]:
     return {server.name for server in storage.options.servers}
 
 
-def _check_servers(storages: list[tuple[str, HybridStorage]], given: list[str]) -> None:
+def _check_servers(storages: list[tuple[str, Replicated]], given: list[str]) -> None:
     known = {name for _, storage in storages for name in _known(storage)}
     for name in given:
         if name not in known:

@@ -1,0 +1,133 @@
+"""What every media storage has: its options, its parts, and what it says in the log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any, cast
+
+from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
+from django.utils.functional import cached_property
+
+from outgrow import conf
+from outgrow.errors import ServerError, UnsafeName
+from outgrow.exchange import Limits
+from outgrow.fanout import Outcome
+from outgrow.media.journal import ATTEMPT_LIMIT, Journal
+from outgrow.media.replication import Replication, Steps, run
+from outgrow.media.transport import HttpTransport, Transport
+from outgrow.servers import Health
+
+logger = logging.getLogger("outgrow.media")
+
+#: What a storage makes at its first use, and makes anew after a change of settings.
+MADE = ("options", "journal", "transport", "replication", "background", "reader")
+
+
+class Replicated:
+    """A mixin for Django's storages whose files lie on media servers.
+
+    A storage is made without opening, reading or sending anything; its parts are made at
+    their first use. It can be pickled, and used by threads and after a fork.
+    """
+
+    #: The options that this kind of storage has.
+    option_names: tuple[str, ...] = ()
+    _options: dict[str, Any]
+
+    @cached_property
+    def journal(self) -> Journal:
+        """What each server is owed. Each kind of storage has its own."""
+        raise NotImplementedError
+
+    @cached_property
+    def replication(self) -> Replication:
+        """The protocol over this storage's journal and transport."""
+        raise NotImplementedError
+
+    def _take(self, options: dict[str, Any]) -> None:
+        """Keep the options. Without servers (in a migration's state, say) it can't be used."""
+        self._options = options
+        if "servers" in options:
+            self._check()
+
+    def _given(self) -> dict[str, Any]:
+        """Arguments of the constructor that the check of the options needs, too."""
+        return {}
+
+    def _check(self) -> conf.MediaOptions:
+        path = f"{type(self).__name__}(...)"
+        given = {**self._options, **self._given()}
+        checked, problems = conf.media_options(given, path, self.option_names)
+        if problems:
+            raise ImproperlyConfigured("; ".join(map(str, problems))) from problems[0]
+        return checked
+
+    def deconstruct(self) -> tuple[str, tuple[()], dict[str, Any]]:
+        """For migrations: the class alone. Servers and tokens are no part of a schema."""
+        kind = type(self)
+        ours = kind.__module__ in {"outgrow.media.storages", "outgrow.media.distributed"}
+        module = "outgrow.media" if ours else kind.__module__
+        return f"{module}.{kind.__qualname__}", (), {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy in another process opens connections of its own.
+        return {key: value for key, value in self.__dict__.items() if key not in MADE}
+
+    @cached_property
+    def options(self) -> conf.MediaOptions:
+        """The checked options. Raises ImproperlyConfigured when there are no servers."""
+        return self._check()
+
+    @property
+    def attempt_limit(self) -> float:
+        """Seconds after which a save or delete of a process that can't be asked is given up."""
+        # A save may send, and then undo; both get `deadline`.
+        return max(ATTEMPT_LIMIT, 4 * self.options.deadline)
+
+    @cached_property
+    def transport(self) -> Transport:
+        """How the servers are spoken to. Override this, or give the option `transport`."""
+        options = self.options
+        if options.transport is not None:
+            return cast("Transport", options.transport(options.servers, self.journal))
+        return HttpTransport(
+            options.servers,
+            self.journal,
+            health=Health(downtime=options.downtime),
+            limits=Limits(timeout=options.timeout),
+            token=options.token,
+            conditional=options.names == "keep",
+        )
+
+    def drive(self, steps: Steps[Any]) -> Any:
+        """Take the steps of a save or a delete. Tests break off between two of them."""
+        return run(steps)
+
+    # --- logging
+
+    def _log(self, verb: str, name: str, outcome: Outcome) -> None:
+        """One line for each server that missed it; it is owed, so this is no failure."""
+        level = logging.ERROR if self.options.need == 0 else logging.WARNING
+        for error in outcome.missed.values():
+            self._log_one(level, verb, name, error)
+
+    def _log_one(self, level: int, verb: str, name: str, error: ServerError) -> None:
+        logger.log(
+            level,
+            "%s of %r is owed to %s",
+            verb,
+            name,
+            error,
+            exc_info=error if self.options.show_traceback else None,
+        )
+
+
+@contextlib.contextmanager
+def suspicious() -> Iterator[None]:
+    """Django answers 400 to a SuspiciousFileOperation, not 500."""
+    try:
+        yield
+    except UnsafeName as error:
+        raise SuspiciousFileOperation(str(error)) from error

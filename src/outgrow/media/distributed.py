@@ -1,0 +1,221 @@
+"""`DistributedStorage`: files on media servers alone, with a catalogue in the database.
+
+There is no master copy: an upload is sent from the process that received it, and is read
+from whichever server has it. What the servers hold and are owed stands in the site's
+primary database; `outgrow.media.catalogue` has the laws.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Any, cast
+from urllib.parse import urljoin
+
+from django.core.exceptions import SuspiciousFileOperation
+from django.core.files.base import File
+from django.core.files.storage import Storage
+from django.db import connections, transaction
+from django.utils import timezone
+from django.utils.encoding import filepath_to_uri
+from django.utils.functional import cached_property
+
+from outgrow import conf
+from outgrow.errors import CatalogueUnavailable, UnsafeName
+from outgrow.media import names, uploads
+from outgrow.media.base import MADE, Replicated, suspicious
+from outgrow.media.catalogue import Catalogue
+from outgrow.media.journal import Wanted
+from outgrow.media.reading import Reader, ReadTransport
+from outgrow.media.replication import Replication, Upload
+
+#: Bytes that a reader asks for at once.
+_BUFFER = 1 << 16
+
+
+class DistributedStorage(Replicated, Storage):
+    """Files on several media servers, with no copy on the application's own disk.
+
+    The options, besides `servers`, `timeout`, `deadline`, `downtime`, `show_traceback` and
+    `token`, which are those of HybridStorage:
+
+    `need`
+        How many servers must have taken a file for `save` to succeed: a number,
+        ``"majority"`` (the default) or ``"all"``. The others are owed it.
+    `database`
+        The alias of DATABASES that the catalogue has for itself (``"outgrow"``): a second
+        connection to the primary database, or a file of its own with SQLite.
+    `using`
+        The alias whose transactions decide what is kept (``"default"``).
+    `catalogue`
+        A name that tells apart several storages in one database (``"media"``).
+    `grace`
+        Seconds, longer than the site's longest transaction (86400). Needed where the
+        database can't tell whether a transaction is over; PostgreSQL can.
+    `read`
+        For a file that the catalogue has not heard of, or while the database is down: it
+        exists if ``"any"`` server has it (the default), or a ``"majority"``.
+    `base_url`
+        What `url` puts before a name: MEDIA_URL, if it is not given.
+
+    A file that is saved in a transaction of the site that is rolled back is removed by the
+    next pass of ``media repair``. A delete in a transaction happens after its commit.
+    """
+
+    option_names = conf.DISTRIBUTED_OPTIONS
+
+    def __init__(self, base_url: str | None = None, **options: Any) -> None:
+        self._base_url = base_url
+        self._take(options)
+
+    def _given(self) -> dict[str, Any]:
+        return {"base_url": self._base_url}
+
+    # --- the parts
+
+    @cached_property
+    def journal(self) -> Catalogue:
+        """What the files are, and what each server is owed."""
+        options = self.options
+        return Catalogue(
+            options.database,
+            site=options.using,
+            name=options.catalogue,
+            grace=options.grace,
+            attempt_limit=self.attempt_limit,
+        )
+
+    @cached_property
+    def reader(self) -> Reader:
+        """How files are read, over the servers."""
+        return Reader(cast("ReadTransport", self.transport), self.journal)
+
+    @cached_property
+    def replication(self) -> Replication:
+        """The protocol over this storage's catalogue and transport."""
+        return Replication(
+            self.journal,
+            self.transport,
+            need=self.options.need,
+            source=self.reader.copy,
+            deadline=self.options.deadline,
+        )
+
+    @property
+    def base_url(self) -> str:
+        """What stands before each name in a URL; it ends with a slash."""
+        url = conf.media_url() if self._base_url is None else self._base_url
+        return url if url.endswith("/") else f"{url}/"
+
+    def _clear_cached_properties(self) -> None:
+        for name in MADE:
+            self.__dict__.pop(name, None)
+
+    # --- names
+
+    def get_available_name(self, name: str, max_length: int | None = None) -> str:
+        """A name that was never used, and never will be again."""
+        with suspicious():
+            return names.unique(str(name).replace("\\", "/"), names.token(), max_length)
+
+    def url(self, name: str | None) -> str:
+        """The address of a file for visitors."""
+        if not name:
+            raise ValueError("The name must be given to url().")
+        return urljoin(self.base_url, filepath_to_uri(name).lstrip("/"))
+
+    # --- reading
+
+    def _open(self, name: str, mode: str = "rb") -> File[Any]:
+        if mode not in {"rb", "r"}:
+            raise io.UnsupportedOperation(
+                f"open({name!r}, {mode!r}): a file on media servers is read as bytes ('rb'), and "
+                "written by save()."
+            )
+        with suspicious():
+            names.check(name)
+        return File(io.BufferedReader(self.reader.open(name), _BUFFER), name)
+
+    def exists(self, name: str) -> bool:
+        """Whether the file is there, by the catalogue; else by the servers: see `read`."""
+        try:
+            names.check(name)
+        except UnsafeName:
+            return False
+        try:
+            wanted = self.journal.look(name).wanted
+        except CatalogueUnavailable:
+            wanted = Wanted.UNHEARD
+        if wanted is not Wanted.UNHEARD:
+            return wanted is Wanted.PRESENT
+        count = len(self.options.servers)
+        enough = count // 2 + 1 if self.options.read == "majority" else 1
+        return self.reader.exists(name, enough=enough)
+
+    def size(self, name: str) -> int:
+        """Bytes in the file, by the catalogue; else by a server."""
+        return int(self._known(name, lambda: self.journal.size(name)))
+
+    def get_modified_time(self, name: str) -> datetime:
+        """When the file was saved."""
+        at: datetime = self._known(name, lambda: self.journal.saved_at(name))
+        return at if conf.use_tz() else timezone.make_naive(at)
+
+    def _known(self, name: str, ask: Callable[[], Any]) -> Any:
+        """What the catalogue says of a file; without it, a server's answer."""
+        with suspicious():
+            names.check(name)
+        try:
+            known = ask()
+        except CatalogueUnavailable:
+            known = None
+        if known is not None:
+            return known
+        with self.reader.open(name) as file:
+            return file.size
+
+    def listdir(self, path: str) -> tuple[list[str], list[str]]:
+        """The folders and files in a folder, by the catalogue."""
+        prefix = f"{path.strip('/')}/" if path.strip("/") else ""
+        folders, files = set(), []
+        for name in self.journal.below(prefix):
+            first, slash, _ = name.removeprefix(prefix).partition("/")
+            if slash:
+                folders.add(first)
+            else:
+                files.append(first)
+        return sorted(folders), sorted(files)
+
+    # --- writing
+
+    def _save(self, name: str, content: File[Any]) -> str:
+        with suspicious():
+            names.check(name)
+        upload = Upload(name, lambda path: uploads.fill(path, content), self.get_available_name)
+        saved = self.drive(self.replication.save(upload))
+        self._log("save", saved.name, saved.outcome)
+        return str(saved.name)
+
+    def delete(self, name: str) -> None:
+        """Delete a file on every server, now or when it is back.
+
+        In a transaction of the site it happens after the commit, and not after a
+        rollback. Raises `ValueError` for an empty name.
+        """
+        if not name:
+            raise ValueError("The name must be given to delete().")
+        try:
+            names.check(name)
+        except UnsafeName as error:
+            raise SuspiciousFileOperation(str(error)) from error
+        using = self.options.using
+        if not connections[using].in_atomic_block:
+            self._remove(name)
+            return
+        self.journal.revoke(name)
+        transaction.on_commit(partial(self._remove, name), using=using)
+
+    def _remove(self, name: str) -> None:
+        self._log("delete", name, self.drive(self.replication.delete(name)))
