@@ -1,3 +1,3 @@
 """Fixtures for all tests."""
 
-pytest_plugins = ["tests.live.nginx", "tests.live.postgres"]
+pytest_plugins = ["tests.live.nginx", "tests.live.postgres", "tests.live.redis"]

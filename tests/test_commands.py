@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 from django.apps import apps
+from django.conf import settings
 from django.core.checks import run_checks
 from django.core.files.base import ContentFile
 from django.core.files.storage import storages
 from django.core.management import CommandError, call_command
 from django.db import models
-from django.test import override_settings
+from django.test import modify_settings, override_settings
 
 from outgrow.checks import check_media
 from outgrow.media import HybridStorage
@@ -389,6 +391,68 @@ def test_storages_that_are_no_dictionaries_break_no_check(entry):
         (found,) = check_media()
     assert found.id == "outgrow.E001"
     assert repr(entry) in found.msg
+
+
+SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": "site.sqlite3"}
+POSTGRESQL = {"ENGINE": "django.db.backends.postgresql", "NAME": "site"}
+
+
+def catalogue(databases, **options) -> list[str]:
+    media = {
+        "BACKEND": "outgrow.media.DistributedStorage",
+        "OPTIONS": {"servers": ["http://a:1", "http://b:1"]} | options,
+    }
+    # Only the setting is read: no connection is made.
+    with override_settings(STORAGES={"default": media}), other_databases(databases):
+        return [f"{one.id} {one.msg} {one.hint or ''}" for one in check_media()]
+
+
+@contextmanager
+def other_databases(databases):
+    before = settings.DATABASES
+    settings.DATABASES = databases
+    try:
+        yield
+    finally:
+        settings.DATABASES = before
+
+
+@pytest.mark.parametrize(
+    ("databases", "options", "problem"),
+    [
+        ({"default": POSTGRESQL}, {}, "['database'] is 'outgrow', which DATABASES has not"),
+        ({"default": POSTGRESQL, "outgrow": POSTGRESQL}, {"using": "x"}, "['using'] is 'x'"),
+        ({"default": POSTGRESQL}, {"database": "default"}, "is the site's own alias"),
+        ({"default": SQLITE, "outgrow": SQLITE}, {}, "is the same SQLite file"),
+        (
+            {"default": POSTGRESQL, "outgrow": POSTGRESQL | {"ATOMIC_REQUESTS": True}},
+            {},
+            "has ATOMIC_REQUESTS",
+        ),
+    ],
+)
+def test_a_catalogue_without_a_connection_of_its_own_is_told(databases, options, problem):
+    (found,) = catalogue(databases, **options)
+    assert found.startswith("outgrow.E004")
+    assert problem in found
+
+
+def test_a_catalogue_with_one_is_right():
+    assert catalogue({"default": POSTGRESQL, "outgrow": POSTGRESQL}) == []
+    other = SQLITE | {"NAME": "outgrow.sqlite3"}
+    assert catalogue({"default": SQLITE, "outgrow": other}) == []
+
+
+def test_a_catalogue_without_its_tables_is_told():
+    with modify_settings(INSTALLED_APPS={"remove": "outgrow"}):
+        (found,) = catalogue({"default": POSTGRESQL, "outgrow": POSTGRESQL})
+    assert found.startswith("outgrow.E005")
+    assert "manage.py migrate" in found
+
+
+def test_need_0_is_refused_without_a_master():
+    (found,) = catalogue({"default": POSTGRESQL, "outgrow": POSTGRESQL}, need=0)
+    assert "there is no master copy: a file that no server took would be lost" in found
 
 
 def test_a_missing_media_root_is_told():

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from django.core.files.base import ContentFile
-from django.core.management import load_command_class
+from django.core.management import BaseCommand, load_command_class
+from django.utils.module_loading import import_string
 
 from outgrow import conf
 from outgrow.cli import main
@@ -57,7 +58,8 @@ def test_python_runs_and_its_settings_are_valid(text, tmp_path):
     exec(compile(text, "documentation", "exec"), names)
     for alias, entry in names.get("STORAGES", {}).items():  # type: ignore[attr-defined]
         if "outgrow" in entry["BACKEND"]:
-            assert conf.media_options(entry["OPTIONS"], alias)[1] == []
+            known = import_string(entry["BACKEND"]).option_names
+            assert conf.media_options(entry["OPTIONS"], alias, known)[1] == []
 
 
 @pytest.mark.parametrize("text", blocks("toml"))
@@ -83,6 +85,8 @@ def check(words: list[str]) -> None:
         assert set(words[1:]) <= set(targets)
     elif words[:3] == ["python", "manage.py", "outgrow"]:
         _check_management(words[3:])
+    elif words[:3] == ["python", "manage.py", "migrate"]:
+        _check_words(load_command_class("django.core", "migrate"), words[3:])
     elif words[0] == "outgrow":
         command = main.commands[words[1]]
         known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
@@ -97,7 +101,10 @@ def check(words: list[str]) -> None:
 
 
 def _check_management(words: list[str]) -> None:
-    command = load_command_class("outgrow", "outgrow")
+    _check_words(load_command_class("outgrow", "outgrow"), words)
+
+
+def _check_words(command: BaseCommand, words: list[str]) -> None:
     parser = command.create_parser("manage.py", "outgrow")
     plain = [word.strip("[]") for word in words]
     # A synopsis names its values: `--max-age S`.

@@ -187,7 +187,7 @@ def test_there_is_nothing_to_put_back_for_a_new_name(journal):
 def test_a_withdrawn_attempt_can_t_commit(journal, name, change):
     attempt = begun(journal, name, change=change)
     assert journal.withdraw(attempt)
-    with pytest.raises(SaveInterrupted, match="[Ss]ave it again"):
+    with pytest.raises(SaveInterrupted, match=r"[Ss]ave it again"):
         commit(journal, attempt)
     assert journal.look(name).wanted is Wanted.UNHEARD
 
@@ -697,7 +697,7 @@ def test_a_dead_save_that_was_not_made_live_is_taken_back(journal, clock):
     assert journal.look("f.txt").wanted is Wanted.GONE
     assert [debts(journal, server)[0].kind for server in SERVERS] == [Kind.UNKNOWN] * 3
     # It only stood still, and goes on.
-    with pytest.raises(SaveInterrupted, match="[Ss]ave it again"):
+    with pytest.raises(SaveInterrupted, match=r"[Ss]ave it again"):
         journal.settle(attempt, (), ())
     assert not journal.begin(attempt).exists()
 

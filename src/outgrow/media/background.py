@@ -73,7 +73,11 @@ class Background(Generic[Item]):
             if self._thread is None or not self._thread.is_alive():
                 self._ending = False
                 self._thread = threading.Thread(target=self._run, name="outgrow-media", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError:  # the interpreter ends, or has no room for a thread
+                    self._begin()
+                    return False
         return True
 
     @property

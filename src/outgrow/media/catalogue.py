@@ -506,6 +506,8 @@ class Catalogue:
         A save that is live is kept. Any other is taken back: it was not settled, so its
         process never came to its commit.
         """
+        if attempt.change is Change.DELETE:
+            self.revoke(attempt.name)
         key = self.key(attempt.name)
         with self._site_reached():
             live = self._lives().filter(key=key).exists()

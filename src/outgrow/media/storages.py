@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -255,6 +256,8 @@ class AsyncStorage(HybridStorage):
     """
 
     option_names = conf.ASYNC_OPTIONS
+    #: When jobs may be queued again after the broker was away, by the monotonic clock.
+    _queue_again_at = 0.0
 
     @cached_property
     def background(self) -> Background[Pending]:
@@ -303,18 +306,34 @@ class AsyncStorage(HybridStorage):
         own = type(self).enqueue is not AsyncStorage.enqueue
         if self.options.background == "thread" and not own:
             if not self.background.offer(pending):
-                self.replication.hand_over(pending)
+                self._hand_over(pending)
             return
-        for server in self.replication.hand_over(pending):
+        servers = self._hand_over(pending)
+        if time.monotonic() < self._queue_again_at:
+            return  # the broker was away a moment ago, and can take seconds to say so
+        for server in servers:
             try:
                 self.enqueue(server, pending.attempt.name)
             except Exception:
+                self._queue_again_at = time.monotonic() + self.options.downtime
                 logger.exception(
-                    "%r is owed to %s, and no job could be queued for it. "
-                    "A repair pass will do it.",
+                    "%r is owed to %s, and no job could be queued for it. A repair pass will do "
+                    "it. No job is tried for %g s.",
                     pending.attempt.name,
                     server,
+                    self.options.downtime,
                 )
+                return
+
+    def _hand_over(self, pending: Pending) -> list[str]:
+        """Owe it to every server. The change is on record in any case, so this can't fail it."""
+        try:
+            return self.replication.hand_over(pending)
+        except OSError:
+            logger.exception(
+                "%r is on record as begun; a repair pass ends it", pending.attempt.name
+            )
+            return []
 
     def _forward(self, pending: Pending) -> None:
         verb = "save" if pending.look else "delete"

@@ -3,9 +3,12 @@
     python actor.py FOLDER SERVERS WHAT STEP [NAME]
 
 FOLDER is the master, SERVERS are URLs with commas between. WHAT is save, delete,
-repair or loop. STEP is how many steps it takes before it kills itself; -1 for all.
-With a "c" before the number it is not the protocol's steps that are counted but the
-calls of the system that change something: the finest grain at which a process can die.
+repair or loop. With CATALOGUE in the environment, a folder, the storage is a distributed
+one whose databases lie there, and the site saves in a transaction.
+STEP is how many steps it takes before it kills itself; -1 for all. With a "c" before the
+number it is not the protocol's steps that are counted but the calls of the system that
+change something, and the statements of a database: the finest grain at which a process
+can die.
 What was confirmed is printed before anything else happens.
 """
 
@@ -14,6 +17,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import django
@@ -32,6 +37,7 @@ CALLS = {
     "chmod",
     "sendmsg",
     "sendfile",
+    "execute",  # of a database
 }
 
 
@@ -52,15 +58,31 @@ def _killer(calls: int) -> Any:
     return before
 
 
+def databases(folder: str) -> dict[str, Any]:
+    """The site's, and that of the catalogue."""
+    return {
+        alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": str(Path(folder, alias))}
+        for alias in ("default", "outgrow")
+    }
+
+
 def main() -> None:
     folder, servers, what, step, *rest = sys.argv[1:]
-    settings.configure(MEDIA_ROOT=folder, MEDIA_URL="/media/")
+    catalogue = os.environ.get("CATALOGUE")
+    settings.configure(
+        MEDIA_ROOT=folder,
+        MEDIA_URL="/media/",
+        DATABASES=databases(catalogue) if catalogue else {},
+        INSTALLED_APPS=["outgrow"],
+        FILE_UPLOAD_TEMP_DIR=catalogue,
+    )
     django.setup()
 
     from django.core.files.base import ContentFile
+    from django.db import transaction
 
+    from outgrow.media import DistributedStorage, HybridStorage
     from outgrow.media.repair import Repair
-    from outgrow.media.storages import HybridStorage
 
     left = [-1 if step.startswith("c") else int(step)]
 
@@ -79,11 +101,18 @@ def main() -> None:
         def drive(self, steps: Any) -> Any:
             return drive(steps)
 
-    storage = Storage(location=folder, servers=servers.split(","), timeout=1.0, downtime=0.2)
+    class Distributed(DistributedStorage):
+        def drive(self, steps: Any) -> Any:
+            return drive(steps)
+
+    urls = servers.split(",")
+    given = {"servers": urls, "timeout": 1.0, "downtime": 0.2}
+    storage = Distributed(**given) if catalogue else Storage(location=folder, **given)
     if step.startswith("c"):
         sys.setprofile(_killer(int(step[1:])))
     if what == "save":
-        name = storage.save("folder/file.bin", ContentFile(b"content of the drill"))
+        with transaction.atomic() if catalogue else nullcontext():
+            name = storage.save("folder/file.bin", ContentFile(b"content of the drill"))
         print("saved", name, flush=True)
     elif what == "delete":
         storage.delete(rest[0])
