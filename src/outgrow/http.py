@@ -220,7 +220,9 @@ def resolve(host: str, port: int, clock: Callable[[], float] = time.monotonic) -
     known = _resolved.get((host, port))
     if known is not None and clock() - known[0] < RESOLVE_FOR:
         return known[1]
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # As bytes: for a text Python loads a codec at the first use, and a process that is
+    # forked while another thread does that never has it.
+    found = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
     addresses: list[Address] = [(entry[0], entry[4]) for entry in found]
     _resolved[host, port] = (clock(), addresses)
     return addresses
