@@ -23,6 +23,7 @@ from django.test import modify_settings, override_settings
 
 from outgrow.checks import check_media
 from outgrow.media import HybridStorage
+from outgrow.media.journal import Change
 from outgrow.status import snapshot
 from outgrow.testing import MediaServer
 
@@ -261,6 +262,19 @@ def test_storages_of_single_fields_are_looked_after(site, servers, field_storage
     assert "outgrow.Report.file" in outgrow("status")[1]
     assert "outgrow.Report.file: sent 0" in outgrow("repair", "--no-wait")[1]
     assert snapshot("outgrow.Report.file").servers[0].up
+
+
+def test_changes_that_wait_for_their_turn_are_part_of_the_lag(site, servers):
+    """As with AsyncStorage, whose thread or queue has not come to them."""
+    assert snapshot().oldest_change is None
+    for name in ("a.txt", "b.txt"):
+        attempt = site.journal.attempt(name, Change.SAVE)
+        site.journal.begin(attempt).write_bytes(b"x")
+    shot = snapshot()
+    assert (shot.in_progress, shot.oldest_change < 5) == (2, True)
+    assert "2 saves and deletes are on their way" in outgrow("status")[1]
+    assert any("wait for their turn" in one for one in shot.problems(max_age=-1))
+    assert not any("wait for their turn" in one for one in shot.problems(max_age=60))
 
 
 def test_fewer_servers_than_a_save_needs_are_a_problem_at_once(site, servers):

@@ -11,6 +11,7 @@ import textwrap
 import tomllib
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from django.utils.module_loading import import_string
 from outgrow import conf
 from outgrow.cli import main
 from outgrow.media import HybridStorage
+from outgrow.testing import MediaServer, free_port
 from outgrow.topology.model import parse
 from tests.live.nginx import Nginx
 from tests.live.processes import server_folder
@@ -117,18 +119,35 @@ def _check_words(command: BaseCommand, words: list[str]) -> None:
 
 @pytest.mark.parametrize("text", blocks("nginx"))
 def test_nginx_takes_the_configuration_and_the_files(text):
-    with server_folder("outgrow-docs-") as folder:
+    with server_folder("outgrow-docs-") as folder, ExitStack() as stack:
         server = Nginx(folder)
         own = text.replace("/srv/copies-tmp", f"{folder}/body")
         own = own.replace("/srv/copies", f"{folder}/root")
         own = own.replace("listen 8080", f"listen 127.0.0.1:{server.port}")
+        visitors, peer = free_port(), stack.enter_context(MediaServer())
+        own = own.replace("listen 8081", f"listen 127.0.0.1:{visitors}")
+        own = own.replace("10.0.0.12:8080", f"127.0.0.1:{peer.port}")
         http, _, _ = server._configuration.partition("    server {")
         server._configuration = f"{http}{textwrap.indent(own, '    ')}}}\n"
         server.start()
         try:
             _use(server, folder)
+            if "@peers" in text:
+                _visit(server, f"http://127.0.0.1:{visitors}", peer)
         finally:
             server.stop()
+
+
+def _visit(server: Nginx, visitors: str, peer: MediaServer) -> None:
+    """A visitor gets a file that only a peer has; Outgrow is told that it is missing."""
+    peer.files["only/there.txt"] = b"from the peer"
+    with urllib.request.urlopen(f"{visitors}/only/there.txt", timeout=5) as answer:
+        assert answer.read() == b"from the peer"
+    for url in (f"{server.url}/only/there.txt", f"{visitors}/nowhere.txt"):
+        with pytest.raises(urllib.error.HTTPError) as missing:
+            urllib.request.urlopen(url, timeout=5)
+        with missing.value as answer:
+            assert answer.code == 404
 
 
 def _use(server: Nginx, folder: Path) -> None:

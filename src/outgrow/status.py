@@ -14,7 +14,7 @@ from django.core.files.storage import storages
 from outgrow import conf
 from outgrow.errors import ForeignServer
 from outgrow.media.base import Replicated
-from outgrow.media.journal import Journal
+from outgrow.media.journal import Journal, started
 from outgrow.media.storages import configured
 from outgrow.servers import Server
 
@@ -57,13 +57,16 @@ class Snapshot:
     """Every media server of one storage, and when `media repair --watch` was last alive.
 
     `retired` names servers that have records and are not configured any more; `needed`
-    is how many servers a save needs.
+    is how many servers a save needs. `in_progress` counts saves and deletes that the servers
+    have not been told of yet, or are just being told; `oldest_change` is the age in seconds
+    of the first of them.
     """
 
     storage: str
     servers: tuple[ServerStatus, ...]
     needed: int
     in_progress: int
+    oldest_change: float | None
     watched_at: datetime | None
     watch_age: float | None
     retired: tuple[str, ...]
@@ -87,6 +90,12 @@ class Snapshot:
             found.append(
                 f"{up} of {len(self.servers)} servers are up, and a save needs {self.needed}: "
                 "saves fail now."
+            )
+        if self.oldest_change is not None and self.oldest_change > max_age:
+            found.append(
+                f"{self.in_progress} saves and deletes wait for their turn, the first for "
+                f"{self.oldest_change:.0f} s: the queue of this storage is too slow, or nobody "
+                "works it off."
             )
         for server in self.servers:
             found += server.problems(max_age)
@@ -150,13 +159,15 @@ def snapshot_of(alias: str, storage: Replicated, *, probe: bool = False) -> Snap
     seen = beat.get("servers") if age is not None and age < HEARTBEAT_FRESH else None
     known = dict(seen) if isinstance(seen, dict) else {}
     servers = storage.options.servers
+    begun = [started(attempt.id) for attempt in journal.attempts()]
     if probe or any(server.name not in known for server in servers):
         known |= _probe(storage, known)
     return Snapshot(
         storage=alias,
         servers=tuple(_status(server, journal, known[server.name]) for server in servers),
         needed=storage.options.need,
-        in_progress=sum(1 for _ in journal.attempts()),
+        in_progress=len(begun),
+        oldest_change=max(0.0, time.time() - min(begun)) if begun else None,
         watched_at=None if age is None else datetime.fromtimestamp(time.time() - age, UTC),
         watch_age=age,
         retired=tuple(_retired(journal, {server.name for server in servers})),

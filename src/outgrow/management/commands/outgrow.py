@@ -194,6 +194,11 @@ class Command(BaseCommand):
     def _show_status(self, shot: Snapshot) -> None:
         console = Console(file=self.stdout, no_color=self.style.SUCCESS("") == "")  # type: ignore[arg-type]
         console.print(status_table(shot))
+        if shot.oldest_change is not None:
+            self.stdout.write(
+                f"{shot.in_progress} saves and deletes are on their way to the servers, the first "
+                f"for {shot.oldest_change:.0f} s."
+            )
         for name in shot.retired:
             self.stdout.write(
                 f"{name} has records and is not in the settings any more. When no process has it "
