@@ -32,6 +32,8 @@ def main() -> None:
 @click.option("--fsync/--no-fsync", default=True, show_default=True, help="Sync each upload.")
 @click.option("--body-timeout", type=float, default=30.0, show_default=True, help="Seconds.")
 @click.option("--max-body", default="0", show_default=True, help="As in 10M; 0: no limit.")
+@click.option("--connections", type=int, default=1000, show_default=True, help="0: no limit.")
+@click.option("--active", is_flag=True, help="Show HTML, SVG and scripts, not save them.")
 @click.option("--fd", type=int, help="An inherited, listening socket, instead of --bind.")
 def media_server(
     root: Path,
@@ -40,6 +42,8 @@ def media_server(
     fsync: bool,
     body_timeout: float,
     max_body: str,
+    connections: int,
+    active: bool,
     fd: int | None,
 ) -> None:
     """Serve and store the files below a folder, over HTTP.
@@ -57,6 +61,8 @@ def media_server(
             fsync=fsync,
             body_timeout=body_timeout,
             max_body=server.parse_size(max_body),
+            connections=connections,
+            active=active,
             fd=fd,
         )
 

@@ -587,3 +587,70 @@ def test_what_a_disk_can_refuse(number: int, status: int) -> None:
 )
 def test_types(name: str, expected: str) -> None:
     assert content_type(name) == expected
+
+
+# What a browser would run
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.HTM", "b.svg", "c.xml", "d.js", "e.mjs"])
+@pytest.mark.parametrize("shown", [False, True])
+def test_what_a_browser_would_run_is_saved_by_it(name: str, shown: bool) -> None:
+    wanted = protocol.accept(Request("GET", f"/{name}".encode(), {}), Rules(active=shown))
+    answer = protocol.read(wanted, File(1, 1, 1))
+    assert header(answer, "X-Content-Type-Options") == "nosniff"
+    names = {key for key, _ in answer.headers}
+    kept = {"Content-Disposition", "Content-Security-Policy"} & names
+    assert len(kept) == (0 if shown else 2)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "b.pdf", "c.txt", "d", "e.html.png"])
+def test_what_it_shows_is_shown(name: str) -> None:
+    wanted = protocol.accept(Request("GET", f"/{name}".encode(), {}), Rules())
+    answer = protocol.read(wanted, File(1, 1, 1))
+    assert "Content-Disposition" not in {key for key, _ in answer.headers}
+
+
+# Who asks, and how the body is encoded
+
+
+def put_with(token: str | None = None, **headers: str) -> int:
+    given = {"content-length": "1"} | {key.replace("_", "-"): text for key, text in headers.items()}
+    try:
+        protocol.accept(Request("PUT", b"/a", given), Rules(token))
+    except protocol.Refused as error:
+        return error.answer.status
+    return 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8080", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8080", 200),
+        ("[::1]", 200),
+        ("localhost:1", 200),
+        ("LOCALHOST", 200),
+        ("", 200),
+        ("evil.example", 421),
+        ("evil.example:8080", 421),
+        ("127.0.0.1.evil.example:80", 421),
+        ("[evil]:80", 421),
+    ],
+)
+def test_without_a_token_a_name_may_not_write(host: str, status: int) -> None:
+    assert put_with(host=host) == status
+    with_token = put_with("t", host=host, authorization="Bearer t")
+    assert with_token == 200
+
+
+@pytest.mark.parametrize(("coding", "status"), [("", 200), ("identity", 200), ("gzip", 415)])
+def test_a_body_is_not_encoded(coding: str, status: int) -> None:
+    assert put_with(content_encoding=coding) == status
+
+
+@pytest.mark.parametrize(
+    ("coding", "status"), [("chunked", 200), (" Chunked ", 200), ("gzip, chunked", 501)]
+)
+def test_the_only_transfer_coding_is_chunked(coding: str, status: int) -> None:
+    assert put_with(transfer_encoding=coding) == status

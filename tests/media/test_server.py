@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import os
+import select
 import signal
 import socket
 import statistics
@@ -39,7 +41,7 @@ def server(root: Path) -> Iterator[Embedded]:
 
 def put(path: str, length: int, *headers: str) -> bytes:
     """The head of a PUT."""
-    lines = [f"PUT {path} HTTP/1.1", "Host: x", f"Content-Length: {length}", *headers]
+    lines = [f"PUT {path} HTTP/1.1", "Host: localhost", f"Content-Length: {length}", *headers]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
@@ -193,7 +195,7 @@ def test_a_large_body_that_is_refused_is_not_read_to_its_end(server: Embedded) -
 
 
 def test_an_unknown_method_and_garbage(server: Embedded) -> None:
-    assert server.raw(b"BREW /a HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 400")
+    assert server.raw(b"BREW /a HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(b"HTTP/1.1 400")
     assert server.raw(b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400")
     assert server.status("GET", "/a") == 404
 
@@ -206,7 +208,7 @@ def test_a_cut_body_leaves_nothing(server: Embedded) -> None:
     for head in (
         put("/old", 10**7),
         put("/new/file", 10**7),
-        b"PUT /old HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n80000\r\n",
+        b"PUT /old HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n80000\r\n",
     ):
         with server.connect() as connection:
             connection.sendall(head + bytes(MEGABYTE // 2))
@@ -262,7 +264,7 @@ def test_a_body_that_stands_still_is_given_up(root: Path, head: bytes) -> None:
 def test_a_reader_that_stands_still_is_given_up(root: Path) -> None:
     (root / "big").write_bytes(bytes(32 * MEGABYTE))
     with running(root, "--body-timeout", "0.2") as server, server.connect() as connection:
-        connection.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_until(lambda: server.open_files == 1, "the file was not opened")
         wait_until(lambda: server.open_files == 0, "the file was not closed")
 
@@ -378,7 +380,7 @@ def test_what_is_no_file_is_neither_read_nor_written(server: Embedded) -> None:
 )
 def test_hostile_names(server: Embedded, tmp_path: Path, target: bytes) -> None:
     for method in (b"PUT", b"DELETE", b"GET"):
-        head = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx"
+        head = b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx"
         received = server.raw(method + b" " + target + head)
         assert received.startswith(b"HTTP/1.1 400"), (method, target, received)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -453,7 +455,7 @@ def test_it_says_in_one_line_that_it_is_ready(server: Embedded, root: Path) -> N
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_soon_and_quietly(server: Embedded, number: signal.Signals) -> None:
     with server.connect() as idle, server.connect() as uploading:
-        idle.sendall(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle.sendall(b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n")
         read_head(idle)
         uploading.sendall(put("/a", 10**7) + bytes(MEGABYTE))
         wait_until(lambda: server.uploads == 1, "the upload did not begin")
@@ -560,3 +562,110 @@ def test_importing_it_imports_neither_uvicorn_nor_django() -> None:
     code = "import sys, outgrow.media.server; print({'uvicorn', 'django'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
     assert done.stdout == "set()\n", done.stderr
+
+
+# Clients that mean no good
+
+
+def closed_after(connection: socket.socket) -> tuple[bytes, float]:
+    """What came until the server closed, and after how many seconds."""
+    began = time.monotonic()
+    return read_all(connection), time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X-Y: z\r\n" * 4000 + b"\r\n",
+    ],
+    ids=["target", "header", "headers"],
+)
+@pytest.mark.parametrize("pieces", [1, 20])
+def test_a_head_has_a_limit(server: Embedded, head: bytes, pieces: int) -> None:
+    with server.connect() as connection:
+        size = len(head) // pieces + 1
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for start in range(0, len(head), size):
+                connection.sendall(head[start : start + size])
+                time.sleep(0.002)  # so that they come one by one
+        answer, _ = closed_after(connection)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_a_head_that_does_not_end_is_given_up(server: Embedded) -> None:
+    """After ten seconds, with some of it, with line breaks before it, and with nothing."""
+    begins = [b"GET /a HTTP/1.1\r\nX-", b"\r\n", b""]
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in begins]
+        for connection, begin in zip(connections, begins, strict=True):
+            connection.sendall(begin)
+            connection.settimeout(20)
+        began = time.monotonic()
+        stop = threading.Event()
+
+        def drip() -> None:
+            while not stop.wait(0.5):
+                with contextlib.suppress(OSError):
+                    connections[0].sendall(b"y")
+                    connections[1].sendall(b"\r\n")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        answers = [read_all(connection) for connection in connections]
+        took = time.monotonic() - began
+        stop.set()
+        thread.join()
+    assert answers[0].startswith(b"HTTP/1.1 408 ")
+    assert answers[1:] == [b"", b""]
+    assert 9 < took < 15
+
+
+def test_a_body_of_a_byte_now_and_then_is_given_up(tmp_path: Path) -> None:
+    with running(tmp_path, "--body-timeout", "1") as server, server.connect() as connection:
+        connection.sendall(put("/a", 1_000_000))
+        began = time.monotonic()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while time.monotonic() - began < 10:
+                connection.sendall(b"x")
+                if select.select([connection], [], [], 0.2)[0]:
+                    break
+        assert time.monotonic() - began < 5
+        assert read_all(connection).startswith(b"HTTP/1.1 408 ")
+        assert server.uploads == 0
+
+
+def test_a_refused_body_is_not_listened_to_for_long(tmp_path: Path) -> None:
+    with (
+        running(tmp_path, env={"OUTGROW_MEDIA_TOKEN": "secret"}) as server,
+        server.connect() as connection,
+    ):
+        connection.sendall(put("/a", 1_000_000) + b"x" * 100)
+        answer, took = closed_after(connection)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"connection: close" in answer.lower()
+    assert took < 4
+
+
+def test_more_connections_than_allowed_are_refused(tmp_path: Path) -> None:
+    with running(tmp_path, "--connections", "3") as server, contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(server.connect()) for _ in range(3)]
+        for connection in kept:
+            connection.sendall(b"GET /missing HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert read_head(connection).startswith(b"HTTP/1.1 404 ")
+        with server.connect() as one_more:
+            assert closed_after(one_more)[0].startswith(b"HTTP/1.1 503 ")
+        kept[0].close()
+        wait_until(lambda: server.status("GET", "/missing") == 404, "no room was made")
+
+
+def test_stopping_while_a_refused_body_comes_is_quiet(tmp_path: Path) -> None:
+    with (
+        running(tmp_path, env={"OUTGROW_MEDIA_TOKEN": "secret"}) as server,
+        server.connect() as connection,
+    ):
+        connection.sendall(put("/a", 1_000_000) + b"x" * 100)
+        time.sleep(0.2)  # it reads now; if not, nothing is proven and nothing breaks
+        assert "Traceback" not in server.stop()

@@ -86,3 +86,19 @@ def content_type(name: str) -> str:
     """The media type for a file name, by what follows its last dot."""
     _stem, dot, extension = name.rpartition(".")
     return _TYPES.get(extension.lower(), OCTETS) if dot else OCTETS
+
+
+#: What browsers run or render as a page, with all that can be in it.
+_ACTIVE = frozenset(
+    {
+        "image/svg+xml",
+        "text/html",
+        "text/javascript",
+        "text/xml",
+    }
+)
+
+
+def is_active(kind: str) -> bool:
+    """Whether a browser would run what is in a file of this type."""
+    return kind in _ACTIVE

@@ -27,6 +27,13 @@ logger = logging.getLogger("outgrow.media.server")
 #: costs some 50 us, as much as writing 100 KB; and memory stays small.
 BATCH = 256 * 1024
 
+#: Bytes a second that a body must come with, besides `timeout` seconds in all. A sender of
+#: one byte a second would hold its connection for ever.
+FLOOR = 4096
+
+#: Seconds for which a refused body is read.
+LISTEN = 2.0
+
 #: Bytes of a refused body that are read and thrown away, so that its client reads
 #: the answer and not a broken connection. Above it, the connection is closed.
 PATIENCE = 1024 * 1024
@@ -61,6 +68,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._received = 0
+        self._began_at = asyncio.get_running_loop().time()
         self._body_ended = False
         self._answered = False
 
@@ -185,7 +193,9 @@ class Exchange:
         return b"".join(parts)
 
     async def _read_part(self) -> bytes:
-        async with asyncio.timeout(self._timeout):
+        slowest = self._began_at + self._timeout + self._received / FLOOR
+        now = asyncio.get_running_loop().time()
+        async with asyncio.timeout_at(min(now + self._timeout, max(now, slowest))):
             message = await self._receive()
         if message["type"] == "http.disconnect":
             raise _ClientGone
@@ -214,10 +224,11 @@ class Exchange:
             return False
         limit = self._received + PATIENCE
         try:
-            while not self._body_ended and self._received < limit:  # type: ignore[redundant-expr]
-                await self._read_part()
-        except (_ClientGone, TimeoutError):
-            return False
+            async with asyncio.timeout(LISTEN):
+                while not self._body_ended and self._received < limit:  # type: ignore[redundant-expr]
+                    await self._read_part()
+        except (_ClientGone, TimeoutError, asyncio.CancelledError):
+            return False  # the last: the server stops, and answers first
         return self._body_ended
 
     async def _send_head(self, answer: Answer) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import hmac
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from urllib.parse import unquote_to_bytes
 
 from outgrow.media import conditions, digests
 from outgrow.media.conditions import File, Span
-from outgrow.media.content_types import content_type
+from outgrow.media.content_types import content_type, is_active
 from outgrow.media.digests import Digest
 from outgrow.media.names import NAME_LIMIT, PART_LIMIT
 
@@ -48,6 +49,13 @@ _OTHER_METHODS = {
     "UNLOCK",
 }
 
+#: A visitor's upload must not become a page of the site: a browser saves it, and where
+#: it shows it all the same, it runs nothing of it (CSP 3 §6.3.2, sandbox).
+_INERT = (
+    ("Content-Disposition", "attachment"),
+    ("Content-Security-Policy", "default-src 'none'; sandbox"),
+)
+
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -68,10 +76,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How this server is set up: who may write, and how large a body may be (0: any)."""
+    """How this server is set up: who may write, how large a body may be (0: any), and
+    whether a browser may run what somebody uploaded.
+    """
 
     token: str | None = None
     max_body: int = 0
+    active: bool = False
 
 
 class NoFile(Enum):
@@ -109,6 +120,7 @@ class Wanted:
     headers: Mapping[str, str]
     length: int | None = None
     digests: tuple[Digest, ...] = ()
+    active: bool = False
 
     @property
     def exclusive(self) -> bool:
@@ -136,7 +148,7 @@ def accept(request: Request, rules: Rules) -> Wanted:
     _check_method(request.method)
     parts = _parse_target(request.target)
     if request.method in {"GET", "HEAD"}:
-        return Wanted(request.method, parts, request.headers)
+        return Wanted(request.method, parts, request.headers, active=rules.active)
     _check_writer(request.headers, rules)
     if request.method == "DELETE":
         return Wanted(request.method, parts, request.headers)
@@ -154,9 +166,11 @@ def read(wanted: Wanted, state: State) -> Answer:
     validators = (("ETag", state.tag), ("Last-Modified", state.last_modified))
     if verdict == "not modified":
         return Answer(304, validators)
+    kind = content_type(wanted.parts[-1])
     described = (
-        ("Content-Type", content_type(wanted.parts[-1])),
+        ("Content-Type", kind),
         ("X-Content-Type-Options", "nosniff"),
+        *(_INERT if is_active(kind) and not wanted.active else ()),
         ("Accept-Ranges", "bytes"),
         *validators,
     )
@@ -287,6 +301,9 @@ def _check_part(raw: bytes) -> str:
 
 def _check_writer(headers: Mapping[str, str], rules: Rules) -> None:
     """The token (RFC 6750 §2.1), and conditions that must not be misread."""
+    if rules.token is None and not _is_local(headers.get("host", "")):
+        # A web page whose name is made to point to this machine (DNS rebinding) has a name.
+        raise Refused(refusal(421, "without a token, writing is for http://127.0.0.1 alone"))
     if rules.token is not None:
         scheme, _space, given = headers.get("authorization", "").partition(" ")
         right = hmac.compare_digest(given.strip().encode(), rules.token.encode())
@@ -297,12 +314,33 @@ def _check_writer(headers: Mapping[str, str], rules: Rules) -> None:
         raise Refused(refusal(400, f"{bad} can't be read"))
 
 
+def _is_local(host: str) -> bool:
+    """Whether a Host header is an address, or localhost, and no name of somebody's."""
+    name = host.rpartition(":")[0] if re.search(r":[0-9]*\Z", host) else host
+    if name.startswith("[") and name.endswith("]"):
+        name = name[1:-1]
+    if not name or name.lower() == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def _body_length(headers: Mapping[str, str], rules: Rules) -> int | None:
     """The length of the body, or None when it is chunked."""
     # RFC 9110 §14.5: a server that does not know partial PUT must refuse it.
     if "content-range" in headers:
         raise Refused(refusal(400, "a part of a file can't be written (Content-Range)"))
-    if "transfer-encoding" in headers:
+    # RFC 9110 §8.4: to store it as it is would make it another file than was sent.
+    if headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:
+        raise Refused(refusal(415, "a body is stored as it is, so it can't be encoded"))
+    coding = headers.get("transfer-encoding")
+    if coding is not None:
+        # RFC 9112 §6.1: 501 for a transfer coding that is not understood.
+        if coding.strip().lower() != "chunked":
+            raise Refused(refusal(501, "the only transfer coding here is chunked"))
         return None
     length = headers.get("content-length")
     if length is None:

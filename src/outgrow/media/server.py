@@ -1,8 +1,7 @@
 """The embedded media server: an ASGI application, and `serve`, which runs it.
 
 It is meant for development, for tests and for a team that runs no nginx. It is
-run by uvicorn, which sets no limit to how slowly the head of a request may come:
-on an open network put a proxy in front.
+run by uvicorn; `outgrow.media.guard` limits what a connection may do.
 """
 
 from __future__ import annotations
@@ -38,7 +37,8 @@ class MediaApplication:
     Writing needs the header ``Authorization: Bearer <token>``; with `token` None
     whoever can connect may write. `fsync`: an upload is on the disk before it is
     answered. `body_timeout`: seconds that a body may stand still, in either
-    direction. `max_body`: bytes; 0 for no limit.
+    direction. `max_body`: bytes; 0 for no limit. `active`: HTML, SVG and other files that
+    a browser would run are shown, and not saved as downloads.
 
     It needs ASGI's lifespan, which opens the root; that raises ConfigurationError
     when the root can't be used. Several processes may use one root at a time;
@@ -53,9 +53,10 @@ class MediaApplication:
         fsync: bool = True,
         body_timeout: float = 30.0,
         max_body: int = 0,
+        active: bool = False,
     ) -> None:
         self.disk = Disk(root, fsync=fsync)
-        self.rules = Rules(token, max_body)
+        self.rules = Rules(token, max_body, active)
         self.body_timeout = body_timeout
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -103,12 +104,15 @@ def serve(
     fsync: bool = True,
     body_timeout: float = 30.0,
     max_body: int = 0,
+    active: bool = False,
+    connections: int = 1000,
     fd: int | None = None,
     ready: Callable[[str], None] = _say,
 ) -> None:
     """Run a media server until SIGTERM or SIGINT.
 
-    `bind` is ``host:port``; port 0 chooses one. `fd` is a listening socket that
+    `bind` is ``host:port``; port 0 chooses one. `connections` is how many there may be at
+    a time; 0 for any number. `fd` is a listening socket that
     was inherited, used instead of `bind`. `ready` gets one line, with the address
     and the root, when requests are answered. The other arguments are those of
     `MediaApplication`. Call it in the main thread.
@@ -122,7 +126,12 @@ def serve(
         raise MissingExtra("The media server", "uvicorn", "server") from error
 
     application = MediaApplication(
-        root, token=token, fsync=fsync, body_timeout=body_timeout, max_body=max_body
+        root,
+        token=token,
+        fsync=fsync,
+        body_timeout=body_timeout,
+        max_body=max_body,
+        active=active,
     )
     listener = _inherit(fd) if fd is not None else _listen(*parse_bind(bind))
     if token is None and not _is_loopback(listener):
@@ -149,13 +158,15 @@ def serve(
 
     # uvicorn stops in order, and then raises the signal again for its caller.
     with suppress(KeyboardInterrupt):
-        Server(_uvicorn_config(uvicorn, application)).run([listener])
+        Server(_uvicorn_config(uvicorn, application, connections)).run([listener])
 
 
-def _uvicorn_config(uvicorn: Any, application: MediaApplication) -> Any:
+def _uvicorn_config(uvicorn: Any, application: MediaApplication, connections: int) -> Any:
+    from outgrow.media.guard import limited  # imports uvicorn
+
     return uvicorn.Config(
         application,
-        http="httptools",
+        http=limited(connections),
         ws="none",
         lifespan="on",
         log_level="error",
