@@ -30,10 +30,10 @@ from tests.live.processes import server_folder
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TUTORIAL = ROOT / "docs/tutorial/first-five-minutes.md"
-FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 #: Blocks that are pictures, or directives of the documentation's own builder.
-NOT_CODE = {"text", "{toctree}", "{eval-rst}"}
+NOT_CODE = {"{literalinclude}", "text", "{toctree}", "{eval-rst}"}
 
 
 def blocks(language: str, pages: list[Path] = PAGES) -> list[object]:

@@ -1,22 +1,24 @@
 #!/bin/sh
 # Install the distribution's packages that the live tests start on loopback. Only what
-# is missing is installed, and nothing of it is left running.
+# is missing is installed, and nothing of it is started.
 set -eu
 
 packages=
-need() { # PACKAGE PROGRAM...: one of the programs must be there
-    package=$1
+need() { # PACKAGES PROGRAM...: one of the programs must be there
+    wanted=$1
     shift
     for program in "$@"; do
-        if [ -x "$program" ]; then
-            echo "$package is there: $program"
+        if [ -e "$program" ]; then
+            echo "$wanted: $program is there."
             return
         fi
     done
-    packages="$packages $package"
+    packages="$packages $wanted"
 }
 
 need nginx-light /usr/sbin/nginx
+need "lighttpd lighttpd-mod-webdav" /usr/lib/lighttpd/mod_webdav.so
+need apache2-bin /usr/sbin/apache2 /usr/sbin/httpd
 need postgresql /usr/lib/postgresql/*/bin/initdb "$(command -v initdb || true)"
 need redis-server "$(command -v redis-server || command -v valkey-server || true)"
 [ -n "$packages" ] || exit 0
@@ -29,7 +31,15 @@ command -v apt-get >/dev/null || {
 as_root=
 [ "$(id -u)" = 0 ] || as_root=sudo
 echo "Installing for the live tests:$packages. The tests start servers of their own."
-# Debian would make a cluster and start it.
+
+# Debian starts what it installs, unless this says no (invoke-rc.d(8), policy layer).
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap '$as_root rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+    $as_root chmod 755 "$policy"
+fi
+# Nor is a database to be made.
 if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
     $as_root mkdir -p /etc/postgresql-common
     echo "create_main_cluster = false" | $as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
