@@ -260,7 +260,7 @@ def test_a_broken_server_is_not_a_mistake_in_need_as_well() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "http://user:hunter2@host/",
+        "http://user:hunter2@ho?st/",
         "http://user:hun@hunter2@host/",
         "http://user:hunter2/x@host/",
         "http://hunter2@host:port/",

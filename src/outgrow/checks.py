@@ -4,6 +4,7 @@
 - outgrow.E002: the master copy has no place: MEDIA_ROOT is not set.
 - outgrow.E003: the package that runs the jobs of a storage is not installed.
 - outgrow.E004: the catalogue of a distributed storage has no database connection of its own.
+- outgrow.E006: the certificates for TLS can't be used.
 - outgrow.E005: the tables of the catalogue are missing: the app is not installed.
 """
 
@@ -46,6 +47,7 @@ def _check(
     for problem in conf.media_options(options, path, storage.option_names)[1]:
         message = f"{problem.path}: {problem.problem}"
         yield Error(message, hint=problem.hint or None, obj=kind, id="outgrow.E001")
+    yield from _check_tls(options, path, kind)
     if "database" in storage.option_names:
         yield from _check_catalogue(options, path, kind)
         return
@@ -67,6 +69,25 @@ def _check_runner(runner: object, path: str, kind: str) -> Iterator[CheckMessage
     problem = jobs.missing(str(runner))
     if problem is not None:
         yield Error(f"{path}['background']: {problem}", obj=kind, id="outgrow.E003")
+
+
+def _check_tls(options: Mapping[str, Any], path: str, kind: str) -> Iterator[CheckMessage]:
+    """Whether the files of TLS are there and of use."""
+    from outgrow import http
+
+    files = [options.get(name, "") for name in ("ca", "certificate", "key")]
+    if not any(files) or not all(isinstance(file, str) for file in files):
+        return
+    try:
+        http.tls_context(*files)
+    except OSError as error:
+        yield Error(
+            f"{path}: the certificates of 'ca', 'certificate' and 'key' can't be used: {error}.",
+            hint="Each must be a PEM file that the site's user can read; the key must fit the "
+            "certificate.",
+            obj=kind,
+            id="outgrow.E006",
+        )
 
 
 def _check_catalogue(options: Mapping[str, Any], path: str, kind: str) -> Iterator[CheckMessage]:

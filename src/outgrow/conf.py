@@ -10,9 +10,9 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from django.apps import apps
 from django.conf import settings
@@ -58,7 +58,15 @@ class MediaOptions:
     downtime: float = DOWNTIME
     fsync: bool = False
     show_traceback: bool = False
-    token: str = ""
+    token: str = field(default="", repr=False)
+    #: By server: "user:password" or a token. Or what is called with a server's name and
+    #: gives that: a function, or its dotted path.
+    credentials: Mapping[str, str] | Callable[[str], str] | str = field(
+        default_factory=dict, repr=False
+    )
+    ca: str = ""
+    certificate: str = ""
+    key: str = field(default="", repr=False)
     transport: Callable[..., Any] | None = None
     #: Of an asynchronous storage: who does the work, how much may wait for a thread and
     #: how long at exit; the name of the queue, and where Redis is (for RQ).
@@ -109,8 +117,10 @@ def media_options(
     """
     problems = list(_unknown(given, path, known))
     servers: tuple[Server, ...] = ()
+    in_urls: dict[str, str] = {}
     try:
-        servers = _servers(given.get("servers"), f"{path}['servers']", given.get("base_url"))
+        place, base_url = f"{path}['servers']", given.get("base_url")
+        servers, in_urls = _servers(given.get("servers"), place, base_url)
     except ExceptionGroup as group:
         problems += [error for error in group.exceptions if isinstance(error, ConfigurationError)]
     values: dict[str, Any] = {"servers": servers}
@@ -122,11 +132,25 @@ def media_options(
             problems.append(ConfigurationError(f"{path}[{name!r}]", *problem))
         else:
             values[name] = given[name]
-    # A storage without the option waits for no server.
-    usual = "majority" if "database" in known else 1
-    need = given.get("need", usual) if "need" in known else 0
-    values["need"] = _need(need, len(servers), f"{path}['need']", problems)
-    if "database" in known and need == 0:
+    values["need"] = _needed(given, known, len(servers), path, problems)
+    values["credentials"] = _secrets(values.get("credentials"), in_urls, path, problems)
+    problems += _together(given, values, path)
+    return MediaOptions(**values), problems
+
+
+def _needed(
+    given: Mapping[str, Any],
+    known: Sequence[str],
+    count: int,
+    path: str,
+    problems: list[ConfigurationError],
+) -> int:
+    """The option `need`, as far as this kind of storage has it."""
+    if "need" not in known:
+        return 0  # it waits for no server
+    without_master = "database" in known
+    need = given.get("need", "majority" if without_master else 1)
+    if without_master and need == 0:
         problems.append(
             ConfigurationError(
                 f"{path}['need']",
@@ -134,27 +158,45 @@ def media_options(
                 "Write a number from 1, 'majority' or 'all'.",
             )
         )
+    return _need(need, count, f"{path}['need']", problems)
+
+
+def _secrets(
+    apart: Any, in_urls: Mapping[str, str], path: str, problems: list[ConfigurationError]
+) -> Any:
+    """The option `credentials`, with those that stand in URLs."""
+    if apart is None or isinstance(apart, Mapping):
+        return {**in_urls, **(apart or {})}
+    if in_urls:
+        text = "stand in the URLs of servers, too."
+        hint = "Leave them out of the URLs."
+        problems.append(ConfigurationError(f"{path}['credentials']", text, hint))
+    return apart
+
+
+def _together(
+    given: Mapping[str, Any], values: Mapping[str, Any], path: str
+) -> Iterator[ConfigurationError]:
+    """What options are wrong beside each other."""
+    if values.get("key") and not values.get("certificate"):
+        hint = "Set 'certificate' to the file of the certificate, too."
+        yield ConfigurationError(f"{path}['key']", "has no certificate.", hint)
     timeout, deadline = values.get("timeout", TIMEOUT), values.get("deadline", DEADLINE)
     if deadline < timeout:
-        problems.append(
-            ConfigurationError(
-                f"{path}['deadline']",
-                f"is {deadline:g} s, less than the {timeout:g} s of 'timeout'.",
-                "A save needs time for at least one answer: write more, or a smaller 'timeout'.",
-            )
+        yield ConfigurationError(
+            f"{path}['deadline']",
+            f"is {deadline:g} s, less than the {timeout:g} s of 'timeout'.",
+            "A save needs time for at least one answer: write more, or a smaller 'timeout'.",
         )
     if values.get("background") == "rq" and not values.get("broker"):
         hint = "Write the URL of Redis, as in 'redis://127.0.0.1:6379/0'."
-        problems.append(ConfigurationError(f"{path}['broker']", "is missing, for RQ.", hint))
+        yield ConfigurationError(f"{path}['broker']", "is missing, for RQ.", hint)
     if given.get("allow_overwrite") and values.get("names", "unique") == "unique":
-        problems.append(
-            ConfigurationError(
-                f"{path}['allow_overwrite']",
-                "has no meaning with names that are never used twice.",
-                "Set names='keep' as well, or leave it out.",
-            )
+        yield ConfigurationError(
+            f"{path}['allow_overwrite']",
+            "has no meaning with names that are never used twice.",
+            "Set names='keep' as well, or leave it out.",
         )
-    return MediaOptions(**values), problems
 
 
 def _unknown(
@@ -169,23 +211,51 @@ def _unknown(
             yield ConfigurationError(f"{path}[{name!r}]", "is not an option.", hint)
 
 
-def _servers(given: object, path: str, base_url: object) -> tuple[Server, ...]:
-    """The servers of an option. Raises a group of `ConfigurationError`."""
+def _servers(
+    given: object, path: str, base_url: object
+) -> tuple[tuple[Server, ...], dict[str, str]]:
+    """The servers of an option, and the credentials in their URLs.
+
+    Raises a group of `ConfigurationError`.
+    """
     if not given or isinstance(given, (str, bytes)):
         problem = "is a text, not a list." if given else "is missing or empty."
         raise ExceptionGroup("servers", [ConfigurationError(path, problem, _SERVERS_HINT)])
     problems: list[ConfigurationError] = []
     servers = []
+    credentials = {}
     for place, name, value in _entries(given, path, problems):
         try:
-            servers.append(_server(place, name, value, base_url))
+            plain, secret = _divided(value, place)
+            servers.append(_server(place, name, plain, base_url))
+            if secret:
+                credentials[servers[-1].name] = secret
         except ConfigurationError as error:
             problems.append(error)
             continue
         problems += _twice(servers, place)
     if problems:
         raise ExceptionGroup("servers", problems)
-    return tuple(servers)
+    return tuple(servers), credentials
+
+
+def _divided(value: object, place: str) -> tuple[object, str]:
+    """A URL without its user and password, and those."""
+    if not isinstance(value, str) or "@" not in value:
+        return value, ""
+    found = re.fullmatch(r"(https?://)([^/@:?#\s]+:[^/@?#\s]*)@([^/@]+(?:/.*)?)", value, re.DOTALL)
+    if found is None:
+        raise ConfigurationError(
+            place,
+            "holds an '@', but no user and password before it.",
+            "Write 'https://USER:PASSWORD@HOST/', with '@', '/' and ':' in them as %40, %2F and "
+            "%3A; or use the option 'credentials'.",
+        )
+    secret = unquote(found[2])
+    problem = _secret(secret)
+    if problem:
+        raise ConfigurationError(place, *problem)
+    return f"{found[1]}{found[3]}", secret
 
 
 def _entries(
@@ -297,6 +367,31 @@ def _token(value: object) -> Problem:
     return "is not a token.", "Write a text of visible ASCII characters, without spaces."
 
 
+def _secret(value: object) -> Problem:
+    # A password may be any text in UTF-8 (RFC 7617 §2.1); a token is ASCII.
+    if isinstance(value, str) and value and value.isprintable() and ":" in value:
+        return None
+    if value and _token(value) is None:
+        return None
+    return "holds no usable secret.", "Write 'user:password' or a token, in printable characters."
+
+
+def _credentials(value: object) -> Problem:
+    if callable(value) or (isinstance(value, str) and "." in value):
+        return None
+    if not isinstance(value, Mapping):
+        return "are neither a mapping nor a function.", (
+            "Write {'media1': 'user:password'}, a function of a server's name, or its dotted path."
+        )
+    return next(filter(None, map(_secret, value.values())), None)
+
+
+def _path(value: object) -> Problem:
+    if isinstance(value, str) and value.startswith("/"):
+        return None
+    return f"is {value!r}.", "Write the whole path of a file, beginning with a slash."
+
+
 def _names(value: object) -> Problem:
     if value in NAMES_WORDS:
         return None
@@ -335,6 +430,10 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
     "fsync": _boolean,
     "show_traceback": _boolean,
     "token": _token,
+    "credentials": _credentials,
+    "ca": _path,
+    "certificate": _path,
+    "key": _path,
     "transport": _transport,
     "background": _background,
     "backlog": _backlog,

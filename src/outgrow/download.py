@@ -124,6 +124,9 @@ class Download:
         reused = self._connection = self._pool.take(self._where)
         try:
             self._ask(reused or self._connect())
+        except http.NoCredentials as error:
+            self.close()
+            raise ConnectFailed(self.server.name, str(error)) from error
         except (ConnectionLost, BadAnswer):
             # The server may have closed a kept connection at that moment. GET may be
             # sent again (RFC 9110 §9.2.2).
@@ -135,13 +138,17 @@ class Download:
     def _ask(self, connection: Connection) -> None:
         self._connection = connection
         self._window = (0.0, 0)
-        self._send(self.request.head(self._where))
+        self._send(self._head())
         while not self._parser.status:
             self._take_in()
         self._left = self._parser.body_length
         if self._left is not None:
             # From here on the length alone says where the body ends.
             self._left -= sum(map(len, self._parser.chunks))
+
+    def _head(self) -> bytes:
+        authorization = self._pool.access.authorization(self.server.name)
+        return self.request.head(self._where, authorization=authorization)
 
     def read(self, size: int = PIECE) -> bytes:
         """Up to `size` bytes of the body, at least one; none at its end."""
@@ -201,7 +208,7 @@ class Download:
                 stream.connect(address)
                 stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self._where.scheme == "https":
-                    stream = http.tls_context().wrap_socket(
+                    stream = self._pool.access.context().wrap_socket(
                         stream, server_hostname=self._where.host
                     )
                 stream.setblocking(False)  # noqa: FBT003 - the only way to say it

@@ -49,7 +49,7 @@ def endpoint(url: str) -> Endpoint:
     if parts.scheme not in {"http", "https"}:
         raise ValueError("is not an http:// or https:// URL")
     if "@" in parts.netloc:
-        raise ValueError("holds a user or a password; use the option 'token'")
+        raise ValueError("holds a user or a password; use the option 'credentials'")
     if "?" in url or "#" in url:
         raise ValueError("has a query or a fragment; give the address and the path only")
     host, port = _authority(parts.netloc, parts.scheme)

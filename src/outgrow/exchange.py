@@ -219,7 +219,7 @@ class Exchange:
             self._connect(os.strerror(code))
             return
         if self._where.scheme == "https":
-            self._open.socket = http.tls_context().wrap_socket(
+            self._open.socket = self._pool.access.context().wrap_socket(
                 self._open.socket,
                 server_hostname=self._where.host,
                 do_handshake_on_connect=False,
@@ -252,7 +252,7 @@ class Exchange:
     def _begin(self) -> None:
         """The connection is open: send the head, and the body unless 100 is awaited."""
         request = self.request
-        self._buffers = [memoryview(request.head(self._where, expect=self._expect))]
+        self._buffers = [memoryview(self._head())]
         self._offset = 0
         self._window = (self._clock(), 0)
         small = self._small_body()
@@ -261,6 +261,10 @@ class Exchange:
             self._offset = request.size
         self._enter(State.SENDING, READ | WRITE, self._limits.window)
         self._send()
+
+    def _head(self) -> bytes:
+        authorization = self._pool.access.authorization(self.server.name)
+        return self.request.head(self._where, expect=self._expect, authorization=authorization)
 
     def _small_body(self) -> bytes:
         body = self.request.body
@@ -416,6 +420,8 @@ class Exchange:
         except AnswerError as error:
             reason = f"its answer is not usable: {error}"
             self.abandon(BadAnswer(self.server.name, reason), error)
+        except http.NoCredentials as error:
+            self.abandon(ConnectFailed(self.server.name, str(error)), error)
         except _Unusable as error:
             self.abandon(FileCut(self.server.name, str(error)), error)
         except OSError as error:

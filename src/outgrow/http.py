@@ -24,7 +24,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -95,13 +95,15 @@ class Request:
         """Whether the server's files can be different afterwards."""
         return self.method not in {"GET", "HEAD", "OPTIONS", "PROPFIND"}
 
-    def head(self, where: Endpoint, *, expect: bool = False) -> bytes:
+    def head(self, where: Endpoint, *, expect: bool = False, authorization: str = "") -> bytes:
         """The bytes of request line and headers for one server."""
         lines = [f"{self.method} {where.target(self.name)} HTTP/1.1", f"Host: {where.netloc}"]
         if self.method == "PUT" or self.size:
             lines.append(f"Content-Length: {self.size}")
         if expect:
             lines.append("Expect: 100-continue")
+        if authorization:
+            lines.append(f"Authorization: {authorization}")
         lines.extend(f"{key}: {value}" for key, value in self.headers)
         return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
@@ -146,15 +148,60 @@ class Connection:
         self.socket.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Whose certificates are believed, and who we say that we are.
+
+    `ca` is a file of authorities (the system's, without it); `certificate` and `key` are
+    files for servers that want to know their client. `authorize` is called with a server's
+    name at each request, and gives the value of the Authorization header, or nothing.
+    """
+
+    ca: str = ""
+    certificate: str = ""
+    key: str = field(default="", repr=False)
+    authorize: Callable[[str], str] | None = field(default=None, repr=False)
+
+    def context(self) -> ssl.SSLContext:
+        """The settings of TLS. Raises `NoCredentials` for files that can't be used."""
+        try:
+            return tls_context(self.ca, self.certificate, self.key)
+        except OSError as error:
+            text = "the files of 'ca', 'certificate' and 'key' can't be used"
+            raise NoCredentials(f"{text}: {error}") from error
+
+    def authorization(self, server: str) -> str:
+        """The value of the Authorization header. Raises `NoCredentials`, which holds no secret."""
+        if self.authorize is None:
+            return ""
+        try:
+            value = self.authorize(server)
+        except Exception as error:
+            raise NoCredentials(
+                f"its credentials were not to be had: {type(error).__name__}"
+            ) from error
+        if not _VALUE.match(value):
+            raise NoCredentials("its credentials hold a character that no header can hold")
+        return value
+
+
+class NoCredentials(Exception):
+    """There are no usable credentials for a server; the text says why."""
+
+
 class Pool:
     """The idle connections of this process, by endpoint.
 
-    Thread-safe without a lock (`deque` appends and pops are atomic), so a fork
+    `access` is that of all of them: storages with other certificates or credentials have
+    pools of their own. Thread-safe without a lock (`deque` appends and pops are atomic), so a fork
     at any moment leaves nothing locked in the child. Nothing is opened here.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, access: Access | None = None
+    ) -> None:
         self._clock = clock
+        self.access = access or Access()
         self._idle: dict[Endpoint, deque[Connection]] = {}
         # Nobody closes a storage. What it leaves open is closed with it, without
         # the ResourceWarning that a socket gives when it is collected.
@@ -228,7 +275,14 @@ def resolve(host: str, port: int, clock: Callable[[], float] = time.monotonic) -
     return addresses
 
 
-@lru_cache(maxsize=1)
-def tls_context() -> ssl.SSLContext:
-    """The system's certificate authorities, verification on. Made at the first use."""
-    return ssl.create_default_context()
+@lru_cache(maxsize=32)
+def tls_context(ca: str = "", certificate: str = "", key: str = "") -> ssl.SSLContext:
+    """The settings of TLS, with verification on. Made at the first use.
+
+    The files are read once: a process that is to use new ones is restarted. Raises
+    `OSError`, of which `ssl.SSLError` is one.
+    """
+    context = ssl.create_default_context(cafile=ca or None)
+    if certificate:
+        context.load_cert_chain(certificate, key or None)
+    return context

@@ -22,7 +22,7 @@ from outgrow.errors import (
 )
 from outgrow.exchange import Limits
 from outgrow.fanout import PATIENCE, Outcome
-from outgrow.http import FileBody
+from outgrow.http import Access, FileBody
 from outgrow.media.names import MASTER_ID_FILE
 from outgrow.media.transport import HttpTransport
 from outgrow.servers import DOWNTIME, Health, Server
@@ -352,7 +352,8 @@ def test_the_token_is_sent_with_every_request(site) -> None:
             peer.send(answer(200, body=b"" if head.startswith(b"HEAD") else body))
 
     with RawServer(behave) as server:
-        one = site(server, token="s3cret", conditional=True)
+        access = Access(authorize=lambda _: "Bearer s3cret")
+        one = site(server, access=access, conditional=True)
         one.put()
         one.stat()
         one.delete()
@@ -361,11 +362,23 @@ def test_the_token_is_sent_with_every_request(site) -> None:
         assert all(b"\r\nAuthorization: Bearer s3cret" in head for head in server.log)
 
 
-def test_a_token_that_would_break_the_request(site, media) -> None:
-    one = site(media(), token="x\r\nEvil: 1")
-    with pytest.raises(ValueError, match="would break the request") as caught:
-        one.put()
-    assert "Evil" not in str(caught.value)
+def test_credentials_that_would_break_the_request_are_not_sent(site, media) -> None:
+    server = media()
+    outcome = site(server, access=Access(authorize=lambda _: "x\r\nEvil: 1")).put()
+    assert "no header can hold" in str(outcome.failed[named(server)])
+    assert "Evil" not in str(outcome.failed[named(server)])
+    assert server.log == []
+
+
+def test_credentials_that_are_not_to_be_had_are_that_servers_error(site, media) -> None:
+    def vault(server: str) -> str:
+        raise LookupError(f"the vault says hunter2 of {server}")
+
+    server = media()
+    outcome = site(server, access=Access(authorize=vault)).put()
+    error = outcome.failed[named(server)]
+    assert "its credentials were not to be had: LookupError" in str(error)
+    assert "hunter2" not in str(error)
 
 
 # --- names

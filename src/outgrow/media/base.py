@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
 from django.utils.functional import cached_property
+from django.utils.module_loading import import_string
 
 from outgrow import conf
 from outgrow.errors import ServerError, UnsafeName
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
+from outgrow.http import Access
 from outgrow.media.journal import ATTEMPT_LIMIT, Journal
 from outgrow.media.replication import Replication, Steps, run
 from outgrow.media.transport import HttpTransport, Transport
@@ -97,8 +101,16 @@ class Replicated:
             self.journal,
             health=Health(downtime=options.downtime),
             limits=Limits(timeout=options.timeout),
-            token=options.token,
+            access=self.access,
             conditional=options.names == "keep",
+        )
+
+    @property
+    def access(self) -> Access:
+        """Whose certificates are believed, and what is said to each server of who we are."""
+        options = self.options
+        return Access(
+            options.ca, options.certificate, options.key, partial(_authorization, options)
         )
 
     def drive(self, steps: Steps[Any]) -> Any:
@@ -131,3 +143,14 @@ def suspicious() -> Iterator[None]:
         yield
     except UnsafeName as error:
         raise SuspiciousFileOperation(str(error)) from error
+
+
+def _authorization(options: conf.MediaOptions, server: str) -> str:
+    """The Authorization header for a server: a user with a password, or a token."""
+    given = options.credentials
+    if isinstance(given, str):
+        given = cast("Callable[[str], str]", import_string(given))
+    secret = given(server) if callable(given) else given.get(server, options.token)
+    if ":" in secret:  # no token has one (RFC 6750 §2.1)
+        return f"Basic {base64.b64encode(secret.encode()).decode()}"
+    return f"Bearer {secret}" if secret else ""

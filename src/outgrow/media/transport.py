@@ -28,7 +28,7 @@ from outgrow.download import Download
 from outgrow.errors import AnotherMaster, ForeignServer, ServerDown, ServerError, UnexpectedStatus
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
-from outgrow.http import FileBody, Pool, Request
+from outgrow.http import Access, FileBody, Pool, Request
 from outgrow.media import names
 from outgrow.servers import Health, Server
 
@@ -110,7 +110,7 @@ class HttpTransport:
         *,
         health: Health | None = None,
         limits: Limits | None = None,
-        token: str = "",
+        access: Access | None = None,
         conditional: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -118,10 +118,9 @@ class HttpTransport:
         self.health = health or Health(clock)
         self._registry = registry
         self._limits = limits or Limits()
-        self._headers = (("Authorization", f"Bearer {token}"),) if token else ()
         self._conditional = conditional
         self._clock = clock
-        self._pool = Pool(clock)
+        self._pool = Pool(clock, access)
         self._verified: set[str] = set()
         self._foreign: dict[str, ServerError] = {}
 
@@ -197,7 +196,7 @@ class HttpTransport:
     def _request(
         self, method: str, name: str, accept: frozenset[int], body: bytes | FileBody = b""
     ) -> Request:
-        return Request(method, names.check(name), accept, self._headers, body)
+        return Request(method, names.check(name), accept, body=body)
 
     # --- whom to ask
 
@@ -313,7 +312,7 @@ class HttpTransport:
 
     def _ask_id(self, *, optional: bool = False) -> Request:
         accept = frozenset({200, 404})
-        return Request("GET", names.MASTER_ID_FILE, accept, self._headers, optional=optional)
+        return Request("GET", names.MASTER_ID_FILE, accept, optional=optional)
 
     def _judge(
         self, server: Server, outcome: Outcome, claimed: set[Server], deadline: float
@@ -370,7 +369,7 @@ class HttpTransport:
         """
         if not self._registry.is_owed_all(server.name):
             self._registry.owe_all(server.name)
-        headers = (*self._headers, ("If-None-Match", "*"))
+        headers = (("If-None-Match", "*"),)
         body = (self._registry.master_id + "\n").encode("ascii")
         request = Request("PUT", names.MASTER_ID_FILE, PUT_DONE | {412}, headers, body)
         outcome = self._run({server: request}, 1, self._soon(deadline))
@@ -386,7 +385,7 @@ class HttpTransport:
         parts = name.split("/")[:-1]
         for count in range(1, len(parts) + 1):
             folder = "/".join(parts[:count]) + "/"
-            request = Request("MKCOL", folder, MKCOL_DONE, self._headers)
+            request = Request("MKCOL", folder, MKCOL_DONE)
             self._run(dict.fromkeys(servers, request), 0, deadline)
 
     def _delete_seen(
