@@ -288,5 +288,5 @@ def test_an_answer_of_trouble_names_the_server_and_leaves_nothing(media, status,
 
 def test_a_name_that_has_no_address(tmp_path):
     storage = HybridStorage(location=tmp_path, servers={"media1": "http://nowhere.invalid:1"})
-    with pytest.raises(NotEnoughServers, match="'nowhere.invalid' has no address"):
+    with pytest.raises(NotEnoughServers, match="has no address"):
         storage.save("f.txt", ContentFile(b"x"))

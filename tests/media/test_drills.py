@@ -181,7 +181,7 @@ def test_sigkill_at_every_step_of_delete(tmp_path, servers, grain, fault):
         if said(lines, "deleted") or "step buried" in lines:
             assert name not in wanted
         forget_watched(warm)
-    assert died >= (15 if grain == "call" else 4), "the delete has fewer steps than it had"
+    assert died >= (12 if grain == "call" else 4), "the delete has fewer steps than it had"
 
 
 @pytest.mark.drill
@@ -207,7 +207,7 @@ def test_sigkill_at_every_step_of_repair(tmp_path, servers, grain):
         assert set(names) <= wanted.keys()
         assert gone not in wanted
         forget_watched(warm)
-    wanted = 30 if grain == "call" else 12
+    wanted = 25 if grain == "call" else 12
     assert died >= wanted, "the repair of three names has fewer steps than it had"
 
 
