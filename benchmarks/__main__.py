@@ -25,7 +25,8 @@ from benchmarks.measure import Result
 
 
 def main() -> int:
-    names = ("parsers", "fanout", "save", "large", "upload", "memory", "threads", "repair")
+    first = ("parsers", "fanout", "save", "later", "large")
+    names = (*first, "upload", "memory", "threads", "repair")
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     arguments.add_argument("--json", action="store_true", help="print JSON, for machines")

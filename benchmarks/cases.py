@@ -27,7 +27,7 @@ from outgrow import fanout as fan_out
 from outgrow.answer import AnswerParser
 from outgrow.endpoint import endpoint
 from outgrow.http import Pool, Request
-from outgrow.media import HybridStorage
+from outgrow.media import AsyncStorage, HybridStorage
 from outgrow.media.repair import Repair
 from outgrow.servers import Server
 from tests.live.nginx import Nginx, running_nginx
@@ -131,6 +131,56 @@ def save() -> list[Result]:
             return run
 
         return in_turn({name: saver(one) for name, one in storages.items()}, count=100)
+
+
+def later() -> list[Result]:
+    """save() of 16 KB by AsyncStorage, up to its return, and by storages without servers"""
+    with place() as (folder, nginxes):
+        urls = [server.url for server in nginxes]
+        given = {"base_url": "/media/", "servers": urls, "backlog": 10_000}
+        plain = FileSystemStorage(str(folder / "plain"), "/media/")
+        storages = {
+            "FileSystemStorage": plain,
+            "outgrow, its thread works at the same time": AsyncStorage(
+                location=folder / "busy", **given
+            ),
+            "outgrow, the work is done elsewhere": Elsewhere(location=folder / "else", **given),
+            "outgrow, fsync, elsewhere": Elsewhere(location=folder / "sync", fsync=True, **given),
+            "one fsync of 16 KB": None,
+        }
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in storages}
+        for _ in range(8):
+            for name, storage in storages.items():
+                before, begin = time.process_time(), time.perf_counter()
+                for _ in range(100):
+                    if storage is None:
+                        write_synced(folder / "one")
+                    else:
+                        storage.save("photo.jpg", ContentFile(SMALL))
+                wall, used = time.perf_counter() - begin, time.process_time() - before
+                times[name].append((wall * 10, used * 10))
+                if isinstance(storage, AsyncStorage):
+                    storage.background.drain(60)
+        results = []
+        for name, seen in times.items():
+            wall, processor = (statistics.median(each) for each in zip(*seen[1:], strict=True))
+            base = results[0].wall if results else wall
+            results.append(Result(name, wall, processor, "", f"{wall / base:.2f} wall"))
+        return results
+
+
+class Elsewhere(AsyncStorage):
+    """What a save costs when another process sends the file: the record stays as it is."""
+
+    def _hand_on(self, pending: object) -> None:
+        pass
+
+
+def write_synced(path: Path) -> None:
+    with path.open("wb") as file:
+        file.write(SMALL)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def large() -> list[Result]:
