@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pickle
+import stat
 from contextlib import suppress
 
 import pytest
@@ -118,6 +119,34 @@ def test_nothing_of_an_upload_is_left_on_this_machine(storage, tmp_path, setting
     with pytest.raises(ZeroDivisionError):
         storage.save("f.txt", Broken(b"x"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_upload_on_its_way_is_for_its_owner_alone(storage, tmp_path, settings):
+    settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path)
+    modes = []
+
+    class Watched(ContentFile):
+        def chunks(self, chunk_size=None):
+            yield b"x"
+            modes.extend(stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir())
+
+    storage.save("f.txt", Watched(b"x"))
+    assert modes == [0o600]
+
+
+def test_a_transaction_without_a_block_is_one_too(storage, aliases):
+    """Autocommit is off: nothing is live before the commit."""
+    connection = connections[aliases[1]]
+    transaction.set_autocommit(False, using=aliases[1])
+    try:
+        name = storage.save("f.txt", ContentFile(b"x"))
+        assert storage.journal.reap([]) == []
+        transaction.commit(using=aliases[1])
+    finally:
+        transaction.set_autocommit(True, using=aliases[1])
+    assert storage.journal.reap([]) == []
+    assert storage.open(name).read() == b"x"
+    assert connection.get_autocommit()
 
 
 class Broken(ContentFile):

@@ -244,7 +244,7 @@ class Catalogue:
         # at once.
         told = COMMITTED
         with self._site_reached():
-            if connection.in_atomic_block:
+            if connection.in_atomic_block or not connection.get_autocommit():
                 told = _number(connection)
             Live(key=self.key(attempt.name)).save(using=self.site, force_insert=True)
         self._told[attempt.id] = told

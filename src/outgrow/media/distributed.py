@@ -193,7 +193,10 @@ class DistributedStorage(Replicated, Storage):
     def _save(self, name: str, content: File[Any]) -> str:
         with suspicious():
             names.check(name)
-        upload = Upload(name, lambda path: uploads.fill(path, content), self.get_available_name)
+        # On its way it lies where others may look: for its owner alone, as Django's uploads.
+        upload = Upload(
+            name, lambda path: uploads.fill(path, content, 0o600), self.get_available_name
+        )
         saved = self.drive(self.replication.save(upload))
         self._log("save", saved.name, saved.outcome)
         return str(saved.name)

@@ -17,15 +17,15 @@ from django.core.files.images import ImageFile
 from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
 
 
-def fill(path: Path, content: File[Any]) -> None:
-    """Put the content into a new file, with the permissions of the umask."""
+def fill(path: Path, content: File[Any], mode: int = 0o666) -> None:
+    """Put the content into a new file, with this mode less the umask."""
     if not _link(content, path):
-        _copy(path, content)
+        _copy(path, content, mode)
 
 
-def _copy(path: Path, content: File[Any]) -> None:
+def _copy(path: Path, content: File[Any], mode: int) -> None:
     # Like FileSystemStorage: 0o666 less the umask, text or bytes as they come.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     target: IO[Any] | None = None
     try:
         if _copy_in_kernel(content, descriptor):
