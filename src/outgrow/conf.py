@@ -68,6 +68,9 @@ class MediaOptions:
     certificate: str = ""
     key: str = field(default="", repr=False)
     transport: Callable[..., Any] | None = None
+    #: A delete in a transaction of `using` happens after its commit.
+    delete_on_commit: bool = False
+    using: str = "default"
     #: Of an asynchronous storage: who does the work, how much may wait for a thread and
     #: how long at exit; the name of the queue, and where Redis is (for RQ).
     background: str = "thread"
@@ -75,17 +78,16 @@ class MediaOptions:
     drain: float = 10.0
     queue: str = ""
     broker: str = ""
-    #: Of a distributed storage: the catalogue's own alias, that of the site, the name of
-    #: the catalogue, seconds for which a transaction may last, and what `exists` believes.
+    #: Of a distributed storage: the catalogue's own alias, the name of the catalogue, seconds
+    #: for which a transaction may last, and what `exists` believes.
     database: str = "outgrow"
-    using: str = "default"
     catalogue: str = "media"
     grace: float = 86400.0
     read: str = "any"
 
 
 _ASYNC_ONLY: Final = ("background", "backlog", "drain", "queue", "broker")
-_DISTRIBUTED_ONLY: Final = ("database", "using", "catalogue", "grace", "read")
+_DISTRIBUTED_ONLY: Final = ("database", "catalogue", "grace", "read")
 _ALL: Final = tuple(option.name for option in fields(MediaOptions))
 
 #: The options of a storage that saves on the servers, and of one that does so later.
@@ -94,7 +96,7 @@ HYBRID_OPTIONS: Final = tuple(
 )
 ASYNC_OPTIONS: Final = tuple(name for name in _ALL if name not in {"need", *_DISTRIBUTED_ONLY})
 DISTRIBUTED_OPTIONS: Final = tuple(
-    name for name in _ALL if name not in {*_ASYNC_ONLY, "names", "fsync"}
+    name for name in _ALL if name not in {*_ASYNC_ONLY, "names", "fsync", "delete_on_commit"}
 )
 
 #: The options that a media storage passes on to Django's FileSystemStorage.
@@ -428,6 +430,7 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
     "deadline": _positive,
     "downtime": _positive,
     "fsync": _boolean,
+    "delete_on_commit": _boolean,
     "show_traceback": _boolean,
     "token": _token,
     "credentials": _credentials,

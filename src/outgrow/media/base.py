@@ -21,6 +21,7 @@ from outgrow.http import Access
 from outgrow.media.journal import ATTEMPT_LIMIT, Journal
 from outgrow.media.replication import Replication, Steps, run
 from outgrow.media.transport import HttpTransport, Transport
+from outgrow.media.twins import AsyncTwins
 from outgrow.servers import Health
 
 logger = logging.getLogger("outgrow.media")
@@ -29,7 +30,7 @@ logger = logging.getLogger("outgrow.media")
 MADE = ("options", "journal", "transport", "replication", "background", "reader")
 
 
-class Replicated:
+class Replicated(AsyncTwins):
     """A mixin for Django's storages whose files lie on media servers.
 
     A storage is made without opening, reading or sending anything; its parts are made at

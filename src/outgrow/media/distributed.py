@@ -65,6 +65,7 @@ class DistributedStorage(Replicated, Storage):
     """
 
     option_names = conf.DISTRIBUTED_OPTIONS
+    uses_database = True
 
     def __init__(self, base_url: str | None = None, **options: Any) -> None:
         self._base_url = base_url

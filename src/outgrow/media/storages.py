@@ -12,12 +12,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, storages
+from django.db import connections, transaction
 from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
@@ -55,6 +57,9 @@ class HybridStorage(Replicated, FileSystemStorage):
         Wait for the disk at each step, to survive power loss (False).
     `show_traceback`
         Log the traceback of what a server did wrong (False).
+    `delete_on_commit`, `using`
+        A delete in a transaction happens after its commit, and not after a rollback
+        (False); the alias of DATABASES that is meant (``"default"``).
     `token`
         Sent as ``Authorization: Bearer`` to each server.
     `location`, `base_url`, `allow_overwrite` and Django's other options
@@ -203,7 +208,11 @@ class HybridStorage(Replicated, FileSystemStorage):
                 raise SuspiciousFileOperation(str(error)) from error
             super().delete(name)
             return
-        self._delete(name)
+        options = self.options
+        if options.delete_on_commit and connections[options.using].in_atomic_block:
+            transaction.on_commit(partial(self._delete, name), using=options.using)
+        else:
+            self._delete(name)
 
     def _is_master_only(self, name: str) -> bool:
         """Whether a name that is never sent is that of a file all the same, and of no other."""
