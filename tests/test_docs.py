@@ -121,14 +121,9 @@ def _check_words(command: BaseCommand, words: list[str]) -> None:
 def test_nginx_takes_the_configuration_and_the_files(text):
     with server_folder("outgrow-docs-") as folder, ExitStack() as stack:
         server = Nginx(folder)
-        own = text.replace("/srv/copies-tmp", f"{folder}/body")
-        own = own.replace("/srv/copies", f"{folder}/root")
-        own = own.replace("listen 8080", f"listen 127.0.0.1:{server.port}")
         visitors, peer = free_port(), stack.enter_context(MediaServer())
-        own = own.replace("listen 8081", f"listen 127.0.0.1:{visitors}")
-        own = own.replace("10.0.0.12:8080", f"127.0.0.1:{peer.port}")
-        http, _, _ = server._configuration.partition("    server {")
-        server._configuration = f"{http}{textwrap.indent(own, '    ')}}}\n"
+        own = text.replace("listen 8081", f"listen 127.0.0.1:{visitors}")
+        nginx_of(server, own.replace("10.0.0.12:8080", f"127.0.0.1:{peer.port}"))
         server.start()
         try:
             _use(server, folder)
@@ -136,6 +131,15 @@ def test_nginx_takes_the_configuration_and_the_files(text):
                 _visit(server, f"http://127.0.0.1:{visitors}", peer)
         finally:
             server.stop()
+
+
+def nginx_of(server: Nginx, text: str) -> None:
+    """Let a server run these blocks of the documentation."""
+    own = text.replace("/srv/copies-tmp", f"{server.folder}/body")
+    own = own.replace("/srv/copies", f"{server.folder}/root")
+    own = own.replace("listen 8080", f"listen 127.0.0.1:{server.port}")
+    http, _, _ = server._configuration.partition("    server {")
+    server._configuration = f"{http}{textwrap.indent(own, '    ')}}}\n"
 
 
 def _visit(server: Nginx, visitors: str, peer: MediaServer) -> None:

@@ -34,6 +34,10 @@ def main() -> None:
 @click.option("--max-body", default="0", show_default=True, help="As in 10M; 0: no limit.")
 @click.option("--connections", type=int, default=1000, show_default=True, help="0: no limit.")
 @click.option("--active", is_flag=True, help="Show HTML, SVG and scripts, not save them.")
+@click.option(
+    "--secret-file", type=click.Path(path_type=Path), help="Private files: or OUTGROW_MEDIA_SECRET."
+)
+@click.option("--prefix", default="", help="Of the paths of signed URLs, as in /media.")
 @click.option("--fd", type=int, help="An inherited, listening socket, instead of --bind.")
 def media_server(
     root: Path,
@@ -44,6 +48,8 @@ def media_server(
     max_body: str,
     connections: int,
     active: bool,
+    secret_file: Path | None,
+    prefix: str,
     fd: int | None,
 ) -> None:
     """Serve and store the files below a folder, over HTTP.
@@ -63,6 +69,8 @@ def media_server(
             max_body=server.parse_size(max_body),
             connections=connections,
             active=active,
+            secret=server.read_token(secret_file, os.environ, "OUTGROW_MEDIA_SECRET") or "",
+            prefix=prefix,
             fd=fd,
         )
 

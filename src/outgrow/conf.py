@@ -68,6 +68,10 @@ class MediaOptions:
     certificate: str = ""
     key: str = field(default="", repr=False)
     transport: Callable[..., Any] | None = None
+    #: URLs are signed with `secret`, and good for so many seconds.
+    querystring_auth: bool = False
+    querystring_expire: float = 3600.0
+    secret: str = field(default="", repr=False)
     #: A delete in a transaction of `using` happens after its commit.
     delete_on_commit: bool = False
     using: str = "default"
@@ -183,6 +187,9 @@ def _together(
     if values.get("key") and not values.get("certificate"):
         hint = "Set 'certificate' to the file of the certificate, too."
         yield ConfigurationError(f"{path}['key']", "has no certificate.", hint)
+    if values.get("querystring_auth") and not values.get("secret"):
+        hint = "Set 'secret' to the text that the media servers check signatures with."
+        yield ConfigurationError(f"{path}['querystring_auth']", "needs a secret.", hint)
     timeout, deadline = values.get("timeout", TIMEOUT), values.get("deadline", DEADLINE)
     if deadline < timeout:
         yield ConfigurationError(
@@ -431,6 +438,9 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
     "downtime": _positive,
     "fsync": _boolean,
     "delete_on_commit": _boolean,
+    "querystring_auth": _boolean,
+    "querystring_expire": _positive,
+    "secret": _token,
     "show_traceback": _boolean,
     "token": _token,
     "credentials": _credentials,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import logging
+import math
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
 from django.utils.functional import cached_property
@@ -18,6 +21,7 @@ from outgrow.errors import ServerError, UnsafeName
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
 from outgrow.http import Access
+from outgrow.media import signing
 from outgrow.media.journal import ATTEMPT_LIMIT, Journal
 from outgrow.media.replication import Replication, Steps, run
 from outgrow.media.transport import HttpTransport, Transport
@@ -113,6 +117,20 @@ class Replicated(AsyncTwins):
         return Access(
             options.ca, options.certificate, options.key, partial(_authorization, options)
         )
+
+    def sign(self, url: str, expire: float | None = None) -> str:
+        """The URL, signed if this storage does that; good for `expire` seconds.
+
+        To whole minutes: so the URLs of a page stay the same for a while, and in caches.
+        """
+        options = self.options
+        if not options.querystring_auth:
+            return url
+        good_for = options.querystring_expire if expire is None else expire
+        expires = math.ceil((time.time() + good_for) / 60) * 60 if good_for >= 600 else None
+        path = unquote(urlsplit(url).path)
+        query = signing.sign(path, expires or math.ceil(time.time() + good_for), options.secret)
+        return f"{url}?{query}"
 
     def drive(self, steps: Steps[Any]) -> Any:
         """Take the steps of a save or a delete. Tests break off between two of them."""

@@ -121,11 +121,12 @@ class DistributedStorage(Replicated, Storage):
         with suspicious():
             return names.unique(str(name).replace("\\", "/"), names.token(), max_length)
 
-    def url(self, name: str | None) -> str:
-        """The address of a file for visitors."""
+    def url(self, name: str | None, expire: float | None = None) -> str:
+        """The address of a file for visitors; signed, with `querystring_auth`, for `expire` s."""
         if not name:
             raise ValueError("The name must be given to url().")
-        return urljoin(self.base_url, filepath_to_uri(name).lstrip("/"))
+        url = urljoin(self.base_url, filepath_to_uri(name).lstrip("/"))
+        return self.sign(url, expire)
 
     # --- reading
 

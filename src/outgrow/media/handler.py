@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
 from functools import partial
@@ -285,7 +286,8 @@ def _request(scope: Message) -> Request:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
         # RFC 9110 §5.3: several lines of one name are one list.
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return Request(scope["method"], scope["raw_path"], headers)
+    query = scope.get("query_string", b"")
+    return Request(scope["method"], scope["raw_path"], headers, query, time.time())
 
 
 async def _finish(function: Callable[[], _Result]) -> _Result:

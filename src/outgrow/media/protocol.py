@@ -19,12 +19,12 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
-from outgrow.media import conditions, digests
+from outgrow.media import conditions, digests, signing
 from outgrow.media.conditions import File, Span
 from outgrow.media.content_types import content_type, is_active
 from outgrow.media.digests import Digest
@@ -62,11 +62,16 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request's head. `target` is the raw path; header names are in lower case."""
+    """A request's head. `target` is the raw path; header names are in lower case.
+
+    `now` is when it came, in seconds since the epoch.
+    """
 
     method: str
     target: bytes
     headers: Mapping[str, str]
+    query: bytes = b""
+    now: float = 0.0
 
     @property
     def expects_continue(self) -> bool:
@@ -77,12 +82,15 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How this server is set up: who may write, how large a body may be (0: any), and
-    whether a browser may run what somebody uploaded.
+    whether a browser may run what somebody uploaded. With a `secret`, reading needs the
+    token or a signed URL below `prefix` (see `signing`).
     """
 
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     max_body: int = 0
     active: bool = False
+    secret: str = field(default="", repr=False)
+    prefix: str = ""
 
 
 class NoFile(Enum):
@@ -148,6 +156,7 @@ def accept(request: Request, rules: Rules) -> Wanted:
     _check_method(request.method)
     parts = _parse_target(request.target)
     if request.method in {"GET", "HEAD"}:
+        _check_reader(request, parts, rules)
         return Wanted(request.method, parts, request.headers, active=rules.active)
     _check_writer(request.headers, rules)
     if request.method == "DELETE":
@@ -304,14 +313,33 @@ def _check_writer(headers: Mapping[str, str], rules: Rules) -> None:
     if rules.token is None and not _is_local(headers.get("host", "")):
         # A web page whose name is made to point to this machine (DNS rebinding) has a name.
         raise Refused(refusal(421, "without a token, writing is for http://127.0.0.1 alone"))
-    if rules.token is not None:
-        scheme, _space, given = headers.get("authorization", "").partition(" ")
-        right = hmac.compare_digest(given.strip().encode(), rules.token.encode())
-        if scheme.lower() != "bearer" or not right:
-            challenge = ("WWW-Authenticate", 'Bearer realm="media"')
-            raise Refused(refusal(401, "writing needs the server's token", challenge))
+    if rules.token is not None and not _has_token(headers, rules.token):
+        challenge = ("WWW-Authenticate", 'Bearer realm="media"')
+        raise Refused(refusal(401, "writing needs the server's token", challenge))
     if bad := conditions.malformed(headers):
         raise Refused(refusal(400, f"{bad} can't be read"))
+
+
+def _has_token(headers: Mapping[str, str], token: str) -> bool:
+    scheme, _space, given = headers.get("authorization", "").partition(" ")
+    right = hmac.compare_digest(given.strip().encode(), token.encode())
+    return right and scheme.lower() == "bearer"
+
+
+def _check_reader(request: Request, parts: tuple[str, ...], rules: Rules) -> None:
+    """The signature of a URL, where files are private."""
+    if not rules.secret:
+        return
+    if rules.token is not None and _has_token(request.headers, rules.token):
+        return
+    path = f"{rules.prefix}/{'/'.join(parts)}"
+    query = request.query.decode("latin-1")
+    verdict = signing.check(path, query, rules.secret, request.now)
+    # nginx's documentation answers 403 and 410.
+    if verdict is signing.Verdict.WRONG:
+        raise Refused(refusal(403, "this file needs a signed URL"))
+    if verdict is signing.Verdict.EXPIRED:
+        raise Refused(refusal(410, "this URL has expired"))
 
 
 def _is_local(host: str) -> bool:

@@ -38,7 +38,9 @@ class MediaApplication:
     whoever can connect may write. `fsync`: an upload is on the disk before it is
     answered. `body_timeout`: seconds that a body may stand still, in either
     direction. `max_body`: bytes; 0 for no limit. `active`: HTML, SVG and other files that
-    a browser would run are shown, and not saved as downloads.
+    a browser would run are shown, and not saved as downloads. `secret`: files are private,
+    and read with the token or by a signed URL; `prefix` is what stands before the names in
+    the path of such a URL (``/media``), when a proxy takes it away.
 
     It needs ASGI's lifespan, which opens the root; that raises ConfigurationError
     when the root can't be used. Several processes may use one root at a time;
@@ -54,9 +56,11 @@ class MediaApplication:
         body_timeout: float = 30.0,
         max_body: int = 0,
         active: bool = False,
+        secret: str = "",
+        prefix: str = "",
     ) -> None:
         self.disk = Disk(root, fsync=fsync)
-        self.rules = Rules(token, max_body, active)
+        self.rules = Rules(token, max_body, active, secret, prefix.rstrip("/"))
         self.body_timeout = body_timeout
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -105,6 +109,8 @@ def serve(
     body_timeout: float = 30.0,
     max_body: int = 0,
     active: bool = False,
+    secret: str = "",
+    prefix: str = "",
     connections: int = 1000,
     fd: int | None = None,
     ready: Callable[[str], None] = _say,
@@ -132,7 +138,15 @@ def serve(
         body_timeout=body_timeout,
         max_body=max_body,
         active=active,
+        secret=secret,
+        prefix=prefix,
     )
+    if secret and token is None:
+        raise ConfigurationError(
+            "secret",
+            "files are private, but without a token Outgrow itself could not read them.",
+            "Give a token (--token-file, or OUTGROW_MEDIA_TOKEN).",
+        )
     listener = _inherit(fd) if fd is not None else _listen(*parse_bind(bind))
     if token is None and not _is_loopback(listener):
         listener.close()
@@ -198,12 +212,14 @@ def parse_size(text: str) -> int:
     return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
 
 
-def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
-    """The token from `file`, else from OUTGROW_MEDIA_TOKEN, else None.
+def read_token(
+    file: Path | None, environment: Mapping[str, str], variable: str = "OUTGROW_MEDIA_TOKEN"
+) -> str | None:
+    """The token from `file`, else from the environment, else None.
 
     Raises ConfigurationError for a token that is empty or can't be a header's value.
     """
-    where, token = "OUTGROW_MEDIA_TOKEN", environment.get("OUTGROW_MEDIA_TOKEN")
+    where, token = variable, environment.get(variable)
     if file is not None:
         where, token = str(file), _read_line(file)
     if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token.strip()):

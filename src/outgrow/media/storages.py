@@ -60,6 +60,9 @@ class HybridStorage(Replicated, FileSystemStorage):
     `delete_on_commit`, `using`
         A delete in a transaction happens after its commit, and not after a rollback
         (False); the alias of DATABASES that is meant (``"default"``).
+    `querystring_auth`, `querystring_expire`, `secret`
+        Sign what `url` gives (False); for so many seconds (3600); with this secret, which
+        the media servers know.
     `token`
         Sent as ``Authorization: Bearer`` to each server.
     `location`, `base_url`, `allow_overwrite` and Django's other options
@@ -146,6 +149,10 @@ class HybridStorage(Replicated, FileSystemStorage):
         found = super().get_available_name(name, max_length=max_length)
         with suspicious():
             return names.check(found)
+
+    def url(self, name: str | None, expire: float | None = None) -> str:
+        """As FileSystemStorage's; signed, with `querystring_auth`, for `expire` seconds."""
+        return self.sign(super().url(name), expire)
 
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
         """As FileSystemStorage's, without the journal."""
