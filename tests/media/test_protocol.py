@@ -16,6 +16,7 @@ from outgrow.media.conditions import File, Span
 from outgrow.media.content_types import content_type
 from outgrow.media.digests import Digest
 from outgrow.media.protocol import Answer, NoFile, Refused, Request, Rules, State, Wanted
+from outgrow.media.signing import sign
 
 FILE = File(inode=1, size=1000, mtime_ns=1_700_000_000_900_000_000)
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
@@ -654,3 +655,34 @@ def test_a_body_is_not_encoded(coding: str, status: int) -> None:
 )
 def test_the_only_transfer_coding_is_chunked(coding: str, status: int) -> None:
     assert put_with(transfer_encoding=coding) == status
+
+
+# Private files
+
+
+def read_with(query: str, *, token: str = "", now: float = 50.0) -> int:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    request = Request("GET", b"/a%20b.txt", headers, query.encode(), now)
+    try:
+        protocol.accept(request, Rules("t", secret="s", prefix="/media"))
+    except protocol.Refused as error:
+        return error.answer.status
+    return 200
+
+
+def test_a_private_file_needs_a_signed_url_or_the_token() -> None:
+    query = sign("/media/a b.txt", 100, "s")
+    assert read_with(query) == 200
+    assert read_with(query, now=100.0) == 410
+    assert read_with(sign("/a b.txt", 100, "s")) == 403
+    assert read_with("") == 403
+    assert read_with("", token="wrong") == 403
+    assert read_with("", token="t") == 200
+
+
+def test_without_a_token_there_is_only_the_signature() -> None:
+    rules = Rules(secret="s")
+    signed = Request("GET", b"/a", {}, sign("/a", 100, "s").encode(), 1.0)
+    assert protocol.accept(signed, rules).parts == ("a",)
+    with pytest.raises(protocol.Refused):
+        protocol.accept(Request("GET", b"/a", {"authorization": "Bearer t"}), rules)
