@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -70,6 +70,8 @@ class Snapshot:
     watched_at: datetime | None
     watch_age: float | None
     retired: tuple[str, ...]
+    #: What the watch has done since it began: "put", "deleted" and "errors".
+    totals: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_watched(self) -> bool:
@@ -127,12 +129,12 @@ def media_storages() -> Iterator[tuple[str, Replicated]]:
             seen.add(id(storage))
             yield alias, storage
     for model in apps.get_models():
-        for field in model._meta.get_fields():  # noqa: SLF001 - Django's documented interface
-            storage = getattr(field, "storage", None)
+        for one in model._meta.get_fields():  # noqa: SLF001 - Django's documented interface
+            storage = getattr(one, "storage", None)
             storage = getattr(storage, "_wrapped", storage)  # default_storage is lazy
             if isinstance(storage, Replicated) and id(storage) not in seen:
                 seen.add(id(storage))
-                yield str(field), storage
+                yield str(one), storage
 
 
 def snapshot(alias: str = "default", *, probe: bool = False) -> Snapshot:
@@ -158,6 +160,7 @@ def snapshot_of(alias: str, storage: Replicated, *, probe: bool = False) -> Snap
     beat, age = journal.read_heartbeat() or ({}, None)
     seen = beat.get("servers") if age is not None and age < HEARTBEAT_FRESH else None
     known = dict(seen) if isinstance(seen, dict) else {}
+    totals = beat.get("totals")
     servers = storage.options.servers
     begun = [started(attempt.id) for attempt in journal.attempts()]
     if probe or any(server.name not in known for server in servers):
@@ -171,6 +174,7 @@ def snapshot_of(alias: str, storage: Replicated, *, probe: bool = False) -> Snap
         watched_at=None if age is None else datetime.fromtimestamp(time.time() - age, UTC),
         watch_age=age,
         retired=tuple(_retired(journal, {server.name for server in servers})),
+        totals=dict(totals) if isinstance(totals, dict) else {},
     )
 
 

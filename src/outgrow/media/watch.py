@@ -13,7 +13,7 @@ import os
 import random as random_module
 import socket
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -73,6 +73,8 @@ class Watch:
         self._broken = 0
         #: Refused names by server: how often, and when to try again.
         self._refused: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
+        #: What this watch has done since it began.
+        self._totals: Counter[str] = Counter()
         #: Servers: whether up, since when, and the last error.
         self._seen: dict[str, dict[str, object]] = {}
 
@@ -115,6 +117,7 @@ class Watch:
         )
         if sweep:
             self._swept_at = now
+        self._totals.update(put=report.put, deleted=report.deleted, errors=len(report.errors))
         self._remember(report)
         self._notice(report)
         self.beat()
@@ -134,6 +137,7 @@ class Watch:
                 "host": socket.gethostname(),
                 "process": os.getpid(),
                 "servers": self._seen,
+                "totals": dict(self._totals),
             }
         )
 

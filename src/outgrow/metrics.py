@@ -1,0 +1,82 @@
+"""Metrics of the media servers, for a registry of prometheus_client.
+
+A site that exports metrics already registers the collector beside its own:
+
+::
+
+    from prometheus_client import REGISTRY
+    from outgrow.metrics import MediaCollector
+
+    REGISTRY.register(MediaCollector())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from outgrow.status import ServerStatus, Snapshot, media_storages, snapshot_of
+
+#: Gauges of one server: name, what it is, and how it is had of a `ServerStatus`.
+_GAUGES: tuple[tuple[str, str, Callable[[ServerStatus], float]], ...] = (
+    ("up", "Whether the media server answers (1) or not (0).", lambda one: float(one.up)),
+    ("owed_files", "Names that the media server may lack, or hold though deleted.",
+     lambda one: one.owed),
+    ("owed_everything", "Whether a comparison of every file is to be done.",
+     lambda one: float(one.owed_all)),
+    ("unknown_requests", "Requests without an answer that were mended, and are still watched.",
+     lambda one: one.unknown),
+    ("oldest_owed_seconds", "For how long the oldest owed name has been owed.",
+     lambda one: one.oldest or 0.0),
+)  # fmt: skip
+
+#: Counters of the watch: the key in its heartbeat, the name, and what it is.
+_COUNTERS = (
+    ("put", "repaired_files", "Files that the watch has sent since it was started."),
+    ("deleted", "deleted_files", "Files that the watch has deleted since it was started."),
+    ("errors", "refused_names", "Names that a media server refused to the watch."),
+)
+
+
+class MediaCollector(Collector):
+    """All media storages of the site. Looks at the journals each time it is asked."""
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of now."""
+        shots = [snapshot_of(alias, storage) for alias, storage in media_storages()]
+        for name, text, value in _GAUGES:
+            family = GaugeMetricFamily(f"outgrow_media_{name}", text, labels=["storage", "server"])
+            for shot in shots:
+                for one in shot.servers:
+                    family.add_metric([shot.storage, one.name], value(one))
+            yield family
+        yield from _of_storages(shots)
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: to register it asks no journal."""
+        return iter(())
+
+
+def _of_storages(shots: list[Snapshot]) -> Iterator[Metric]:
+    changes = _gauge(
+        "changes_in_progress",
+        "Saves and deletes that the servers have not been told of, or are being told.",
+    )
+    oldest = _gauge("oldest_change_seconds", "For how long the first of them waits.")
+    watched = _gauge("watched", "Whether 'media repair --watch' runs (1) or not (0).")
+    for shot in shots:
+        changes.add_metric([shot.storage], shot.in_progress)
+        oldest.add_metric([shot.storage], shot.oldest_change or 0.0)
+        watched.add_metric([shot.storage], float(shot.is_watched))
+    yield from (changes, oldest, watched)
+    for key, name, text in _COUNTERS:
+        family = CounterMetricFamily(f"outgrow_media_{name}", text, labels=["storage"])
+        for shot in shots:
+            family.add_metric([shot.storage], shot.totals.get(key, 0))
+        yield family
+
+
+def _gauge(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"outgrow_media_{name}", text, labels=["storage"])
