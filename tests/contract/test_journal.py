@@ -36,7 +36,7 @@ from outgrow.media.journal import (
     Wanted,
     field,
 )
-from outgrow.media.tables import File
+from outgrow.media.tables import File, Live
 from outgrow.testing import FakeClock
 from tests.live.postgres import OWN, SITE
 
@@ -771,3 +771,31 @@ def test_uploads_that_a_killed_process_left_are_swept(journal, tmp_path, setting
     left.write_bytes(b"x")
     journal.sweep()
     assert left.exists()
+
+
+@catalogue_only
+def test_a_dead_save_that_is_live_is_kept_for_good(journal, clock):
+    attempt = saved(journal)
+    clock.advance(ATTEMPT_LIMIT + 2)
+    assert journal.convert(attempt, SERVERS)
+    clock.advance(KEEP_TOMBSTONES + 60)
+    assert journal.reap(SERVERS) == []
+    journal.sweep()
+    assert journal.look("f.txt").wanted is Wanted.PRESENT
+
+
+@catalogue_only
+def test_a_save_that_was_taken_for_dead_is_not_live(journal, clock):
+    """It stood still before it told the site's database, and goes on then."""
+    attempt = begun(journal)
+    commit(journal, attempt)
+    clock.advance(ATTEMPT_LIMIT + 2)
+    assert journal.convert(attempt, SERVERS)
+    journal.accept(attempt)
+    with pytest.raises(SaveInterrupted):
+        journal.settle(attempt, (), ())
+    assert not Live.objects.using(journal.site).exists()
+    # Or it dies right after it has told.
+    Live(key=journal.key("f.txt")).save(using=journal.site, force_insert=True)
+    journal.sweep()
+    assert not Live.objects.using(journal.site).exists()

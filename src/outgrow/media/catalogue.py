@@ -263,6 +263,8 @@ class Catalogue:
             changed = self._ours(attempt).update(attempt="", transaction=told, changed_at=Now())
         files.remove(self.begin(attempt))
         if not changed and attempt.change is Change.SAVE:
+            if not connections[self.site].in_atomic_block:
+                self.revoke(attempt.name)
             raise SaveInterrupted(
                 f"{attempt.name!r} was deleted before its save had ended, or given up by a repair "
                 f"pass because it had not moved for {self.attempt_limit:g} s. Save it again."
@@ -513,6 +515,7 @@ class Catalogue:
             live = self._lives().filter(key=key).exists()
         with self._reached(atomic=True):
             values: dict[str, Any] = {"attempt": "", "changed_at": Now(), "is_live": live}
+            values["transaction"] = COMMITTED
             if not live:
                 values["gone"] = True
             if not self._ours(attempt).update(**values):
@@ -549,7 +552,7 @@ class Catalogue:
 
     def _is_over(self, row: File) -> bool:
         """Whether no transaction is left that could make a file live."""
-        if row.transaction == COMMITTED:
+        if row.is_live or row.transaction == COMMITTED:
             return True
         if row.transaction == UNTOLD:
             limit = timedelta(seconds=self.grace)
@@ -579,6 +582,7 @@ class Catalogue:
         that died then.
         """
         self._reap(self._files().filter(gone=False, attempt="", is_live=True), self._all())
+        self._revoke_gone()
         removed = 0
         old = timedelta(seconds=KEEP_TOMBSTONES)
         owed = self._debts().filter(key=models.OuterRef("key"))
@@ -588,6 +592,19 @@ class Catalogue:
                 keys = list(rows.filter(~models.Exists(owed)).values_list("key", flat=True))
                 removed = self._remove(keys)
         return removed + _sweep_spool()
+
+    def _revoke_gone(self) -> None:
+        """What is gone is not live: a save that was taken for dead may have said so since."""
+        last = ""
+        while True:
+            rows = self._files().filter(gone=True, key__gt=last).order_by("key")
+            with self._reached():
+                keys = list(rows.values_list("key", flat=True)[:CHUNK])
+            with self._site_reached():
+                self._lives().filter(key__in=keys).delete()
+            if len(keys) < CHUNK:
+                return
+            last = keys[-1]
 
     def _remove(self, keys: list[str]) -> int:
         """Remove tombstones, and what a transaction of the site left of them by mistake."""
