@@ -44,7 +44,8 @@ def databases(django_db_blocker):
             call_command("migrate", "outgrow", database=alias, verbosity=0)
         yield
         for alias in (OWN, SITE):
-            connections[alias].close()
+            # Django leaves a database in memory open, for it would be lost.
+            connections[alias].connection.close()
             del connections[alias], connections.settings[alias]
 
 
