@@ -22,6 +22,7 @@ PURE = {
     "endpoint": "tests/test_endpoint.py",
     "answer": "tests/test_answer.py",
     "media/journal": "tests/media/test_journal.py",
+    "media/listing": "tests/media/test_listing.py",
     "media/names": "tests/media/test_names.py",
     "media/signing": "tests/media/test_signing.py",
     "media/protocol": "tests/media/test_protocol.py",

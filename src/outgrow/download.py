@@ -138,7 +138,8 @@ class Download:
     def _ask(self, connection: Connection) -> None:
         self._connection = connection
         self._window = (0.0, 0)
-        self._send(self._head())
+        body = self.request.body
+        self._send(self._head() + (body if isinstance(body, bytes) else b""))
         while not self._parser.status:
             self._take_in()
         self._left = self._parser.body_length

@@ -22,6 +22,7 @@
         ├── ConnectionLost      closed or reset before the answer was whole
         ├── BadAnswer           what came back is not HTTP, or breaks its own promises
         ├── UnexpectedStatus    a whole answer, but not one that means success
+        ├── NoListing           it does not say which files it has
         ├── FileCut             the file became shorter, or unreadable, while it was sent
         ├── ServerDown          not asked: it failed a moment ago
         └── ForeignServer       it is not known to be this master's: it lost its id
@@ -184,6 +185,10 @@ class UnexpectedStatus(ServerError):
         self.args = (server, status, reason, location)
         self.status = status
         self.location = location
+
+
+class NoListing(ServerError):
+    """The server does not say which files it has; each name must be asked for."""
 
 
 class FileCut(ServerError):

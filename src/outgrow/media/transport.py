@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 from urllib.parse import unquote
@@ -30,6 +30,8 @@ from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
 from outgrow.http import Access, FileBody, Pool, Request
 from outgrow.media import names
+from outgrow.media.lister import LISTING_TIMEOUT, Lister
+from outgrow.media.listing import Entry
 from outgrow.servers import Health, Server
 
 PUT_DONE: Final = frozenset({200, 201, 204})
@@ -85,6 +87,13 @@ class Transport(Protocol):
 
     def stat(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
         """Ask whether a file is there. The answers' Content-Length is its size."""
+
+    def list(self, server: Server, prefix: str = "", *, digests: bool = False) -> Iterator[Entry]:
+        """Every file of one server whose name begins so, in order of the names.
+
+        `digests` asks for SHA-256 sums, which few servers give. Raises `NoListing` for a
+        server that has none, and other `ServerError`s, also between two entries.
+        """
 
     def probe(
         self, servers: Iterable[Server] | None = None, *, claim: bool = True
@@ -184,6 +193,15 @@ class HttpTransport:
         finally:
             fanout.report(self.health, {server: request}, outcome)
         return download
+
+    def list(self, server: Server, prefix: str = "", *, digests: bool = False) -> Iterator[Entry]:
+        """See `Transport`."""
+        limits = replace(self._limits, timeout=max(self._limits.timeout, LISTING_TIMEOUT))
+
+        def ask(request: Request) -> Download:
+            return Download(self._pool, server, request, limits=limits, clock=self._clock)
+
+        return Lister(server, ask).entries(prefix, digests=digests)
 
     def probe(
         self, servers: Iterable[Server] | None = None, *, claim: bool = True

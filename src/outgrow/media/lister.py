@@ -1,0 +1,172 @@
+"""The files of one media server: its listing, whichever kind it has, as one walk in order.
+
+Asked in this turn: our own listing, and nginx's, below `LISTING`; then WebDAV. All three
+are for the site's own machines alone; `docs/howto/media-servers.md` says how.
+
+The laws:
+
+1. Only GET and PROPFIND are sent: neither can change a file, whatever the target.
+2. Memory does not depend on the number of files: a folder of more than some 50,000
+   names is sorted through temporary files.
+3. Files whose names this master would never send (dotfiles, for one) are left out, as
+   servers keep half-written uploads there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, cast
+from urllib.parse import unquote
+
+from outgrow.download import PIECE, Download
+from outgrow.endpoint import endpoint
+from outgrow.errors import BadAnswer, NoListing, UnexpectedStatus
+from outgrow.http import Request
+from outgrow.media.listing import (
+    OWN_TYPE,
+    Autoindex,
+    BadListing,
+    Child,
+    Entry,
+    FolderParser,
+    Lines,
+    Multistatus,
+)
+from outgrow.media.names import MASTER_ID_FILE, NAME_LIMIT
+from outgrow.media.sorting import ordered
+from outgrow.servers import Server
+
+#: Where our own server and nginx give their listings: no file can have such a name.
+LISTING: Final = ".outgrow/list/"
+
+#: Seconds: nginx and WebDAV servers look at each file of a folder before they say a word.
+LISTING_TIMEOUT: Final = 60.0
+
+#: What is asked of WebDAV: less than everything, which is slow.
+_PROPFIND: Final = (
+    b'<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop>'
+    b"<resourcetype/><getcontentlength/><getlastmodified/></prop></propfind>"
+)
+
+Ask = Callable[[Request], Download]
+
+
+class Lister:
+    """Lists one server. `ask` makes a Download that is not open yet. Used by one thread."""
+
+    def __init__(self, server: Server, ask: Ask) -> None:
+        self.server = server
+        self._ask = ask
+
+    def entries(self, prefix: str = "", *, digests: bool = False) -> Iterator[Entry]:
+        """Every file whose name begins with `prefix`, in order.
+
+        With `digests` the server is asked for SHA-256 sums; only our own gives them.
+        Raises `NoListing` before the first entry when there is none, and another
+        `ServerError` when the server fails or says what can't be.
+        """
+        folder = prefix[: prefix.rfind("/") + 1]
+        try:
+            for entry in self._tree(folder, digests=digests):
+                if entry.name.startswith(prefix) and entry.name != MASTER_ID_FILE:
+                    yield entry
+        except BadListing as error:
+            raise BadAnswer(self.server.name, f"its listing is not usable: {error}") from error
+
+    def _tree(self, folder: str, *, digests: bool) -> Iterator[Entry]:
+        want = (("Want-Repr-Digest", "sha-256=1"),) if digests else ()  # RFC 9530 §4
+        request = Request("GET", LISTING + folder, frozenset({200}), want)
+        with self._ask(request) as download:
+            download.open()
+            kind = download.headers.get("content-type", "").partition(";")[0]
+            if download.status == 200 and kind == OWN_TYPE:
+                yield from self._own(download)
+                return
+            is_nginx = download.status == 200 and kind == "application/json"
+            refused = download.status
+        if is_nginx or (folder and refused == 404 and self._has_autoindex()):
+            yield from _walk(self._autoindex, folder)
+            return
+        yield from self._webdav(folder, refused)
+
+    def _own(self, download: Download) -> Iterator[Entry]:
+        lines = Lines()
+        while data := download.read(PIECE):
+            for entry in lines.feed(data):
+                if not _is_hidden(entry.name):
+                    yield entry
+        lines.close()
+
+    def _has_autoindex(self) -> bool:
+        """Whether it is only this folder that nginx has not."""
+        with self._ask(Request("HEAD", LISTING, frozenset({200}))) as download:
+            download.open()
+            return download.status == 200
+
+    def _autoindex(self, folder: str) -> Iterator[Child]:
+        yield from self._folder(Request("GET", LISTING + folder, frozenset({200})), Autoindex())
+
+    def _webdav(self, folder: str, refused: int) -> Iterator[Entry]:
+        """The tree by PROPFIND. `refused` is what became of the request before."""
+        probe = _propfind(folder, "0")
+        with self._ask(probe) as download:
+            download.open()
+            status = download.status
+        if status == 404 and folder:
+            return
+        if status != 207:
+            raise NoListing(
+                self.server.name,
+                f"has no listing: it answered GET {LISTING} with {refused} and PROPFIND with "
+                f"{status}. Let this machine have one: see 'Listings' in the documentation "
+                "of media servers",
+            )
+        yield from _walk(self._propfind, folder)
+
+    def _propfind(self, folder: str) -> Iterator[Child]:
+        path = unquote(endpoint(self.server.address).target(folder))
+        yield from self._folder(_propfind(folder, "1"), Multistatus(path))
+
+    def _folder(self, request: Request, parser: FolderParser) -> Iterator[Child]:
+        """What is in one folder; nothing when it has gone since it was seen."""
+        with self._ask(request) as download:
+            download.open()
+            if download.status in {404, 410}:
+                return
+            if download.status not in request.accept:
+                text = f"answered {request.method} {request.name!r} with {download.status}"
+                raise UnexpectedStatus(self.server.name, download.status, text)
+            while data := download.read(PIECE):
+                yield from parser.feed(data)
+            parser.close()
+
+
+def _propfind(folder: str, depth: str) -> Request:
+    headers = (("Depth", depth), ("Content-Type", "application/xml"))
+    return Request("PROPFIND", folder, frozenset({207}), headers, _PROPFIND)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or "/." in name
+
+
+def _walk(read: Callable[[str], Iterator[Child]], folder: str) -> Iterator[Entry]:
+    """The files below a folder, in order. The folders above the present one are kept."""
+    open_folders = [(folder, _children(read(folder)))]
+    while open_folders:
+        folder, children = open_folders[-1]
+        for child in children:
+            path = f"{folder}{child.name}"
+            if not child.is_folder:
+                yield Entry(path, child.size, child.date)
+                continue
+            if len(path) >= NAME_LIMIT:
+                raise BadListing(f"the folder {path[:80]!r}... lies too deep")
+            open_folders.append((f"{path}/", _children(read(f"{path}/"))))
+            break
+        else:
+            open_folders.pop()
+
+
+def _children(children: Iterator[Child]) -> Iterator[Child]:
+    return ordered(children, lambda row: Child(*cast("Child", row)), lambda child: child.key)

@@ -1,0 +1,362 @@
+"""What a media server says that it has: bytes of a listing -> entries, in order, compared.
+
+Three kinds of listing are read, each as it comes, in memory that does not depend on
+how long it is: that of our own server (a line for each file, the whole tree in order),
+nginx's (`autoindex_format json`, one folder) and WebDAV's (RFC 4918 §9.1, one folder).
+
+The laws:
+
+1. A listing comes from another machine. What is in it is checked, and never believed to
+   be safe: no name leads out of its folder, no text is longer than `LINE_LIMIT`, no
+   document defines entities. Whatever is wrong raises `BadListing`.
+2. A listing without its end is an error, never a short listing.
+3. Names are compared by code point, as UTF-8 bytes are. A folder stands where its
+   files stand: as if its name ended in a slash.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Iterable, Iterator
+from email.utils import parsedate_to_datetime
+from typing import Final, NamedTuple, NoReturn, Protocol
+from urllib.parse import unquote, urlsplit
+from xml.parsers import expat
+
+#: Bytes of one entry. A name has 1,000 bytes at most, and can be quoted in six for each.
+LINE_LIMIT: Final = 65536
+
+#: The media type of our own listing: JSON texts, one a line.
+OWN_TYPE: Final = "application/x-ndjson"
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_LENGTH: Final = re.compile(r"[0-9]{1,19}")
+
+
+class BadListing(ValueError):
+    """A listing that can't be used; the text says why."""
+
+
+class Entry(NamedTuple):
+    """One file. `date` is as the server has it; `digest` its SHA-256 in hexadecimal, if known."""
+
+    name: str
+    size: int
+    date: str = ""
+    digest: str = ""
+
+    @property
+    def modified(self) -> float | None:
+        """When it was changed last, in seconds since the epoch; None when nobody says."""
+        if self.date.isdecimal():
+            return float(self.date)
+        try:
+            return parsedate_to_datetime(self.date).timestamp()
+        except (ValueError, OverflowError):
+            return None
+
+
+class Child(NamedTuple):
+    """What is in one folder: a file, or a folder."""
+
+    name: str
+    is_folder: bool
+    size: int = 0
+    date: str = ""
+
+    @property
+    def key(self) -> str:
+        """Sorted by this, a walk in depth gives names in order (law 3)."""
+        return f"{self.name}/" if self.is_folder else self.name
+
+
+class Kind(enum.Enum):
+    """How a server differs from what it should hold."""
+
+    MISSING = "missing"
+    EXTRA = "extra"
+    DIFFERENT = "different"
+
+
+class Difference(NamedTuple):
+    """One name that is not on a server as it should be."""
+
+    kind: Kind
+    name: str
+    wanted: Entry | None = None
+    found: Entry | None = None
+
+
+def compare(wanted: Iterable[Entry], found: Iterable[Entry]) -> Iterator[Difference]:
+    """What differs, name by name. Both must be in order; raises `BadListing` if not."""
+    ours, theirs = in_order(wanted), in_order(found)
+    one, other = next(ours, None), next(theirs, None)
+    while one is not None or other is not None:
+        if other is None or (one is not None and one.name < other.name):
+            assert one is not None  # one of the two is there
+            yield Difference(Kind.MISSING, one.name, one)
+            one = next(ours, None)
+        elif one is None or other.name < one.name:
+            yield Difference(Kind.EXTRA, other.name, None, other)
+            other = next(theirs, None)
+        else:
+            if differ(one, other):
+                yield Difference(Kind.DIFFERENT, one.name, one, other)
+            one, other = next(ours, None), next(theirs, None)
+
+
+def differ(one: Entry, other: Entry) -> bool:
+    """Whether two entries of one name surely are different files."""
+    if one.size != other.size:
+        return True
+    return bool(one.digest and other.digest) and one.digest != other.digest
+
+
+def in_order(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The same entries. Raises `BadListing` at a name that comes twice, or too late."""
+    last = ""
+    for entry in entries:
+        if entry.name <= last:
+            raise BadListing(f"{entry.name[:80]!r} follows {last[:80]!r}: it is not in order")
+        last = entry.name
+        yield entry
+
+
+# --- our own
+
+
+def line(entry: Entry) -> bytes:
+    """An entry as a line of our own listing."""
+    fields = [entry.name, entry.size, entry.date, *([entry.digest] if entry.digest else ())]
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def end(count: int) -> bytes:
+    """The last line of our own listing, which says that it is whole."""
+    return b'{"count":%d}\n' % count
+
+
+class Lines:
+    """Reads our own listing. An empty line says only that the server is at work."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._count = 0
+        self._ended = False
+
+    def feed(self, data: bytes) -> Iterator[Entry]:
+        """The entries that are whole now."""
+        head, newline, self._rest = (self._rest + data).rpartition(b"\n")
+        if len(self._rest) > LINE_LIMIT:
+            raise BadListing(f"a line is longer than {LINE_LIMIT} bytes")
+        for found in _json_lines(head) if newline else ():
+            if self._ended:
+                raise BadListing("it goes on behind its end")
+            if isinstance(found, dict):
+                self._close(found)
+                continue
+            self._count += 1
+            yield _entry(found)
+
+    def _close(self, found: dict[str, object]) -> None:
+        if found != {"count": self._count}:
+            raise BadListing(f"it ends with {found!r} after {self._count} entries"[:200])
+        self._ended = True
+
+    def close(self) -> None:
+        """The listing is over. Raises `BadListing` when it is not whole."""
+        if self._rest.strip() or not self._ended:
+            raise BadListing(f"it was cut after {self._count} entries")
+
+
+def _json_lines(text: bytes) -> list[object]:
+    """Many lines at once: one call of the parser costs as much as twenty names."""
+    return _loads(b"[" + b",".join(filter(None, text.split(b"\n"))) + b"]")
+
+
+def _loads(text: bytes) -> list[object]:
+    try:
+        found: list[object] = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadListing(f"it is not JSON: {error}"[:200]) from error
+    return found
+
+
+def _entry(found: object) -> Entry:
+    match found:
+        case [str(name), int(size), str(date)] if size >= 0:
+            return Entry(_path(name), size, date)
+        case [str(name), int(size), str(date), str(digest)] if size >= 0:
+            if _DIGEST.fullmatch(digest):
+                return Entry(_path(name), size, date, digest)
+    raise BadListing(f"{str(found)[:80]!r} is not an entry")
+
+
+def _path(name: str) -> str:
+    for part in name.split("/"):
+        _part(part)
+    return name
+
+
+def _part(name: str) -> str:
+    """A name that stays in its folder (law 1)."""
+    if name in {"", ".", ".."} or "/" in name or "\0" in name:
+        raise BadListing(f"{name[:80]!r} is no name of a file")
+    return name
+
+
+# --- one folder
+
+
+class FolderParser(Protocol):
+    """Reads the listing of one folder."""
+
+    def feed(self, data: bytes) -> Iterator[Child]:
+        """The children that are whole now."""
+
+    def close(self) -> None:
+        """The listing is over. Raises `BadListing` when it is not whole."""
+
+
+class Autoindex:
+    """Reads nginx's: a JSON array with a line for each child.
+
+    What is neither a file nor a folder is left out, and so are dotfiles.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._began = False
+        self._ended = False
+
+    def feed(self, data: bytes) -> Iterator[Child]:
+        """See `FolderParser`."""
+        head, newline, self._rest = (self._rest + data).rpartition(b"\n")
+        if len(self._rest) > LINE_LIMIT:
+            raise BadListing(f"a line is longer than {LINE_LIMIT} bytes")
+        if newline:
+            yield from self._take(head.strip())
+
+    def close(self) -> None:
+        """See `FolderParser`."""
+        for _ in self._take(self._rest.strip()):
+            raise BadListing("it was cut behind a name")
+        if not self._ended:
+            raise BadListing("it was cut: the closing bracket is missing")
+
+    def _take(self, text: bytes) -> Iterator[Child]:
+        if not text:
+            return
+        if self._ended:
+            raise BadListing("it goes on behind its end")
+        if not self._began:
+            self._began = True
+            if not text.startswith(b"["):
+                raise BadListing("it is not nginx's: set 'autoindex_format json'")
+            text = text[1:]
+        if text.endswith(b"]"):
+            self._ended = True
+            text = text[:-1]
+        text = text.strip().removesuffix(b",").removeprefix(b",")
+        for found in _loads(b"[" + text + b"]"):
+            child = _autoindex_child(found)
+            if child is not None:
+                yield child
+
+
+def _autoindex_child(found: object) -> Child | None:
+    match found:
+        case {"name": str(name), "type": "directory"}:
+            return None if name.startswith(".") else Child(_part(name), is_folder=True)
+        case {"name": str(name), "type": "file", "size": int(size), "mtime": str(date)}:
+            if size >= 0:
+                return None if name.startswith(".") else Child(_part(name), False, size, date)  # noqa: FBT003
+        case {"name": str(_), "type": "other"}:
+            return None
+    raise BadListing(f"{str(found)[:80]!r} is not an entry of nginx's")
+
+
+class Multistatus:
+    """Reads WebDAV's answer to PROPFIND with Depth: 1. `path` is the folder's own, decoded."""
+
+    def __init__(self, path: str) -> None:
+        self._folder = path.rstrip("/")
+        self._found: list[Child] = []
+        self._text = ""
+        self._reset()
+        self._ended = False
+        parser = self._parser = expat.ParserCreate(namespace_separator=" ")
+        parser.buffer_text = True
+        parser.StartElementHandler = self._open
+        parser.EndElementHandler = self._close_element
+        parser.CharacterDataHandler = self._characters
+        # No document of WebDAV has one; entities are how small documents become huge.
+        parser.StartDoctypeDeclHandler = _no_doctype
+
+    def feed(self, data: bytes) -> Iterator[Child]:
+        """See `FolderParser`."""
+        self._parse(data, last=False)
+        found, self._found = self._found, []
+        yield from found
+
+    def close(self) -> None:
+        """See `FolderParser`."""
+        self._parse(b"", last=True)
+        if not self._ended:
+            raise BadListing("it is no answer to PROPFIND")
+
+    def _parse(self, data: bytes, *, last: bool) -> None:
+        try:
+            self._parser.Parse(data, last)
+        except expat.ExpatError as error:
+            raise BadListing(f"it is not XML: {error}") from error
+
+    def _reset(self) -> None:
+        self._href, self._size, self._date, self._is_folder = "", "", "", False
+
+    def _open(self, element: str, _: object) -> None:
+        self._text = ""
+        if element == "DAV: response":
+            self._reset()
+        elif element == "DAV: collection":
+            self._is_folder = True
+
+    def _characters(self, text: str) -> None:
+        self._text += text
+        if len(self._text) > LINE_LIMIT:
+            raise BadListing(f"a text is longer than {LINE_LIMIT} characters")
+
+    def _close_element(self, element: str) -> None:
+        match element:
+            case "DAV: href":
+                self._href = self._text.strip()
+            case "DAV: getcontentlength":
+                self._size = self._text.strip()
+            case "DAV: getlastmodified":
+                self._date = self._text.strip()
+            case "DAV: response":
+                self._take()
+            case "DAV: multistatus":
+                self._ended = True
+        self._text = ""
+
+    def _take(self) -> None:
+        path = unquote(urlsplit(self._href).path, errors="surrogateescape").rstrip("/")
+        if path == self._folder:
+            return
+        folder, _, name = path.rpartition("/")
+        if folder != self._folder:
+            raise BadListing(f"{path[:80]!r} is not in the folder {self._folder[:80]!r}")
+        _part(name)
+        if name.startswith("."):
+            return
+        if not self._is_folder and not _LENGTH.fullmatch(self._size):
+            raise BadListing(f"it does not say how long {name[:80]!r} is")
+        size = 0 if self._is_folder else int(self._size)
+        self._found.append(Child(name, self._is_folder, size, self._date))
+
+
+def _no_doctype(*_: object) -> NoReturn:
+    raise BadListing("it has a DOCTYPE, which may hide anything")
