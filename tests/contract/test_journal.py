@@ -525,7 +525,8 @@ def test_names_are_found_below_links_to_folders(journal, tmp_path_factory):
     (journal.root / "loop").symlink_to("loop")
     (journal.root / "near.txt").write_bytes(b"x")
     failed = []
-    found = set(journal.names(lambda name, error: failed.append((name, error.errno))))
+    entries = journal.entries(lambda name, error: failed.append((name, error.errno)))
+    found = {entry.name for entry in entries}
     assert found == {"near.txt", "linked/far.txt"}
     assert failed == [("loop", errno.ELOOP)]
 
@@ -738,7 +739,7 @@ def test_many_names_are_read_in_pieces(journal, monkeypatch):
     for name in names:
         journal.settle(saved(journal, name), ["a"], ())
     assert sorted(debt.name for debt in debts(journal)) == names
-    assert sorted(journal.names(lambda *_: None)) == names
+    assert [entry.name for entry in journal.entries(lambda *_: None)] == names
     assert journal.reap(SERVERS) == []
     assert File.objects.using(journal.alias).filter(is_live=True).count() == 10
     for name in names:
@@ -799,3 +800,21 @@ def test_a_save_that_was_taken_for_dead_is_not_live(journal, clock):
     Live(key=journal.key("f.txt")).save(using=journal.site, force_insert=True)
     journal.sweep()
     assert not Live.objects.using(journal.site).exists()
+
+
+# --- every file
+
+
+def test_files_are_listed_in_order_with_their_sizes(journal):
+    for name in ("b.txt", "a/z.txt", "a.txt", "a/b/c.txt"):
+        journal.settle(saved(journal, name), ["a"], ())
+    bury(journal, "b.txt")
+    found = list(journal.entries(lambda *_: None))
+    assert [entry.name for entry in found] == ["a.txt", "a/b/c.txt", "a/z.txt"]
+    assert {entry.size for entry in found} == {journal.look("a.txt").size}
+    assert [entry.name for entry in journal.entries(lambda *_: None, "a/")] == [
+        "a/b/c.txt",
+        "a/z.txt",
+    ]
+    assert [entry.name for entry in journal.entries(lambda *_: None, "a/b")] == ["a/b/c.txt"]
+    assert [entry.name for entry in journal.entries(lambda *_: None, "A")] == []

@@ -157,7 +157,9 @@ def test_repair_compares_and_mends(make, server):
     for one in storage.options.servers:
         storage.journal.owe_all(one.name)
     heal(storage)
-    assert held(server) == {kept: b"content"}
+    assert held(server)[kept] == b"content"
+    assert ask(server, "GET", f"/{kept}") == 200
+    assert ask(server, "GET", f"/{gone}") == 404
 
 
 @pytest.mark.parametrize("name", ["../escaped.txt", ".hidden", "a/.htaccess"])

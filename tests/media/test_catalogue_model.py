@@ -142,7 +142,10 @@ class Distributed(Protocol):
         self.catalogue.sweep()
 
     def check(self) -> None:
-        wanted = {name: self.contents[name] for name in self.catalogue.names(lambda *_: None)}
+        wanted = {
+            entry.name: self.contents[entry.name]
+            for entry in self.catalogue.entries(lambda *_: None)
+        }
         for server, model in self.models.items():
             assert model.files == wanted, server
         live = set(Live.objects.using(SITE).values_list("key", flat=True))

@@ -71,7 +71,7 @@ def heal(storage) -> None:
 
 def check_equal(storage, servers) -> set[str]:
     """Every server holds what the catalogue has, and what the site made live."""
-    wanted = set(storage.journal.names(lambda *_: None))
+    wanted = {entry.name for entry in storage.journal.entries(lambda *_: None)}
     for server in servers:
         assert copies(server).keys() == wanted
     live = set(Live.objects.using("site").values_list("key", flat=True))

@@ -36,7 +36,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from django.db import DatabaseError, IntegrityError, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -59,7 +59,9 @@ from outgrow.media.journal import (
     moment,
     started,
 )
+from outgrow.media.listing import Entry
 from outgrow.media.tables import Fact, File, Live, Owed
+from outgrow.media.walking import ordered
 
 #: Rows that are read, or written, in one statement.
 CHUNK: Final = 500
@@ -401,11 +403,14 @@ class Catalogue:
             change = Change.DELETE if row.gone else Change.SAVE
             yield Attempt(row.attempt, row.name, change, row.owner)
 
-    def names(self, failed: Callable[[str, OSError], None]) -> Iterator[str]:
-        """Every name that is there."""
+    def entries(self, failed: Callable[[str, OSError], None], prefix: str = "") -> Iterator[Entry]:
+        """See `Journal`. Databases order texts in many ways, so they are sorted here."""
         del failed
-        for row in self._chunks(self._files().filter(gone=False)):
-            yield row.name
+        rows = self._chunks(self._files().filter(gone=False, name__startswith=prefix))
+        # SQLite's LIKE folds case.
+        mine = (row for row in rows if row.name.startswith(prefix))
+        found = (Entry(row.name, row.size, "", row.digest) for row in mine)
+        return ordered(found, lambda row: Entry(*cast("Entry", row)))
 
     def _chunks(self, rows: models.QuerySet[File]) -> Iterator[File]:
         """All rows, some at a time, so that each statement is short and may change them."""

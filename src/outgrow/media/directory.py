@@ -72,7 +72,9 @@ from outgrow.media.journal import (
     moment,
     started,
 )
+from outgrow.media.listing import Child, Entry
 from outgrow.media.names import JOURNAL_FOLDER
+from outgrow.media.walking import walk
 
 #: The version of the layout above. A newer one is refused, an older one upgraded.
 FORMAT: Final = 1
@@ -464,44 +466,29 @@ class DirectoryJournal:
                 if name:
                     yield name, entry.stat().st_ctime
 
-    def names(self, failed: Callable[[str, OSError], None]) -> Iterator[str]:
-        """Every name on the master, folder by folder, also below links to folders.
+    def entries(self, failed: Callable[[str, OSError], None], prefix: str = "") -> Iterator[Entry]:
+        """See `Journal`. Folder by folder, also below links to folders.
 
-        `failed` is called with each folder that can't be read.
+        `failed` is called with each folder that can't be read, and each file.
         """
-        folders: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-        while folders:
-            folder, above = folders.pop()
+        above: list[tuple[int, int]] = []
+
+        def read(folder: str) -> Iterator[Child]:
             try:
                 found = os.stat(self.root / folder)
                 place = (found.st_dev, found.st_ino)
+                del above[folder.count("/") :]
                 if place in above:
-                    continue  # a link that leads back up
+                    return  # a link that leads back up
+                above.append(place)
                 with os.scandir(self.root / folder) as entries:
                     for entry in entries:
-                        name = f"{folder}/{entry.name}" if folder else entry.name
-                        kind = self._kind(entry, name, failed)
-                        if kind is stat.S_IFDIR:
-                            folders.append((name, above | {place}))
-                        elif kind is stat.S_IFREG:
-                            yield name
+                        yield from _child(entry, folder, failed)
             except OSError as error:
-                failed(folder, error)
+                failed(folder.rstrip("/"), error)
 
-    @staticmethod
-    def _kind(
-        entry: os.DirEntry[str], name: str, failed: Callable[[str, OSError], None]
-    ) -> int | None:
-        """Whether an entry is a folder or a file, or leads to one; None for all else."""
-        if name == JOURNAL_FOLDER:
-            return None
-        try:
-            if entry.is_dir():
-                return stat.S_IFDIR
-            return stat.S_IFREG if entry.is_file() else None
-        except OSError as error:
-            failed(name, error)
-            return None
+        start = prefix[: prefix.rfind("/") + 1]
+        return (one for one in walk(read, start) if one.name.startswith(prefix))
 
     # --- repair
 
@@ -736,6 +723,21 @@ def _explained(error: OSError, path: str | Path) -> OSError:
             "choose another name."
         )
     return error
+
+
+def _child(
+    entry: os.DirEntry[str], folder: str, failed: Callable[[str, OSError], None]
+) -> Iterator[Child]:
+    """The file or folder that an entry is, or leads to; nothing for all else."""
+    if not folder and entry.name == JOURNAL_FOLDER:
+        return
+    try:
+        if entry.is_dir():
+            yield Child(entry.name, is_folder=True)
+        elif entry.is_file():
+            yield Child(entry.name, False, entry.stat().st_size)  # noqa: FBT003
+    except OSError as error:
+        failed(folder + entry.name, error)
 
 
 def _folder(server: str) -> str:

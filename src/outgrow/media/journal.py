@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote, unquote
 
+from outgrow.media.listing import Entry
+
 if TYPE_CHECKING:
     from outgrow.http import FileBody
 
@@ -299,8 +301,11 @@ class Journal(Protocol):
     def sweep(self) -> int:
         """Remove what is of no use any more; returns how much."""
 
-    def names(self, failed: Callable[[str, OSError], None]) -> Iterator[str]:
-        """Every name that is wanted. `failed` is called with what can't be read."""
+    def entries(self, failed: Callable[[str, OSError], None], prefix: str = "") -> Iterator[Entry]:
+        """Every file that is wanted and whose name begins so, in order of the names.
+
+        `failed` is called with what can't be read. Raises `OSError` without room to sort.
+        """
 
     def tombstones(self) -> Iterator[tuple[str, float]]:
         """The deleted names, each with the time of its deletion."""

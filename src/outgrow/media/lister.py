@@ -15,7 +15,7 @@ The laws:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, cast
+from typing import Final
 from urllib.parse import unquote
 
 from outgrow.download import PIECE, Download
@@ -32,8 +32,8 @@ from outgrow.media.listing import (
     Lines,
     Multistatus,
 )
-from outgrow.media.names import MASTER_ID_FILE, NAME_LIMIT
-from outgrow.media.sorting import ordered
+from outgrow.media.names import MASTER_ID_FILE
+from outgrow.media.walking import walk
 from outgrow.servers import Server
 
 #: Where our own server and nginx give their listings: no file can have such a name.
@@ -85,7 +85,7 @@ class Lister:
             is_nginx = download.status == 200 and kind == "application/json"
             refused = download.status
         if is_nginx or (folder and refused == 404 and self._has_autoindex()):
-            yield from _walk(self._autoindex, folder)
+            yield from walk(self._autoindex, folder)
             return
         yield from self._webdav(folder, refused)
 
@@ -121,7 +121,7 @@ class Lister:
                 f"{status}. Let this machine have one: see 'Listings' in the documentation "
                 "of media servers",
             )
-        yield from _walk(self._propfind, folder)
+        yield from walk(self._propfind, folder)
 
     def _propfind(self, folder: str) -> Iterator[Child]:
         path = unquote(endpoint(self.server.address).target(folder))
@@ -148,25 +148,3 @@ def _propfind(folder: str, depth: str) -> Request:
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or "/." in name
-
-
-def _walk(read: Callable[[str], Iterator[Child]], folder: str) -> Iterator[Entry]:
-    """The files below a folder, in order. The folders above the present one are kept."""
-    open_folders = [(folder, _children(read(folder)))]
-    while open_folders:
-        folder, children = open_folders[-1]
-        for child in children:
-            path = f"{folder}{child.name}"
-            if not child.is_folder:
-                yield Entry(path, child.size, child.date)
-                continue
-            if len(path) >= NAME_LIMIT:
-                raise BadListing(f"the folder {path[:80]!r}... lies too deep")
-            open_folders.append((f"{path}/", _children(read(f"{path}/"))))
-            break
-        else:
-            open_folders.pop()
-
-
-def _children(children: Iterator[Child]) -> Iterator[Child]:
-    return ordered(children, lambda row: Child(*cast("Child", row)), lambda child: child.key)

@@ -354,7 +354,8 @@ class Repair:
             self._unreadable(report, folder, error)
 
         for name in chain(
-            self.journal.names(failed), (name for name, _ in self.journal.tombstones())
+            (entry.name for entry in self.journal.entries(failed)),
+            (name for name, _ in self.journal.tombstones()),
         ):
             if not work.go_on():
                 return

@@ -1,4 +1,4 @@
-"""Any number of tuples in order, in memory for some of them."""
+"""A tree of folders as one walk in order, in memory for some of its names."""
 
 from __future__ import annotations
 
@@ -8,12 +8,41 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
-from typing import IO, Final, TypeVar
+from typing import IO, Final, TypeVar, cast
+
+from outgrow.media.listing import BadListing, Child, Entry
+from outgrow.media.names import NAME_LIMIT
 
 #: Tuples that are held in memory: some 15 MB of names.
 IN_MEMORY: Final = 50_000
 
 Row = TypeVar("Row", bound=tuple[object, ...])
+
+
+def walk(read: Callable[[str], Iterator[Child]], folder: str = "") -> Iterator[Entry]:
+    """The files below a folder, in order; `read` gives what is in one, in any order.
+
+    A folder's name ends in a slash, and that of the root is empty. The folders above the
+    present one are kept open. Raises `BadListing` for folders that never end.
+    """
+    opened = [(folder, _children(read(folder)))]
+    while opened:
+        folder, children = opened[-1]
+        for child in children:
+            path = f"{folder}{child.name}"
+            if not child.is_folder:
+                yield Entry(path, child.size, child.date)
+                continue
+            if len(path) >= NAME_LIMIT:
+                raise BadListing(f"the folder {path[:80]!r}... lies too deep")
+            opened.append((f"{path}/", _children(read(f"{path}/"))))
+            break
+        else:
+            opened.pop()
+
+
+def _children(children: Iterator[Child]) -> Iterator[Child]:
+    return ordered(children, lambda row: Child(*cast("Child", row)), lambda child: child.key)
 
 
 def ordered(

@@ -1,4 +1,4 @@
-"""Sorting more than fits in memory."""
+"""Walks in order, over more than fits in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outgrow.media.listing import Entry
-from outgrow.media.sorting import ordered
+from outgrow.media.walking import ordered
 
 ROWS = st.lists(st.builds(Entry, st.text(), st.integers(0, 2**63)))
 
