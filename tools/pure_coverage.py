@@ -23,6 +23,7 @@ PURE = {
     "answer": "tests/test_answer.py",
     "media/journal": "tests/media/test_journal.py",
     "media/names": "tests/media/test_names.py",
+    "media/limits": "tests/media/test_limits.py",
     "media/protocol": "tests/media/test_protocol.py",
     "media/conditions": "tests/media/test_protocol.py",
     "media/digests": "tests/media/test_protocol.py",

@@ -316,7 +316,6 @@ def test_a_whole_file() -> None:
     answer = read()
     assert dict(answer.headers) == {
         "Content-Type": "text/plain",
-        "X-Content-Type-Options": "nosniff",
         "Accept-Ranges": "bytes",
         "ETag": FILE.tag,
         "Last-Modified": DATE,
@@ -587,3 +586,32 @@ def test_what_a_disk_can_refuse(number: int, status: int) -> None:
 )
 def test_types(name: str, expected: str) -> None:
     assert content_type(name) == expected
+
+
+def test_a_head_has_a_limit() -> None:
+    rules = Rules(max_head=100)
+    assert isinstance(protocol.accept(Request("GET", b"/a", {}, 100), rules), Wanted)
+    with pytest.raises(Refused) as caught:
+        protocol.accept(Request("GET", b"/a", {}, 101), rules)
+    assert caught.value.answer.status == 431
+
+
+@pytest.mark.parametrize(
+    ("headers", "follows"),
+    [
+        ({}, False),
+        ({"content-length": "0"}, False),
+        ({"content-length": "00"}, False),
+        ({"content-length": "10"}, True),
+        ({"transfer-encoding": "chunked"}, True),
+    ],
+)
+def test_whether_a_body_follows(headers: dict[str, str], follows: bool) -> None:
+    assert Request("GET", b"/a", headers).has_body is follows
+
+
+@pytest.mark.parametrize(("rate", "said"), [(1024, b"1024 bytes"), (0, b"1 bytes")])
+def test_the_answer_to_a_drip(rate: int, said: bytes) -> None:
+    answer = protocol.too_slow(rate)
+    assert answer.status == 408
+    assert said in answer.body

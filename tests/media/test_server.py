@@ -39,7 +39,7 @@ def server(root: Path) -> Iterator[Embedded]:
 
 def put(path: str, length: int, *headers: str) -> bytes:
     """The head of a PUT."""
-    lines = [f"PUT {path} HTTP/1.1", "Host: x", f"Content-Length: {length}", *headers]
+    lines = [f"PUT {path} HTTP/1.1", "Host: localhost", f"Content-Length: {length}", *headers]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
@@ -193,7 +193,7 @@ def test_a_large_body_that_is_refused_is_not_read_to_its_end(server: Embedded) -
 
 
 def test_an_unknown_method_and_garbage(server: Embedded) -> None:
-    assert server.raw(b"BREW /a HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 400")
+    assert server.raw(b"BREW /a HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(b"HTTP/1.1 400")
     assert server.raw(b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400")
     assert server.status("GET", "/a") == 404
 
@@ -206,7 +206,7 @@ def test_a_cut_body_leaves_nothing(server: Embedded) -> None:
     for head in (
         put("/old", 10**7),
         put("/new/file", 10**7),
-        b"PUT /old HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n80000\r\n",
+        b"PUT /old HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n80000\r\n",
     ):
         with server.connect() as connection:
             connection.sendall(head + bytes(MEGABYTE // 2))
@@ -262,7 +262,7 @@ def test_a_body_that_stands_still_is_given_up(root: Path, head: bytes) -> None:
 def test_a_reader_that_stands_still_is_given_up(root: Path) -> None:
     (root / "big").write_bytes(bytes(32 * MEGABYTE))
     with running(root, "--body-timeout", "0.2") as server, server.connect() as connection:
-        connection.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_until(lambda: server.open_files == 1, "the file was not opened")
         wait_until(lambda: server.open_files == 0, "the file was not closed")
 
@@ -378,7 +378,7 @@ def test_what_is_no_file_is_neither_read_nor_written(server: Embedded) -> None:
 )
 def test_hostile_names(server: Embedded, tmp_path: Path, target: bytes) -> None:
     for method in (b"PUT", b"DELETE", b"GET"):
-        head = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx"
+        head = b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx"
         received = server.raw(method + b" " + target + head)
         assert received.startswith(b"HTTP/1.1 400"), (method, target, received)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -453,7 +453,7 @@ def test_it_says_in_one_line_that_it_is_ready(server: Embedded, root: Path) -> N
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_soon_and_quietly(server: Embedded, number: signal.Signals) -> None:
     with server.connect() as idle, server.connect() as uploading:
-        idle.sendall(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle.sendall(b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n")
         read_head(idle)
         uploading.sendall(put("/a", 10**7) + bytes(MEGABYTE))
         wait_until(lambda: server.uploads == 1, "the upload did not begin")

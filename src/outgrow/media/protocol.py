@@ -29,6 +29,9 @@ from outgrow.media.content_types import content_type
 from outgrow.media.digests import Digest
 from outgrow.media.names import NAME_LIMIT, PART_LIMIT
 
+#: Headers of every answer.
+ALWAYS = (("X-Content-Type-Options", "nosniff"),)
+
 METHODS = ("GET", "HEAD", "PUT", "DELETE")
 
 #: Registered methods that this server does not offer (RFC 9110, 4918, 5789): 405.
@@ -59,6 +62,14 @@ class Request:
     method: str
     target: bytes
     headers: Mapping[str, str]
+    #: Bytes of the whole head, about as they came.
+    size: int = 0
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body follows (RFC 9112 §6.3)."""
+        length = self.headers.get("content-length", "0").strip()
+        return "transfer-encoding" in self.headers or length.strip("0") != ""
 
     @property
     def expects_continue(self) -> bool:
@@ -68,10 +79,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How this server is set up: who may write, and how large a body may be (0: any)."""
+    """How this server is set up: who may write, and how large requests may be.
+
+    `max_body` and `max_head` are bytes; 0 is no limit.
+    """
 
     token: str | None = None
     max_body: int = 0
+    max_head: int = 0
 
 
 class NoFile(Enum):
@@ -131,8 +146,15 @@ def refusal(status: int, text: str, *headers: tuple[str, str]) -> Answer:
     return Answer(status, (plain, ("Content-Length", str(len(body))), *headers), body)
 
 
+def head_too_large(limit: int) -> Answer:
+    """The answer to a head that has no end."""
+    return refusal(431, f"the head of a request may have {limit} bytes here")
+
+
 def accept(request: Request, rules: Rules) -> Wanted:
     """Judge a request by its head alone. Raises Refused."""
+    if rules.max_head and request.size > rules.max_head:
+        raise Refused(head_too_large(rules.max_head))
     _check_method(request.method)
     parts = _parse_target(request.target)
     if request.method in {"GET", "HEAD"}:
@@ -156,7 +178,6 @@ def read(wanted: Wanted, state: State) -> Answer:
         return Answer(304, validators)
     described = (
         ("Content-Type", content_type(wanted.parts[-1])),
-        ("X-Content-Type-Options", "nosniff"),
         ("Accept-Ranges", "bytes"),
         *validators,
     )
@@ -199,6 +220,11 @@ def check_size(size: int, rules: Rules) -> None:
     """Whether a body may have `size` bytes. Raises Refused."""
     if rules.max_body and size > rules.max_body:
         raise Refused(refusal(413, f"a body may have {rules.max_body} bytes here"))
+
+
+def too_slow(rate: int) -> Answer:
+    """The answer to a body that drips."""
+    return refusal(408, f"the body came slower than {max(1, rate)} bytes a second")
 
 
 def check_digests(promises: Iterable[Digest], sums: Mapping[str, bytes]) -> None:

@@ -1,8 +1,7 @@
 """The embedded media server: an ASGI application, and `serve`, which runs it.
 
-It is meant for development, for tests and for a team that runs no nginx. It is
-run by uvicorn, which sets no limit to how slowly the head of a request may come:
-on an open network put a proxy in front.
+It is meant for development, for tests and for a team that runs no nginx. It is run
+by uvicorn, with `connections` of our own that may cost no more than `limits` say.
 """
 
 from __future__ import annotations
@@ -10,21 +9,20 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
+import resource
 import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from outgrow.errors import ConfigurationError, MissingExtra
 from outgrow.media.disk import Disk
 from outgrow.media.handler import Exchange, Message, Receive, Send
+from outgrow.media.limits import Limits
 from outgrow.media.protocol import Rules
-
-#: Seconds that a connection may be idle. Outgrow's own client closes after 3 s,
-#: so that no request meets a connection that is just being closed.
-KEEP_ALIVE = 60
 
 #: Seconds that running requests are given when the server is stopped.
 GRACE = 1
@@ -35,10 +33,10 @@ _INTERNET = {socket.AF_INET, socket.AF_INET6}
 class MediaApplication:
     """An ASGI application that serves and stores the files below `root`.
 
-    Writing needs the header ``Authorization: Bearer <token>``; with `token` None
-    whoever can connect may write. `fsync`: an upload is on the disk before it is
-    answered. `body_timeout`: seconds that a body may stand still, in either
-    direction. `max_body`: bytes; 0 for no limit.
+    Writing needs the header ``Authorization: Bearer <token>``; without a token in
+    `rules` whoever can connect may write. `fsync`: an upload is on the disk before
+    it is answered. The `limits` of what is not a body are kept by the server that
+    runs it (see `connections`).
 
     It needs ASGI's lifespan, which opens the root; that raises ConfigurationError
     when the root can't be used. Several processes may use one root at a time;
@@ -49,14 +47,13 @@ class MediaApplication:
         self,
         root: Path,
         *,
-        token: str | None = None,
+        rules: Rules = Rules(),  # noqa: B008 - frozen
+        limits: Limits = Limits(),  # noqa: B008 - frozen
         fsync: bool = True,
-        body_timeout: float = 30.0,
-        max_body: int = 0,
     ) -> None:
         self.disk = Disk(root, fsync=fsync)
-        self.rules = Rules(token, max_body)
-        self.body_timeout = body_timeout
+        self.rules = replace(rules, max_head=limits.max_head)
+        self.limits = limits
         self._running: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -71,7 +68,7 @@ class MediaApplication:
         assert task is not None
         self._running.add(task)
         try:
-            exchange = Exchange(self.disk, self.rules, self.body_timeout, scope, receive, send)
+            exchange = Exchange(self.disk, self.rules, self.limits, scope, receive, send)
             await exchange.run()
         finally:
             self._running.discard(task)
@@ -99,10 +96,9 @@ def serve(
     root: Path,
     bind: str = "127.0.0.1:8080",
     *,
-    token: str | None = None,
+    rules: Rules = Rules(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),  # noqa: B008 - frozen
     fsync: bool = True,
-    body_timeout: float = 30.0,
-    max_body: int = 0,
     fd: int | None = None,
     ready: Callable[[str], None] = _say,
 ) -> None:
@@ -121,11 +117,9 @@ def serve(
     except ModuleNotFoundError as error:
         raise MissingExtra("The media server", "uvicorn", "server") from error
 
-    application = MediaApplication(
-        root, token=token, fsync=fsync, body_timeout=body_timeout, max_body=max_body
-    )
+    application = MediaApplication(root, rules=rules, limits=limits, fsync=fsync)
     listener = _inherit(fd) if fd is not None else _listen(*parse_bind(bind))
-    if token is None and not _is_loopback(listener):
+    if rules.token is None and not _is_loopback(listener):
         listener.close()
         raise ConfigurationError(
             "bind",
@@ -136,6 +130,7 @@ def serve(
         # asyncio sets this only where the socket names its protocol; without it each
         # download waits some 40 ms for a delayed acknowledgement. Connections inherit it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _allow_files(limits.max_files)
     # So that a root that can't be used is our error, not uvicorn's traceback.
     application.disk.open()
     application.disk.close()
@@ -153,9 +148,11 @@ def serve(
 
 
 def _uvicorn_config(uvicorn: Any, application: MediaApplication) -> Any:
+    from outgrow.media.connections import limited
+
     return uvicorn.Config(
         application,
-        http="httptools",
+        http=limited(application.limits),
         ws="none",
         lifespan="on",
         log_level="error",
@@ -163,9 +160,17 @@ def _uvicorn_config(uvicorn: Any, application: MediaApplication) -> Any:
         # Nothing here depends on who the client is said to be.
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE,
+        timeout_keep_alive=application.limits.keep_alive,
         timeout_graceful_shutdown=GRACE,
     )
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise the soft limit of open files as far as it may be: 1024 is usual, and little."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def parse_bind(bind: str) -> tuple[str, int]:
