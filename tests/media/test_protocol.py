@@ -615,3 +615,25 @@ def test_the_answer_to_a_drip(rate: int, said: bytes) -> None:
     answer = protocol.too_slow(rate)
     assert answer.status == 408
     assert said in answer.body
+
+
+@pytest.mark.parametrize("value", ["gzip", "br", "identity, gzip", "gzip, identity", "x"])
+def test_an_encoded_upload_is_415(value: str) -> None:
+    answer = refused("PUT", headers={"content-length": "3", "content-encoding": value})
+    assert answer.status == 415
+    assert ("Accept-Encoding", "identity") in answer.headers
+
+
+@pytest.mark.parametrize("value", ["", "identity", " Identity "])
+def test_identity_is_no_encoding(value: str) -> None:
+    assert accepted("PUT", headers={"content-encoding": value}).length == 3
+
+
+@pytest.mark.parametrize("value", ["gzip, chunked", "chunked, chunked", "gzip", "identity", ""])
+def test_a_transfer_coding_but_chunked_is_501(value: str) -> None:
+    assert refused("PUT", headers={"transfer-encoding": value}).status == 501
+
+
+@pytest.mark.parametrize("value", ["chunked", " Chunked "])
+def test_a_chunked_upload_has_no_length(value: str) -> None:
+    assert accepted("PUT", headers={"transfer-encoding": value}).length is None

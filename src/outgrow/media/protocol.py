@@ -52,6 +52,7 @@ _OTHER_METHODS = {
 }
 
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_IDENTITY = re.compile(r"[ \t]*(?:identity[ \t]*)?", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -328,7 +329,14 @@ def _body_length(headers: Mapping[str, str], rules: Rules) -> int | None:
     # RFC 9110 §14.5: a server that does not know partial PUT must refuse it.
     if "content-range" in headers:
         raise Refused(refusal(400, "a part of a file can't be written (Content-Range)"))
-    if "transfer-encoding" in headers:
+    # What is stored is the content itself: nothing here would decode it for readers.
+    if not _IDENTITY.fullmatch(headers.get("content-encoding", "")):
+        wanted = ("Accept-Encoding", "identity")  # RFC 9110 §12.5.3
+        raise Refused(refusal(415, "files are stored without a Content-Encoding", wanted))
+    if (coding := headers.get("transfer-encoding")) is not None:
+        # RFC 9112 §6.1: 501 for a coding that is not understood.
+        if coding.strip().lower() != "chunked":
+            raise Refused(refusal(501, "of the transfer codings only chunked is known"))
         return None
     length = headers.get("content-length")
     if length is None:
