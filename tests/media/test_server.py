@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,16 @@ def test_the_file_with_the_masters_id_is_a_file_like_any(server: Embedded) -> No
 def test_versions_that_come_fast_have_different_tags(server: Embedded) -> None:
     tags = {server.ask("PUT", "/a", b"same size").headers["ETag"] for _ in range(50)}
     assert len(tags) == 50
+
+
+def test_what_would_be_stored_encoded_is_refused(server: Embedded) -> None:
+    assert server.status("PUT", "/a", b"x", {"Content-Encoding": "gzip"}) == 415
+    head = b"PUT /a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
+    assert server.raw(head).startswith(b"HTTP/1.1 501")
+    with server.connect() as connection:
+        connection.sendall(head + b"1\r\nx\r\n0\r\n\r\n")
+        assert read_head(connection).startswith(b"HTTP/1.1 501")
+    assert server.status("GET", "/a") == 404
 
 
 @pytest.mark.parametrize("header", ["Content-MD5", "Repr-Digest"])
@@ -465,6 +476,47 @@ def test_it_stops_soon_and_quietly(server: Embedded, number: signal.Signals) -> 
     assert "Traceback" not in errors
     assert server.uploads == 0
     assert server.process.returncode == (0 if number == signal.SIGINT else -signal.SIGTERM)
+
+
+def test_it_stops_without_a_traceback_whatever_is_going_on(root: Path) -> None:
+    (root / "big").write_bytes(bytes(64 * MEGABYTE))
+    get = b"GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with running(root) as server, ExitStack() as stack:
+        for head, begun in (
+            (put("/.hidden", 10**7) + b"x", b"HTTP/1.1 400"),  # refused, the body is not whole
+            (put("/.hidden", 10, "Expect: 100-continue"), b"HTTP/1.1 400"),
+            (put("/a", 10, "Expect: 100-continue"), b"HTTP/1.1 100"),
+            (get, b"HTTP/1.1 200"),
+            (get * 3, b"HTTP/1.1 200"),
+            (put("/b", 1) + b"x" + put("/b", 10) + b"x", b"HTTP/1.1 201"),
+        ):
+            connection = stack.enter_context(server.connect())
+            connection.sendall(head)
+            assert read_head(connection).startswith(begun)
+        errors = server.stop()
+    assert "Traceback" not in errors
+    assert server.uploads == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_change_that_the_disk_holds_up_is_not_called_undone(
+    root: Path, number: signal.Signals
+) -> None:
+    slow = (
+        "import os, sys, time; real = os.fsync\n"
+        "def fsync(fd): open('begun', 'w'); time.sleep(3); real(fd)\n"
+        "os.fsync = fsync; sys.argv = sys.argv[3:]\n"
+        "from outgrow.cli import main; main()"
+    )
+    wrapper = ["env", "-C", str(root), sys.executable, "-c", slow]
+    with running(root, wrapper=wrapper) as server, server.connect() as connection:
+        connection.sendall(put("/a", 5) + b"hello")
+        wait_until((root / "begun").exists, "the upload did not begin")
+        server.process.send_signal(number)
+        # Neither 503, which says that nothing was done, nor a lie that it was.
+        # After SIGTERM the process is gone before it could say anything.
+        assert read_all(connection)[:12] == (b"HTTP/1.1 504" if number == signal.SIGINT else b"")
+        assert "Traceback" not in server.process.communicate(timeout=20)[1]
 
 
 def test_it_takes_an_inherited_socket(root: Path) -> None:

@@ -30,7 +30,7 @@ logger = logging.getLogger("outgrow.media.server")
 BATCH = 256 * 1024
 
 #: After these answers the connection is not used again, whatever came with the head.
-CLOSING = {408, 431, 503}
+CLOSING = {408, 431, 503, 504}
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -41,6 +41,10 @@ _Result = TypeVar("_Result")
 
 class _ClientGone(Exception):
     """The client closed the connection before its body was whole."""
+
+
+class _Unfinished(Exception):
+    """The server stops while a change is being made, and nobody knows whether it will be."""
 
 
 class Exchange:
@@ -69,19 +73,28 @@ class Exchange:
     async def run(self) -> None:
         """Carry the request out and answer it."""
         try:
-            answer = await self._carry_out()
+            await self._answer(await self._attempt())
         except _ClientGone:
             return
-        except Refused as refused:
-            answer = refused.answer
-        except TimeoutError:
-            answer = protocol.refusal(408, f"nothing came for {self._limits.body_timeout:g} s")
-        except OSError as error:
-            answer = self._failed(error)
         except asyncio.CancelledError:
             # The server stops, and has waited long enough. It cancels for no other
             # reason, and nothing was changed (see _finish).
-            answer = protocol.refusal(503, "the server is being stopped")
+            with suppress(asyncio.CancelledError):
+                await self._answer(protocol.refusal(503, "the server is being stopped"))
+
+    async def _attempt(self) -> Answer | None:
+        try:
+            return await self._carry_out()
+        except Refused as refused:
+            return refused.answer
+        except TimeoutError:
+            return protocol.refusal(408, f"nothing came for {self._limits.body_timeout:g} s")
+        except OSError as error:
+            return self._failed(error)
+        except _Unfinished:
+            return protocol.refusal(504, "the server is being stopped, and its disk is slow")
+
+    async def _answer(self, answer: Answer | None) -> None:
         # After the head of an answer there can't be another. To end short of what
         # it promised makes uvicorn close the connection, and the client notice.
         if answer is not None and not self._answered:
@@ -295,10 +308,13 @@ def _request(scope: Message) -> Request:
 async def _finish(function: Callable[[], _Result]) -> _Result:
     """Run in a thread, to its end: a change that has begun is answered truthfully.
 
-    A thread can't be cancelled. Where the request is, its result is waited for.
+    A thread can't be cancelled. Where the request is, its result is waited for; when
+    it is cancelled once more, the process ends now: raises _Unfinished.
     """
     running = asyncio.ensure_future(asyncio.to_thread(function))
-    try:
+    with suppress(asyncio.CancelledError):
         return await asyncio.shield(running)
-    except asyncio.CancelledError:
+    try:
         return await running
+    except asyncio.CancelledError:
+        raise _Unfinished from None
