@@ -32,7 +32,9 @@ def main() -> None:
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="The folder.")
 @click.option("--bind", default="127.0.0.1:8080", show_default=True, help="host:port; 0: any.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="Or OUTGROW_MEDIA_TOKEN.")
+@click.option("--host", "hosts", multiple=True, help="A name to be written to by, without a token.")
 @click.option("--fsync/--no-fsync", default=True, show_default=True, help="Sync each upload.")
+@click.option("--show-active", is_flag=True, help="Show HTML, SVG, scripts; not only to be saved.")
 @click.option("--max-body", default="0", show_default=True, help="As in 10M; 0: no limit.")
 @click.option("--body-timeout", type=SECONDS, default=30.0, show_default=True, help="Seconds.")
 @click.option("--min-rate", default="1K", show_default=True, help="Bytes a second; 0: any.")
@@ -44,7 +46,9 @@ def media_server(
     root: Path,
     bind: str,
     token_file: Path | None,
+    hosts: tuple[str, ...],
     fsync: bool,
+    show_active: bool,
     max_body: str,
     body_timeout: float,
     min_rate: str,
@@ -68,6 +72,8 @@ def media_server(
             bind,
             rules=Rules(
                 token=server.read_token(token_file, os.environ),
+                hosts=frozenset(host.lower() for host in hosts),
+                active=show_active,
                 max_body=server.parse_size(max_body),
             ),
             limits=Limits(

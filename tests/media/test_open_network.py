@@ -332,6 +332,19 @@ def test_browsers_are_never_left_to_guess(root: Path) -> None:
             assert b"x-content-type-options: nosniff\r\n" in server.raw(request)
 
 
+def test_an_upload_does_not_become_a_page_of_the_site(root: Path) -> None:
+    with running(root) as server:
+        server.ask("PUT", "/a.svg", b"<svg/>")
+        headers = server.ask("GET", "/a.svg").headers
+        assert headers["Content-Type"] == "image/svg+xml"  # for <img>
+        assert headers["Content-Disposition"] == "attachment"
+        assert headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+    with running(root, "--show-active") as server:
+        headers = server.ask("GET", "/a.svg").headers
+        assert headers["Content-Disposition"] is None
+        assert headers["Content-Security-Policy"] is None
+
+
 def test_many_strangers_do_not_keep_the_others_waiting(strict: Embedded) -> None:
     stop = threading.Event()
 

@@ -31,8 +31,9 @@ def accept(
     rules: Rules = OPEN,
 ) -> Wanted | Answer:
     """The request accepted, or the answer that refuses it."""
+    sent = {"host": "localhost", **(headers or {})}
     try:
-        return protocol.accept(Request(method, target, headers or {}), rules)
+        return protocol.accept(Request(method, target, sent), rules)
     except Refused as refused:
         return refused.answer
 
@@ -58,7 +59,7 @@ def refused(
 def read(state: State = FILE, method: str = "GET", **headers: str) -> Answer:
     """The answer to a reader. if_match="x" is the header if-match: x."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return protocol.read(accepted(method, headers=named), state)
+    return protocol.read(accepted(method, headers=named), state, OPEN)
 
 
 def write(state: State, method: str = "PUT", **headers: str) -> int:
@@ -637,3 +638,69 @@ def test_a_transfer_coding_but_chunked_is_501(value: str) -> None:
 @pytest.mark.parametrize("value", ["chunked", " Chunked "])
 def test_a_chunked_upload_has_no_length(value: str) -> None:
     assert accepted("PUT", headers={"transfer-encoding": value}).length is None
+
+
+HOSTS = [
+    ("127.0.0.1", True),
+    ("127.0.0.1:8080", True),
+    ("10.0.0.11", True),
+    ("[::1]", True),
+    ("[::1]:8080", True),
+    ("localhost", True),
+    ("LocalHost:80", True),
+    ("media1", True),
+    ("media1:8080", True),
+    ("Media1", True),
+    ("", False),
+    ("media2", False),
+    ("rebound.example", False),
+    ("localhost.rebound.example", False),
+    ("127.0.0.1.rebound.example:8080", False),
+    ("127.0.0.1, rebound.example", False),
+    ("rebound.example, 127.0.0.1", False),
+    ("[127.0.0.1]", False),
+    ("[rebound.example]", False),
+    ("::1:8080x", False),
+]
+
+
+@pytest.mark.parametrize(("host", "ours"), HOSTS)
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_without_a_token_the_name_of_the_host_matters(method: str, host: str, ours: bool) -> None:
+    headers = {"content-length": "3", "host": host}
+    answer = accept(method, headers=headers, rules=Rules(hosts=frozenset({"media1"})))
+    assert isinstance(answer, Wanted) is ours
+    assert ours or answer.status == 421
+
+
+@pytest.mark.parametrize("host", ["rebound.example", ""])
+def test_readers_and_those_with_a_token_may_call_it_as_they_like(host: str) -> None:
+    assert isinstance(accept("GET", headers={"host": host}), Wanted)
+    headers = {"content-length": "3", "host": host, "authorization": "Bearer t"}
+    assert isinstance(accept("PUT", headers=headers, rules=Rules(token="t")), Wanted)
+
+
+ACTIVE_NAMES = ["a.html", "a.HTM", "a.svg", "a.xml", "a.xsl", "a.xhtml", "a.xht", "a.js", "a.mjs"]
+
+
+@pytest.mark.parametrize("name", ACTIVE_NAMES)
+@pytest.mark.parametrize(
+    ("method", "more"), [("GET", {}), ("GET", {"range": "bytes=0-1"}), ("HEAD", {})]
+)
+def test_what_could_run_scripts_is_offered_to_be_saved(
+    name: str, method: str, more: dict[str, str]
+) -> None:
+    wanted = accepted(method, b"/a/" + name.encode(), more)
+    answer = protocol.read(wanted, FILE, OPEN)
+    assert header(answer, "Content-Disposition") == "attachment"
+    assert header(answer, "Content-Security-Policy") == "default-src 'none'; sandbox"
+    shown = protocol.read(wanted, FILE, Rules(active=True))
+    assert {name for name, _ in shown.headers}.isdisjoint(
+        {"Content-Disposition", "Content-Security-Policy"}
+    )
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.pdf", "a.txt", "a.css", "a.unknown", "html"])
+def test_what_runs_no_scripts_is_shown(name: str) -> None:
+    answer = protocol.read(accepted("GET", f"/{name}".encode()), FILE, OPEN)
+    assert "Content-Disposition" not in dict(answer.headers)

@@ -556,6 +556,34 @@ def test_the_token(root: Path, tmp_path: Path, given: str) -> None:
         assert server.status("DELETE", "/a", headers=right) == 204
 
 
+def test_a_web_page_can_not_write_by_a_name_of_its_own(root: Path) -> None:
+    with running(root, "--host", "media.internal") as server:
+        for host in ("rebound.example", f"rebound.example:{server.port}", "localhost.example"):
+            for method in ("PUT", "DELETE"):
+                assert server.status(method, "/a", b"x", {"Host": host}) == 421
+            assert server.status("GET", "/a", headers={"Host": host}) == 404
+        for host in ("localhost", f"127.0.0.1:{server.port}", "[::1]", "Media.internal:8080"):
+            assert server.status("PUT", "/a", b"x", {"Host": host}) in {201, 204}
+        two = b"PUT /a HTTP/1.1\r\nHost: localhost\r\nHost: rebound.example\r\n"
+        assert server.raw(two + b"Content-Length: 1\r\n\r\n").startswith(b"HTTP/1.1 421")
+        none = b"PUT /a HTTP/1.1\r\nContent-Length: 1\r\n\r\n"
+        assert server.raw(none).startswith(b"HTTP/1.1 421")
+
+
+def test_it_may_be_called_by_the_name_that_it_is_bound_to(root: Path) -> None:
+    # The resolver takes it for 127.0.0.1; written so, it is no IP address.
+    with running(root, bind="127.1:0") as server:
+        assert server.status("PUT", "/a", b"x", {"Host": f"127.1:{server.port}"}) == 201
+    with running(root) as server:
+        assert server.status("PUT", "/a", b"x", {"Host": f"127.1:{server.port}"}) == 421
+
+
+def test_with_a_token_any_name_will_do(root: Path) -> None:
+    with running(root, env={"OUTGROW_MEDIA_TOKEN": "s3cret"}) as server:
+        headers = {"Host": "media.example", "Authorization": "Bearer s3cret"}
+        assert server.status("PUT", "/a", b"x", headers) == 201
+
+
 def refusal(*arguments: str, **env: str) -> str:
     """What the command says when it refuses to start."""
     done = subprocess.run(

@@ -131,7 +131,7 @@ class Exchange:
         """The answer with its first bytes; a descriptor for more, or -1 if these are all."""
         state, descriptor = self._disk.read(wanted.parts)
         try:
-            answer = protocol.read(wanted, state)
+            answer = protocol.read(wanted, state, self._rules)
             if answer.span is None or wanted.method == "HEAD":
                 return answer, -1
             data = os.pread(descriptor, min(BATCH, len(answer.span)), answer.span.start)

@@ -9,13 +9,15 @@ The laws:
 3. A name is decoded once, from the target as it was sent. None that could leave
    the root, or that starts with a dot, gets past `accept`.
 4. A folder is never removed and never replaced, whatever the request says (M8).
-5. The type of a file follows from its name, and browsers are told not to guess.
+5. The type of a file follows from its name, and browsers are told not to guess. What
+   they would run scripts of is offered to be saved, unless the rules allow more.
 """
 
 from __future__ import annotations
 
 import errno
 import hmac
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from urllib.parse import unquote_to_bytes
 
 from outgrow.media import conditions, digests
 from outgrow.media.conditions import File, Span
-from outgrow.media.content_types import content_type
+from outgrow.media.content_types import ACTIVE, content_type
 from outgrow.media.digests import Digest
 from outgrow.media.names import NAME_LIMIT, PART_LIMIT
 
@@ -52,6 +54,14 @@ _OTHER_METHODS = {
 }
 
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+#: What takes the sting out of a file with scripts, wherever it is opened. Images that
+#: a page shows in <img> run none, and are shown all the same.
+_HARMLESS = (
+    ("Content-Disposition", "attachment"),
+    ("Content-Security-Policy", "default-src 'none'; sandbox"),
+)
+
+_PORT = re.compile(r":[0-9]*\Z")
 _IDENTITY = re.compile(r"[ \t]*(?:identity[ \t]*)?", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -82,10 +92,16 @@ class Request:
 class Rules:
     """How this server is set up: who may write, and how large requests may be.
 
-    `max_body` and `max_head` are bytes; 0 is no limit.
+    `hosts`: names that it is called by, in lower case. Without a token only they, IP
+    addresses and localhost may be written to: a web page may have its own name
+    resolve to this machine, and its scripts would then be let in (DNS rebinding).
+    `max_body` and `max_head` are bytes; 0 is no limit. `active`: uploads that could
+    run scripts are shown and not only offered to be saved.
     """
 
     token: str | None = None
+    hosts: frozenset[str] = frozenset()
+    active: bool = False
     max_body: int = 0
     max_head: int = 0
 
@@ -160,6 +176,7 @@ def accept(request: Request, rules: Rules) -> Wanted:
     parts = _parse_target(request.target)
     if request.method in {"GET", "HEAD"}:
         return Wanted(request.method, parts, request.headers)
+    _check_host(request.headers, rules)
     _check_writer(request.headers, rules)
     if request.method == "DELETE":
         return Wanted(request.method, parts, request.headers)
@@ -167,7 +184,7 @@ def accept(request: Request, rules: Rules) -> Wanted:
     return Wanted("PUT", parts, request.headers, length, _promised(request.headers))
 
 
-def read(wanted: Wanted, state: State) -> Answer:
+def read(wanted: Wanted, state: State, rules: Rules) -> Answer:
     """The answer to a GET or HEAD; its `span` is what is to be sent of the file."""
     if not isinstance(state, File):
         return refusal(403 if state is NoFile.LINK else 404, state.value)
@@ -177,8 +194,10 @@ def read(wanted: Wanted, state: State) -> Answer:
     validators = (("ETag", state.tag), ("Last-Modified", state.last_modified))
     if verdict == "not modified":
         return Answer(304, validators)
+    kind = content_type(wanted.parts[-1])
     described = (
-        ("Content-Type", content_type(wanted.parts[-1])),
+        ("Content-Type", kind),
+        *(_HARMLESS if kind in ACTIVE and not rules.active else ()),
         ("Accept-Ranges", "bytes"),
         *validators,
     )
@@ -310,6 +329,26 @@ def _check_part(raw: bytes) -> str:
     if problem:
         raise Refused(refusal(400, problem))
     return part
+
+
+def _check_host(headers: Mapping[str, str], rules: Rules) -> None:
+    """Whether the name in Host is ours; with a token it does not matter."""
+    if rules.token is not None:
+        return
+    name = _PORT.sub("", headers.get("host", "").strip().lower())
+    if name in {"localhost", *rules.hosts} or _is_address(name):
+        return
+    # RFC 9110 §15.5.20
+    raise Refused(refusal(421, "without a token this server is written to by address (--host)"))
+
+
+def _is_address(host: str) -> bool:
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        return False
+    return bracketed == (address.version == 6)
 
 
 def _check_writer(headers: Mapping[str, str], rules: Rules) -> None:

@@ -117,8 +117,11 @@ def serve(
     except ModuleNotFoundError as error:
         raise MissingExtra("The media server", "uvicorn", "server") from error
 
+    host, port = parse_bind(bind)
+    # Whoever gave it this name may call it by it.
+    rules = replace(rules, hosts=rules.hosts | {host.lower()})
     application = MediaApplication(root, rules=rules, limits=limits, fsync=fsync)
-    listener = _inherit(fd) if fd is not None else _listen(*parse_bind(bind))
+    listener = _inherit(fd) if fd is not None else _listen(host, port)
     if rules.token is None and not _is_loopback(listener):
         listener.close()
         raise ConfigurationError(
