@@ -33,6 +33,14 @@ def main() -> None:
 @click.option("--bind", default="127.0.0.1:8080", show_default=True, help="host:port; 0: any.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="Or OUTGROW_MEDIA_TOKEN.")
 @click.option("--host", "hosts", multiple=True, help="A name to be written to by, without a token.")
+@click.option(
+    "--names",
+    type=click.Choice(["unique", "keep"]),
+    default="unique",
+    show_default=True,
+    help="keep: a deleted name may be used again, as by a storage with names='keep'.",
+)
+@click.option("--reused", multiple=True, help="A folder where --names keep holds.")
 @click.option("--fsync/--no-fsync", default=True, show_default=True, help="Sync each upload.")
 @click.option("--show-active", is_flag=True, help="Show HTML, SVG, scripts; not only to be saved.")
 @click.option("--max-body", default="0", show_default=True, help="As in 10M; 0: no limit.")
@@ -47,6 +55,8 @@ def media_server(
     bind: str,
     token_file: Path | None,
     hosts: tuple[str, ...],
+    names: str,
+    reused: tuple[str, ...],
     fsync: bool,
     show_active: bool,
     max_body: str,
@@ -84,6 +94,7 @@ def media_server(
                 max_connections=max_connections,
             ),
             fsync=fsync,
+            reused=server.parse_reused(names, reused),
             fd=fd,
         )
 

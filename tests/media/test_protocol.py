@@ -70,7 +70,8 @@ def write(state: State, method: str = "PUT", **headers: str) -> int:
         check(accepted(method, headers=named), state)
     except Refused as error:
         return error.answer.status
-    return 0
+    status = protocol.removed(state).status
+    return 0 if method == "PUT" or status == 204 else status
 
 
 def header(answer: Answer, name: str) -> str | None:
@@ -325,7 +326,7 @@ def test_a_whole_file() -> None:
     assert (answer.status, answer.span) == (200, Span(0, 1000))
 
 
-@pytest.mark.parametrize("state", [NoFile.MISSING, NoFile.FOLDER, NoFile.BELOW_FILE])
+@pytest.mark.parametrize("state", [NoFile.MISSING, NoFile.GONE, NoFile.FOLDER, NoFile.BELOW_FILE])
 def test_nothing_to_read(state: NoFile) -> None:
     answer = read(state, if_match='"x"')  # RFC 9110 §13.2.1: 404 goes before 412
     assert answer.status == 404
@@ -509,6 +510,7 @@ def test_any_range_is_inside_the_file(asked: str, size: int) -> None:
     [
         (FILE, 0, 0),
         (NoFile.MISSING, 0, 404),
+        (NoFile.GONE, 410, 404),
         (NoFile.FOLDER, 409, 409),
         (NoFile.BELOW_FILE, 409, 404),
         (NoFile.SPECIAL, 409, 409),
@@ -548,7 +550,8 @@ def test_what_has_been_done() -> None:
     assert (created.status, header(created, "ETag")) == (201, FILE.tag)
     replaced = protocol.stored(FILE, created=False)
     assert (replaced.status, header(replaced, "Last-Modified")) == (204, DATE)
-    assert protocol.removed().status == 204
+    assert protocol.removed(FILE).status == 204
+    assert protocol.removed(NoFile.MISSING).status == 404
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,11 @@ def test_a_cut_body_leaves_nothing(server: Embedded) -> None:
             assert server.ask("GET", "/old").content == b"old"
             assert server.status("GET", "/new/file") == 404
         wait_until(lambda: server.uploads == 0, "the cut upload was not removed")
-    assert sorted(path.name for path in server.root.iterdir()) == [".outgrow-new", "old"]
+    assert sorted(path.name for path in server.root.iterdir()) == [
+        ".outgrow-gone",
+        ".outgrow-new",
+        "old",
+    ]
     assert (server.root / "old").read_bytes() == b"old"
 
 
@@ -239,7 +243,7 @@ def test_sigkill_in_the_middle_of_a_body_leaves_no_half_file(root: Path) -> None
             wait_until(lambda: server.uploads == 2, "the uploads did not begin")
             server.stop(signal.SIGKILL)
         assert server.uploads == 2  # what a killed process can't help leaving
-    assert sorted(path.name for path in root.iterdir()) == [".outgrow-new", "old"]
+    assert sorted(path.name for path in root.iterdir()) == [".outgrow-gone", ".outgrow-new", "old"]
     with running(root) as server:
         assert server.uploads == 0
         assert server.status("GET", "/new") == 404

@@ -155,8 +155,8 @@ class Exchange:
     # Writing
 
     def _remove(self, wanted: Wanted) -> Answer:
-        self._disk.remove(wanted.parts, partial(protocol.check_removal, wanted))
-        return protocol.removed()
+        check = partial(protocol.check_removal, wanted)
+        return protocol.removed(self._disk.remove(wanted.parts, check))
 
     async def _put(self, wanted: Wanted) -> Answer:
         small = wanted.length is not None and wanted.length <= BATCH

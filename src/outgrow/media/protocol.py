@@ -110,6 +110,7 @@ class NoFile(Enum):
     """What is found at a name where there is no regular file."""
 
     MISSING = "there is nothing at this name"
+    GONE = "this name was deleted, and is not used again"
     BELOW_FILE = "a part of this name is a file, not a folder"
     FOLDER = "this name is a folder"
     LINK = "a part of this name is a symbolic link"
@@ -219,6 +220,8 @@ def check_write(wanted: Wanted, state: State) -> None:
     """Whether a PUT may go on over what is there. Raises Refused."""
     if state is NoFile.LINK:
         raise Refused(refusal(403, state.value))
+    if state is NoFile.GONE:
+        raise Refused(refusal(410, state.value))
     if isinstance(state, NoFile) and state is not NoFile.MISSING:
         raise Refused(refusal(409, state.value))
     _check_conditions(wanted, state)
@@ -227,13 +230,12 @@ def check_write(wanted: Wanted, state: State) -> None:
 def check_removal(wanted: Wanted, state: State) -> None:
     """Whether a DELETE may remove what is there. Raises Refused."""
     if isinstance(state, File):
-        return _check_conditions(wanted, state)
+        _check_conditions(wanted, state)
     if state is NoFile.LINK:
         raise Refused(refusal(403, state.value))
     # RFC 9110 §13.2.1: conditions don't matter where the answer is 404 anyway.
-    if state in {NoFile.MISSING, NoFile.BELOW_FILE}:
-        raise Refused(refusal(404, state.value))
-    raise Refused(refusal(409, f"{state.value}; only files are removed"))
+    if state in {NoFile.FOLDER, NoFile.SPECIAL}:
+        raise Refused(refusal(409, f"{state.value}; only files are removed"))
 
 
 def check_size(size: int, rules: Rules) -> None:
@@ -260,9 +262,9 @@ def stored(file: File, *, created: bool) -> Answer:
     return Answer(201, (*headers, ("Content-Length", "0"))) if created else Answer(204, headers)
 
 
-def removed() -> Answer:
-    """The answer to a DELETE that has been carried out."""
-    return Answer(204)
+def removed(state: State) -> Answer:
+    """The answer to a DELETE that has been carried out on what was there."""
+    return Answer(204) if isinstance(state, File) else refusal(404, state.value)
 
 
 def disk_full() -> Answer:

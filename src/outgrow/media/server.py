@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import re
 import resource
 import socket
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,12 @@ from outgrow.media.disk import Disk
 from outgrow.media.handler import Exchange, Message, Receive, Send
 from outgrow.media.limits import Limits
 from outgrow.media.protocol import Rules
+from outgrow.media.tombstones import EVERYTHING, Parts
+
+logger = logging.getLogger("outgrow.media.server")
+
+#: Seconds from one sweep of old tombstones to the next; the first is at the start.
+SWEEP_EVERY = 3600
 
 #: Seconds that running requests are given when the server is stopped.
 GRACE = 1
@@ -35,8 +43,9 @@ class MediaApplication:
 
     Writing needs the header ``Authorization: Bearer <token>``; without a token in
     `rules` whoever can connect may write. `fsync`: an upload is on the disk before
-    it is answered. The `limits` of what is not a body are kept by the server that
-    runs it (see `connections`).
+    it is answered. `reused`: names that may be put again after they were deleted; any
+    other is gone for a week (see `tombstones`). The `limits` of what is not a body are
+    kept by the server that runs it (see `connections`).
 
     It needs ASGI's lifespan, which opens the root; that raises ConfigurationError
     when the root can't be used. Several processes may use one root at a time;
@@ -50,11 +59,13 @@ class MediaApplication:
         rules: Rules = Rules(),  # noqa: B008 - frozen
         limits: Limits = Limits(),  # noqa: B008 - frozen
         fsync: bool = True,
+        reused: Iterable[Parts] = (),
     ) -> None:
-        self.disk = Disk(root, fsync=fsync)
+        self.disk = Disk(root, fsync=fsync, reused=reused)
         self.rules = replace(rules, max_head=limits.max_head)
         self.limits = limits
         self._running: set[asyncio.Task[Any]] = set()
+        self._stopping = asyncio.Event()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's life (ASGI 3)."""
@@ -76,8 +87,12 @@ class MediaApplication:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         self.disk.open()
+        sweeper = asyncio.create_task(self._sweep())
+        self._running.add(sweeper)
+        sweeper.add_done_callback(self._running.discard)
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        self._stopping.set()
         # Cancelled requests still wait for their threads, which use the root. One
         # that a dead disk holds for longer keeps it open; the process ends anyway.
         if self._running:
@@ -85,6 +100,15 @@ class MediaApplication:
         if not self._running:
             self.disk.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _sweep(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await asyncio.to_thread(self.disk.sweep, time.time(), self._stopping.is_set)
+            except OSError as error:
+                logger.error("Old tombstones can't be removed: %s", error)  # noqa: TRY400 - one line
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), SWEEP_EVERY)
 
 
 def _say(line: str) -> None:
@@ -99,6 +123,7 @@ def serve(
     rules: Rules = Rules(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
     fsync: bool = True,
+    reused: Iterable[Parts] = (),
     fd: int | None = None,
     ready: Callable[[str], None] = _say,
 ) -> None:
@@ -120,7 +145,7 @@ def serve(
     host, port = parse_bind(bind)
     # Whoever gave it this name may call it by it.
     rules = replace(rules, hosts=rules.hosts | {host.lower()})
-    application = MediaApplication(root, rules=rules, limits=limits, fsync=fsync)
+    application = MediaApplication(root, rules=rules, limits=limits, fsync=fsync, reused=reused)
     listener = _inherit(fd) if fd is not None else _listen(host, port)
     if rules.token is None and not _is_loopback(listener):
         listener.close()
@@ -185,6 +210,22 @@ def parse_bind(bind: str) -> tuple[str, int]:
             "bind", f"{bind!r} is not an address.", "Write host:port, as in 127.0.0.1:8080."
         )
     return host, int(port)
+
+
+def parse_reused(names: str, folders: Iterable[str]) -> list[Parts]:
+    """The names that are used again, from ``unique`` or ``keep`` and from folders.
+
+    Raises ConfigurationError for a folder that no name can be in.
+    """
+    reused = [] if names == "unique" else [EVERYTHING]
+    for folder in folders:
+        parts = tuple(folder.strip("/").split("/"))
+        if any(part.startswith(".") or not part for part in parts):
+            raise ConfigurationError(
+                "reused", f"{folder!r} is no folder of files.", "Write thumbnails, or a/b."
+            )
+        reused.append(parts)
+    return reused
 
 
 def parse_size(text: str) -> int:
