@@ -237,6 +237,20 @@ def test_an_answer_that_is_never_read_is_cut_off(strict: Embedded, ending: bytes
     assert strict.status("GET", "/a") == 200
 
 
+def test_a_small_rest_that_is_never_read_is_cut_off_too(root: Path) -> None:
+    # Less than what asyncio buffers before it tells anybody.
+    (root / "a").write_bytes(bytes(40_000))
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as connection:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        options = ["--fd", str(listener.fileno()), "--body-timeout", "0.5"]
+        with running(root, *options, pass_fds=[listener.fileno()]) as server:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(listener.getsockname())
+            connection.sendall(GET + b"Connection: close\r\n\r\n")
+            connection.recv(1)
+            wait_until(lambda: connections(server) == 0, "the connection was not closed")
+
+
 def test_a_slow_reader_above_the_floor_gets_all(strict: Embedded) -> None:
     size = 8 * MEGABYTE
     (strict.root / "a").write_bytes(bytes(size))
