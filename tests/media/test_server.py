@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import http.client
 import os
-import select
 import signal
 import socket
 import statistics
