@@ -715,7 +715,7 @@ def test_what_runs_no_scripts_is_shown(name: str) -> None:
 
 def read_with(query: str, *, token: str = "", now: float = 50.0) -> int:
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    request = Request("GET", b"/a%20b.txt", headers, query.encode(), now)
+    request = Request("GET", b"/a%20b.txt", headers, query=query.encode(), now=now)
     try:
         protocol.accept(request, Rules("t", secret="s", prefix="/media"))
     except protocol.Refused as error:
@@ -735,7 +735,7 @@ def test_a_private_file_needs_a_signed_url_or_the_token() -> None:
 
 def test_without_a_token_there_is_only_the_signature() -> None:
     rules = Rules(secret="s")
-    signed = Request("GET", b"/a", {}, sign("/a", 100, "s").encode(), 1.0)
+    signed = Request("GET", b"/a", {}, query=sign("/a", 100, "s").encode(), now=1.0)
     assert protocol.accept(signed, rules).parts == ("a",)
     with pytest.raises(protocol.Refused):
         protocol.accept(Request("GET", b"/a", {"authorization": "Bearer t"}), rules)
