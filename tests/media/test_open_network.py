@@ -272,7 +272,7 @@ def test_a_slow_reader_above_the_floor_gets_all(strict: Embedded) -> None:
 
 
 def test_beyond_the_limit_the_longest_idle_goes_and_then_503(root: Path) -> None:
-    with running(root, "--max-connections", "4") as server, ExitStack() as stack:
+    with running(root, "--connections", "4") as server, ExitStack() as stack:
         held = [stack.enter_context(server.connect()) for _ in range(4)]
         for connection in held:
             connection.sendall(b"HEAD /a HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -292,7 +292,7 @@ def test_beyond_the_limit_the_longest_idle_goes_and_then_503(root: Path) -> None
 
 
 def test_a_crowd_is_cut_off_and_those_who_are_served_notice_nothing(root: Path) -> None:
-    with running(root, "--max-connections", "4") as server, ExitStack() as stack:
+    with running(root, "--connections", "4") as server, ExitStack() as stack:
         held = [stack.enter_context(server.connect()) for _ in range(4)]
         for connection in held:
             begin(connection)
@@ -304,10 +304,12 @@ def test_a_crowd_is_cut_off_and_those_who_are_served_notice_nothing(root: Path) 
             assert read_head(connection).startswith(b"HTTP/1.1 20")
 
 
-def test_hundreds_of_connections_at_once(root: Path) -> None:
-    with running(root) as server, ExitStack() as stack:
+@pytest.mark.parametrize("options", [(), ("--connections", "0")])
+def test_hundreds_of_connections_at_once(root: Path, options: tuple[str, ...]) -> None:
+    # Each has a socket and a file: more descriptors than the usual limit of 1024.
+    with running(root, *options) as server, ExitStack() as stack:
         (root / "a").write_bytes(bytes(32 * MEGABYTE))
-        many = [stack.enter_context(server.connect()) for _ in range(500)]
+        many = [stack.enter_context(server.connect()) for _ in range(600)]
         for connection in many:
             connection.sendall(GET + b"\r\n")
         for connection in many:
@@ -353,7 +355,7 @@ def test_an_upload_does_not_become_a_page_of_the_site(root: Path) -> None:
         assert headers["Content-Type"] == "image/svg+xml"  # for <img>
         assert headers["Content-Disposition"] == "attachment"
         assert headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
-    with running(root, "--show-active") as server:
+    with running(root, "--active") as server:
         headers = server.ask("GET", "/a.svg").headers
         assert headers["Content-Disposition"] is None
         assert headers["Content-Security-Policy"] is None

@@ -65,7 +65,7 @@ class Connection(HttpToolsProtocol):
         # no time: the kernel's own buffer is full then.
         transport.set_write_buffer_limits(high=0)
         crowd = len(self.connections) - self.limits.max_connections
-        if crowd > 0 and not self._close_longest_idle():
+        if crowd > 0 and self.limits.max_connections and not self._close_longest_idle():
             self._surplus = True
             if crowd > SPARE:
                 transport.abort()
