@@ -19,7 +19,7 @@ from outgrow import __version__
 from outgrow.errors import OutgrowError
 
 SECONDS = click.FloatRange(min=0, min_open=True)
-COUNT = click.IntRange(min=1)
+COUNT = click.IntRange(min=0)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,17 +42,13 @@ def main() -> None:
 )
 @click.option("--reused", multiple=True, help="A folder where --names keep holds.")
 @click.option("--fsync/--no-fsync", default=True, show_default=True, help="Sync each upload.")
-@click.option("--show-active", is_flag=True, help="Show HTML, SVG, scripts; not only to be saved.")
-@click.option(
-    "--secret-file", type=click.Path(path_type=Path), help="Private files: or OUTGROW_MEDIA_SECRET."
-)
-@click.option("--prefix", default="", help="Of the paths of signed URLs, as in /media.")
+@click.option("--active", is_flag=True, help="Show HTML, SVG, scripts; not only to be saved.")
 @click.option("--max-body", default="0", show_default=True, help="As in 10M; 0: no limit.")
 @click.option("--body-timeout", type=SECONDS, default=30.0, show_default=True, help="Seconds.")
 @click.option("--min-rate", default="1K", show_default=True, help="Bytes a second; 0: any.")
 @click.option("--max-head", default="16K", show_default=True, help="Bytes of a request's head.")
 @click.option("--head-timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds.")
-@click.option("--max-connections", type=COUNT, default=512, show_default=True, help="At once.")
+@click.option("--connections", type=COUNT, default=1000, show_default=True, help="0: no limit.")
 @click.option("--fd", type=int, help="An inherited, listening socket, instead of --bind.")
 def media_server(
     root: Path,
@@ -62,15 +58,13 @@ def media_server(
     names: str,
     reused: tuple[str, ...],
     fsync: bool,
-    show_active: bool,
-    secret_file: Path | None,
-    prefix: str,
+    active: bool,
     max_body: str,
     body_timeout: float,
     min_rate: str,
     max_head: str,
     head_timeout: float,
-    max_connections: int,
+    connections: int,
     fd: int | None,
 ) -> None:
     """Serve and store the files below a folder, over HTTP.
@@ -89,7 +83,7 @@ def media_server(
             rules=Rules(
                 token=server.read_token(token_file, os.environ),
                 hosts=frozenset(host.lower() for host in hosts),
-                active=show_active,
+                active=active,
                 max_body=server.parse_size(max_body),
                 secret=server.read_token(secret_file, os.environ, "OUTGROW_MEDIA_SECRET") or "",
                 prefix=prefix.rstrip("/"),
@@ -99,7 +93,7 @@ def media_server(
                 head_timeout=head_timeout,
                 body_timeout=body_timeout,
                 min_rate=server.parse_size(min_rate),
-                max_connections=max_connections,
+                max_connections=connections,
             ),
             fsync=fsync,
             reused=server.parse_reused(names, reused),

@@ -43,3 +43,4 @@ def test_who_is_always_fast_enough_is_never_cut(parts: list[tuple[int, float]]) 
 
 def test_every_connection_has_descriptors() -> None:
     assert Limits(max_connections=1000).max_files > 2000
+    assert Limits(max_connections=0).max_files > 2000

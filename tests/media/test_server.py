@@ -621,6 +621,8 @@ def test_what_keeps_it_from_starting_is_said(root: Path, tmp_path: Path) -> None
         port = taken.getsockname()[1]
         assert "in use" in refusal(*here, "--bind", f"127.0.0.1:{port}")
     assert "is not a size" in refusal(*here, "--max-body", "10X")
+    for folder in ("/", ".hidden", "a//b", "../a"):
+        assert "is no folder of files" in refusal(*here, "--reused", folder)
     assert "can't be read" in refusal(*here, "--token-file", str(tmp_path / "none"))
     assert "is no token" in refusal(*here, "--token-file", str(tmp_path / "file"))
     assert "is no token" in refusal(*here, OUTGROW_MEDIA_TOKEN="two words")

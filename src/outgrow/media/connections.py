@@ -65,7 +65,7 @@ class Connection(HttpToolsProtocol):
         # no time: the kernel's own buffer is full then.
         transport.set_write_buffer_limits(high=0)
         crowd = len(self.connections) - self.limits.max_connections
-        if crowd > 0 and not self._close_longest_idle():
+        if crowd > 0 and self.limits.max_connections and not self._close_longest_idle():
             self._surplus = True
             if crowd > SPARE:
                 transport.abort()
@@ -106,14 +106,16 @@ class Connection(HttpToolsProtocol):
             answer = protocol.refusal(503, "too many connections", ("Retry-After", "1"))
             self._refuse(answer)
             return
-        if not self._in_body:
-            self._start_head_timer()
         self._useless += len(data)
         super().data_received(data)
-        if self._in_head:  # the next one, behind a whole request
+        if self.transport.is_closing():
+            return
+        # Most heads come in one piece, and need no timer. What is useless outside of a
+        # body is a head, or empty lines before one.
+        if self._in_head or (self._useless and not self._in_body):
             self._start_head_timer()
         limit = self.limits.max_head
-        if 0 < limit < self._useless and not self.transport.is_closing():
+        if 0 < limit < self._useless:
             self._refuse(protocol.head_too_large(limit))
 
     def on_message_begin(self) -> None:
@@ -148,6 +150,8 @@ class Connection(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._head_timer = None
+        if self.transport.is_closing():
+            return
         if self._is_answering:
             # uvicorn may have stopped reading meanwhile; the head may be there.
             self._start_head_timer()
@@ -225,6 +229,6 @@ def _in_kernel(transport: asyncio.Transport) -> int:
     try:
         descriptor = transport.get_extra_info("socket").fileno()
         counted = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
-    except OSError:
+    except (OSError, ValueError):  # closed a moment ago
         return 0
     return int(struct.unpack("i", counted)[0])

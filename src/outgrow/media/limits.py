@@ -22,20 +22,22 @@ class Limits:
     second that a body must make over any `body_timeout`, 0 for no such limit.
     Outgrow's own client gives a server up below 65536. `keep_alive`: a connection
     may be idle for so long. That client closes after 3 s, so that no request meets
-    a connection that is just being closed.
+    a connection that is just being closed. `max_head` and `max_connections` may be 0,
+    for no limit.
     """
 
     max_head: int = 16 * 1024
     head_timeout: float = 10.0
     body_timeout: float = 30.0
     min_rate: int = 1024
-    max_connections: int = 512
+    max_connections: int = 1000
     keep_alive: int = 60
 
     @property
     def max_files(self) -> int:
         """Descriptors that the process may need: a socket and a file for each connection."""
-        return 2 * (self.max_connections + SPARE) + 128
+        # 65536: for any number of them, as many as a system usually lets a process have.
+        return 2 * (self.max_connections + SPARE) + 128 if self.max_connections else 65536
 
 
 class Pace:
