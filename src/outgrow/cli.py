@@ -42,6 +42,10 @@ def main() -> None:
 )
 @click.option("--reused", multiple=True, help="A folder where --names keep holds.")
 @click.option("--fsync/--no-fsync", default=True, show_default=True, help="Sync each upload.")
+@click.option(
+    "--secret-file", type=click.Path(path_type=Path), help="Private files: or OUTGROW_MEDIA_SECRET."
+)
+@click.option("--prefix", default="", help="Of the paths of signed URLs, as in /media.")
 @click.option("--active", is_flag=True, help="Show HTML, SVG, scripts; not only to be saved.")
 @click.option("--max-body", default="0", show_default=True, help="As in 10M; 0: no limit.")
 @click.option("--body-timeout", type=SECONDS, default=30.0, show_default=True, help="Seconds.")
@@ -59,6 +63,8 @@ def media_server(
     reused: tuple[str, ...],
     fsync: bool,
     active: bool,
+    secret_file: Path | None,
+    prefix: str,
     max_body: str,
     body_timeout: float,
     min_rate: str,
