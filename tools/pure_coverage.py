@@ -25,6 +25,7 @@ PURE = {
     "media/listing": "tests/media/test_listing.py",
     "media/names": "tests/media/test_names.py",
     "media/signing": "tests/media/test_signing.py",
+    "media/limits": "tests/media/test_limits.py",
     "media/protocol": "tests/media/test_protocol.py",
     "media/conditions": "tests/media/test_protocol.py",
     "media/digests": "tests/media/test_protocol.py",

@@ -18,6 +18,9 @@ import click
 from outgrow import __version__
 from outgrow.errors import OutgrowError
 
+SECONDS = click.FloatRange(min=0, min_open=True)
+COUNT = click.IntRange(min=0)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="outgrow")
@@ -29,27 +32,45 @@ def main() -> None:
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="The folder.")
 @click.option("--bind", default="127.0.0.1:8080", show_default=True, help="host:port; 0: any.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="Or OUTGROW_MEDIA_TOKEN.")
+@click.option("--host", "hosts", multiple=True, help="A name to be written to by, without a token.")
+@click.option(
+    "--names",
+    type=click.Choice(["unique", "keep"]),
+    default="unique",
+    show_default=True,
+    help="keep: a deleted name may be used again, as by a storage with names='keep'.",
+)
+@click.option("--reused", multiple=True, help="A folder where --names keep holds.")
 @click.option("--fsync/--no-fsync", default=True, show_default=True, help="Sync each upload.")
-@click.option("--body-timeout", type=float, default=30.0, show_default=True, help="Seconds.")
-@click.option("--max-body", default="0", show_default=True, help="As in 10M; 0: no limit.")
-@click.option("--connections", type=int, default=1000, show_default=True, help="0: no limit.")
-@click.option("--active", is_flag=True, help="Show HTML, SVG and scripts, not save them.")
 @click.option(
     "--secret-file", type=click.Path(path_type=Path), help="Private files: or OUTGROW_MEDIA_SECRET."
 )
 @click.option("--prefix", default="", help="Of the paths of signed URLs, as in /media.")
+@click.option("--active", is_flag=True, help="Show HTML, SVG, scripts; not only to be saved.")
+@click.option("--max-body", default="0", show_default=True, help="As in 10M; 0: no limit.")
+@click.option("--body-timeout", type=SECONDS, default=30.0, show_default=True, help="Seconds.")
+@click.option("--min-rate", default="1K", show_default=True, help="Bytes a second; 0: any.")
+@click.option("--max-head", default="16K", show_default=True, help="Bytes of a request's head.")
+@click.option("--head-timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds.")
+@click.option("--connections", type=COUNT, default=1000, show_default=True, help="0: no limit.")
 @click.option("--fd", type=int, help="An inherited, listening socket, instead of --bind.")
 def media_server(
     root: Path,
     bind: str,
     token_file: Path | None,
+    hosts: tuple[str, ...],
+    names: str,
+    reused: tuple[str, ...],
     fsync: bool,
-    body_timeout: float,
-    max_body: str,
-    connections: int,
     active: bool,
     secret_file: Path | None,
     prefix: str,
+    max_body: str,
+    body_timeout: float,
+    min_rate: str,
+    max_head: str,
+    head_timeout: float,
+    connections: int,
     fd: int | None,
 ) -> None:
     """Serve and store the files below a folder, over HTTP.
@@ -58,19 +79,30 @@ def media_server(
     from this machine only.
     """
     from outgrow.media import server
+    from outgrow.media.limits import Limits
+    from outgrow.media.protocol import Rules
 
     with _errors_in_one_line():
         server.serve(
             root,
             bind,
-            token=server.read_token(token_file, os.environ),
+            rules=Rules(
+                token=server.read_token(token_file, os.environ),
+                hosts=frozenset(host.lower() for host in hosts),
+                active=active,
+                max_body=server.parse_size(max_body),
+                secret=server.read_token(secret_file, os.environ, "OUTGROW_MEDIA_SECRET") or "",
+                prefix=prefix.rstrip("/"),
+            ),
+            limits=Limits(
+                max_head=server.parse_size(max_head),
+                head_timeout=head_timeout,
+                body_timeout=body_timeout,
+                min_rate=server.parse_size(min_rate),
+                max_connections=connections,
+            ),
             fsync=fsync,
-            body_timeout=body_timeout,
-            max_body=server.parse_size(max_body),
-            connections=connections,
-            active=active,
-            secret=server.read_token(secret_file, os.environ, "OUTGROW_MEDIA_SECRET") or "",
-            prefix=prefix,
+            reused=server.parse_reused(names, reused),
             fd=fd,
         )
 

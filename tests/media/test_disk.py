@@ -17,6 +17,7 @@ from outgrow.errors import ConfigurationError
 from outgrow.media.conditions import File
 from outgrow.media.disk import NEW_FOLDER, Disk
 from outgrow.media.protocol import NoFile, State
+from outgrow.media.tombstones import GONE_FOLDER
 
 
 @pytest.fixture
@@ -68,7 +69,10 @@ def test_what_is_synced_and_in_which_order(tmp_path: Path, synced: list[str]) ->
         assert synced[1:] == [str(tmp_path / "a/b")]
         synced.clear()
         disk.remove(("a", "b", "d.txt"), allow)
-        assert synced == [str(tmp_path / "a/b")]
+        assert synced == [str(tmp_path / GONE_FOLDER), str(tmp_path / "a/b")]
+        synced.clear()
+        disk.remove(("a", "none", "d.txt"), allow)
+        assert synced == [str(tmp_path / GONE_FOLDER)]
     finally:
         disk.close()
 

@@ -12,6 +12,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -114,6 +115,16 @@ def test_the_commands_of_a_site(run: Run) -> None:
         *("python", "-m", "django", "outgrow", "media", "repair", "--watch"),
     )
     assert repair.command.folder == app1.command.folder == site.folder
+
+
+@pytest.mark.parametrize("engine", ["outgrow", "nginx"])
+def test_our_media_servers_know_when_names_are_used_again(tmp_path: Path, engine: str) -> None:
+    site = load(tiny_site(tmp_path, engine=engine))
+    for names in (None, "unique", "keep"):
+        again = replace(site, media=replace(site.media, names=names))
+        made = plan(again, Path("/run"), Programs("python", "/usr/sbin/nginx", "www www"))
+        told = made.processes[0].command.words[-2:] == ("--names", "keep")
+        assert told is (engine == "outgrow" and names == "keep")
 
 
 def test_the_plan_with_nginx(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ _TYPES = {
     "txt": "text/plain",
     "vtt": "text/vtt",
     "xml": "text/xml",
+    "xsl": "text/xml",
     "doc": "application/msword",
     "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
     "epub": "application/epub+zip",
@@ -66,6 +67,8 @@ _TYPES = {
     "ppt": "application/vnd.ms-powerpoint",
     "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
     "rtf": "application/rtf",
+    "xht": "application/xhtml+xml",
+    "xhtml": "application/xhtml+xml",
     "wasm": "application/wasm",
     "webmanifest": "application/manifest+json",
     "xls": "application/vnd.ms-excel",
@@ -81,24 +84,14 @@ _TYPES = {
     "woff2": "font/woff2",
 }
 
+#: What a browser would run scripts of, as a page of the site that it came from.
+#: What is not in the table is bytes, and no browser shows those.
+ACTIVE = frozenset(
+    {"application/xhtml+xml", "image/svg+xml", "text/html", "text/javascript", "text/xml"}
+)
+
 
 def content_type(name: str) -> str:
     """The media type for a file name, by what follows its last dot."""
     _stem, dot, extension = name.rpartition(".")
     return _TYPES.get(extension.lower(), OCTETS) if dot else OCTETS
-
-
-#: What browsers run or render as a page, with all that can be in it.
-_ACTIVE = frozenset(
-    {
-        "image/svg+xml",
-        "text/html",
-        "text/javascript",
-        "text/xml",
-    }
-)
-
-
-def is_active(kind: str) -> bool:
-    """Whether a browser would run what is in a file of this type."""
-    return kind in _ACTIVE

@@ -13,7 +13,8 @@ The laws:
    change. A new file (If-None-Match: *) is made by link(), which is exclusive
    between processes too.
 4. With `fsync`, an upload is on the disk before it is answered: its bytes first,
-   then its name, then the names of folders made for it.
+   then its name, then the names of folders made for it. So is a deletion.
+5. What was deleted stays deleted: see `tombstones`.
 
 Everything here blocks; the server calls it in threads. All calls are thread-safe.
 """
@@ -27,13 +28,14 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from outgrow.errors import ConfigurationError
 from outgrow.media.conditions import File
 from outgrow.media.protocol import NoFile, State
+from outgrow.media.tombstones import Expired, Parts, Tombstones
 
 #: Where uploads are written before they have their name.
 NEW_FOLDER = ".outgrow-new"
@@ -53,11 +55,15 @@ class Missing(Exception):
 
 
 class Disk:
-    """The files below `root`. `open` it before use and `close` it after."""
+    """The files below `root`. `open` it before use and `close` it after.
 
-    def __init__(self, root: Path, *, fsync: bool = True) -> None:
+    `reused`: see `Tombstones`.
+    """
+
+    def __init__(self, root: Path, *, fsync: bool = True, reused: Iterable[Parts] = ()) -> None:
         self.path = root
         self.fsync = fsync
+        self.tombstones = Tombstones(reused)
         self.changing = threading.Lock()
         self._root = -1
         self._new = -1
@@ -72,6 +78,7 @@ class Disk:
             with suppress(FileExistsError):
                 os.mkdir(NEW_FOLDER, 0o700, dir_fd=self._root)
             self._new = os.open(NEW_FOLDER, _FOLDER, dir_fd=self._root)
+            self.tombstones.open(self._root)
             self._clear()
         except OSError as error:
             self.close()
@@ -83,6 +90,7 @@ class Disk:
 
     def close(self) -> None:
         """Let go of the root. Harmless when closed."""
+        self.tombstones.close()
         for descriptor in (self._root, self._new):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -103,9 +111,7 @@ class Disk:
             fcntl.flock(self._new, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     @contextmanager
-    def folder(
-        self, parts: tuple[str, ...], made: Callable[[int], None] | None = None
-    ) -> Iterator[int]:
+    def folder(self, parts: Parts, made: Callable[[int], None] | None = None) -> Iterator[int]:
         """A descriptor of the folder above a name. Raises Missing when there is none.
 
         With `made`, folders that are missing are created, and `made` is called
@@ -138,34 +144,85 @@ class Disk:
             made(above)
         return self._step(above, part, None)
 
-    def look(self, parts: tuple[str, ...]) -> State:
+    def look(self, parts: Parts) -> State:
         """What is at a name."""
+        if self.tombstones.has(parts):
+            return NoFile.GONE
         try:
             with self.folder(parts) as above:
                 return _look(above, parts[-1])
         except Missing as missing:
             return missing.state
 
-    def read(self, parts: tuple[str, ...]) -> tuple[State, int]:
+    def look_in(self, above: int, parts: Parts) -> State:
+        """The same, with a descriptor of the folder above it."""
+        return NoFile.GONE if self.tombstones.has(parts) else _look(above, parts[-1])
+
+    def read(self, parts: Parts) -> tuple[State, int]:
         """What is at a name, and a descriptor to read it by (-1 when it is no file)."""
+        if self.tombstones.has(parts):
+            return NoFile.GONE, -1
         try:
             with self.folder(parts) as above:
                 return _open(above, parts[-1])
         except Missing as missing:
             return missing.state, -1
 
-    def remove(self, parts: tuple[str, ...], check: Callable[[State], None]) -> None:
-        """Remove a file. `check(state)` may raise; it does so where there is no file."""
-        with self.checked(parts, check) as above:
-            with self.changing:
-                check(_look(above, parts[-1]))
-                os.unlink(parts[-1], dir_fd=above)
-            self.sync(above)
+    def remove(self, parts: Parts, check: Callable[[State], None]) -> State:
+        """Delete a name, for good; return what was there. `check(state)` may raise."""
+        try:
+            with self.folder(parts) as above:
+                with self.changing:
+                    state = self.look_in(above, parts)
+                    check(state)
+                    remembered = self._bury(above, parts)
+                if remembered:
+                    self.sync(self.tombstones.descriptor)
+                self.sync(above)
+                return state
+        except Missing as missing:
+            check(missing.state)
+            if self.tombstones.make(parts):
+                # Put there since, by a process that saw no tombstone.
+                self._remove_leftover(Expired(parts, None))
+                self.sync(self.tombstones.descriptor)
+            return missing.state
+
+    def _bury(self, above: int, parts: Parts) -> bool:
+        """Make the tombstone and remove the file, in this order where that can be."""
+        try:
+            remembered = self.tombstones.make(parts)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            _remove_file(above, parts[-1])
+            return self.tombstones.make(parts)
+        _remove_file(above, parts[-1])
+        return remembered
+
+    def sweep(self, now: float, stop: Callable[[], bool]) -> None:
+        """Remove old tombstones. `now` is in seconds since 1970. May take long."""
+        with self.tombstones.sweeping() as alone:
+            if not alone:
+                return
+            for expired in self.tombstones.expired(now):
+                if stop():
+                    return
+                with self.changing:
+                    self._remove_leftover(expired)
+                    self.tombstones.remove(expired.parts)
+
+    def _remove_leftover(self, expired: Expired) -> None:
+        """Remove what lies at a name that has a tombstone."""
+        with suppress(Missing), self.folder(expired.parts) as above:
+            if _remove_file(above, expired.parts[-1], expired.before):
+                # It must not be there again when the tombstone is not.
+                self.sync(above)
 
     @contextmanager
     def checked(
         self,
-        parts: tuple[str, ...],
+        parts: Parts,
         check: Callable[[State], None],
         made: Callable[[int], None] | None = None,
     ) -> Iterator[int]:
@@ -212,7 +269,7 @@ class Upload:
                 rest = rest[os.write(self._writable(), rest) :]
 
     def commit(
-        self, parts: tuple[str, ...], check: Callable[[State], None], *, exclusive: bool
+        self, parts: Parts, check: Callable[[State], None], *, exclusive: bool
     ) -> tuple[File, bool]:
         """Give the file its name; return the file and whether the name is new.
 
@@ -226,9 +283,12 @@ class Upload:
             self._disk.sync(self._descriptor)
             with self._disk.checked(parts, check, self._disk.sync) as above:
                 with self._disk.changing:
-                    state = _look(above, parts[-1])
+                    state = self._disk.look_in(above, parts)
                     check(state)
                     self._give_name(above, parts[-1], exclusive=exclusive)
+                    if self._disk.tombstones.has(parts):  # law 4 of tombstones
+                        _remove_file(above, parts[-1])
+                        check(NoFile.GONE)
                 self._disk.sync(above)
             return _describe(os.fstat(self._descriptor)), state is NoFile.MISSING
 
@@ -262,6 +322,19 @@ def _look(above: int, name: str) -> State:
     except FileNotFoundError:
         return NoFile.MISSING
     return _judge(found)
+
+
+def _remove_file(above: int, name: str, before: int | None = None) -> bool:
+    """Remove `name` from the folder `above` if it is a file; say whether it was.
+
+    With `before`, a file that is newer is left alone.
+    """
+    found = _look(above, name)
+    if not isinstance(found, File) or (before is not None and found.mtime_ns > before):
+        return False
+    with suppress(FileNotFoundError):  # another process was faster
+        os.unlink(name, dir_fd=above)
+    return True
 
 
 def _open(above: int, name: str) -> tuple[State, int]:

@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 from outgrow.media import protocol
 from outgrow.media.conditions import Span
 from outgrow.media.disk import Disk, Upload
+from outgrow.media.limits import Limits, Pace
 from outgrow.media.protocol import Answer, Refused, Request, Rules, Wanted
 
 logger = logging.getLogger("outgrow.media.server")
@@ -28,16 +30,8 @@ logger = logging.getLogger("outgrow.media.server")
 #: costs some 50 us, as much as writing 100 KB; and memory stays small.
 BATCH = 256 * 1024
 
-#: Bytes a second that a body must come with, besides `timeout` seconds in all. A sender of
-#: one byte a second would hold its connection for ever.
-FLOOR = 4096
-
-#: Seconds for which a refused body is read.
-LISTEN = 2.0
-
-#: Bytes of a refused body that are read and thrown away, so that its client reads
-#: the answer and not a broken connection. Above it, the connection is closed.
-PATIENCE = 1024 * 1024
+#: After these answers the connection is not used again, whatever came with the head.
+CLOSING = {408, 431, 503, 504}
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -50,45 +44,58 @@ class _ClientGone(Exception):
     """The client closed the connection before its body was whole."""
 
 
+class _Unfinished(Exception):
+    """The server stops while a change is being made, and nobody knows whether it will be."""
+
+
 class Exchange:
-    """One request and its answer. `timeout`: seconds that a body may stand still."""
+    """One request and its answer. Of `limits` it keeps those of the body that comes in."""
 
     def __init__(
         self,
         disk: Disk,
         rules: Rules,
-        timeout: float,
+        limits: Limits,
         scope: Message,
         receive: Receive,
         send: Send,
     ) -> None:
         self._disk = disk
         self._rules = rules
-        self._timeout = timeout
+        self._limits = limits
+        self._pace = Pace(limits)
         self._request = _request(scope)
         self._receive = receive
         self._send = send
         self._received = 0
-        self._began_at = asyncio.get_running_loop().time()
         self._body_ended = False
         self._answered = False
 
     async def run(self) -> None:
         """Carry the request out and answer it."""
         try:
-            answer = await self._carry_out()
+            await self._answer(await self._attempt())
         except _ClientGone:
             return
-        except Refused as refused:
-            answer = refused.answer
-        except TimeoutError:
-            answer = protocol.refusal(408, f"nothing came for {self._timeout:g} s")
-        except OSError as error:
-            answer = self._failed(error)
         except asyncio.CancelledError:
             # The server stops, and has waited long enough. It cancels for no other
             # reason, and nothing was changed (see _finish).
-            answer = protocol.refusal(503, "the server is being stopped")
+            with suppress(asyncio.CancelledError):
+                await self._answer(protocol.refusal(503, "the server is being stopped"))
+
+    async def _attempt(self) -> Answer | None:
+        try:
+            return await self._carry_out()
+        except Refused as refused:
+            return refused.answer
+        except TimeoutError:
+            return protocol.refusal(408, f"nothing came for {self._limits.body_timeout:g} s")
+        except OSError as error:
+            return self._failed(error)
+        except _Unfinished:
+            return protocol.refusal(504, "the server is being stopped, and its disk is slow")
+
+    async def _answer(self, answer: Answer | None) -> None:
         # After the head of an answer there can't be another. To end short of what
         # it promised makes uvicorn close the connection, and the client notice.
         if answer is not None and not self._answered:
@@ -125,7 +132,7 @@ class Exchange:
         """The answer with its first bytes; a descriptor for more, or -1 if these are all."""
         state, descriptor = self._disk.read(wanted.parts)
         try:
-            answer = protocol.read(wanted, state)
+            answer = protocol.read(wanted, state, self._rules)
             if answer.span is None or wanted.method == "HEAD":
                 return answer, -1
             data = os.pread(descriptor, min(BATCH, len(answer.span)), answer.span.start)
@@ -149,8 +156,8 @@ class Exchange:
     # Writing
 
     def _remove(self, wanted: Wanted) -> Answer:
-        self._disk.remove(wanted.parts, partial(protocol.check_removal, wanted))
-        return protocol.removed()
+        check = partial(protocol.check_removal, wanted)
+        return protocol.removed(self._disk.remove(wanted.parts, check))
 
     async def _put(self, wanted: Wanted) -> Answer:
         small = wanted.length is not None and wanted.length <= BATCH
@@ -194,10 +201,16 @@ class Exchange:
         return b"".join(parts)
 
     async def _read_part(self) -> bytes:
-        slowest = self._began_at + self._timeout + self._received / FLOOR
-        now = asyncio.get_running_loop().time()
-        async with asyncio.timeout_at(min(now + self._timeout, max(now, slowest))):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with asyncio.timeout(self._limits.body_timeout):
             message = await self._receive()
+        body = self._take(message)
+        if not self._body_ended and not self._pace.keeps_up(len(body), loop.time() - began):
+            raise Refused(protocol.too_slow(self._limits.min_rate))
+        return body
+
+    def _take(self, message: Message) -> bytes:
         if message["type"] == "http.disconnect":
             raise _ClientGone
         body: bytes = message.get("body", b"")
@@ -209,42 +222,42 @@ class Exchange:
 
     async def _send_whole(self, answer: Answer) -> None:
         """Send an answer that is whole in memory."""
-        if answer.status in {408, 503} or not await self._is_body_done():
+        if answer.status in CLOSING or not await self._has_body_come():
             answer = replace(answer, headers=(*answer.headers, ("Connection", "close")))
         await self._send_head(answer)
         body = b"" if self._request.method == "HEAD" else answer.body
         await self._send_body(body, more=False)
 
-    async def _is_body_done(self) -> bool:
-        """Read what is left of a refused body, within limits. False: close the connection."""
-        if self._body_ended or self._request.method in {"GET", "HEAD", "DELETE"}:
+    async def _has_body_come(self) -> bool:
+        """Whether the next byte on this connection is the next request's.
+
+        A refused body is not waited for: whoever may not write shall not keep the
+        server busy. One that came with its head is taken from memory.
+        """
+        if self._body_ended or not self._request.has_body:
             return True
         # It waits for leave to send, and shall not have it. What it sends next on
         # this connection could be its body or a request (RFC 9110 §10.1.1).
         if self._request.expects_continue:
             return False
-        limit = self._received + PATIENCE
-        try:
-            async with asyncio.timeout(LISTEN):
-                while not self._body_ended and self._received < limit:  # type: ignore[redundant-expr]
-                    await self._read_part()
-        except (_ClientGone, TimeoutError, asyncio.CancelledError):
-            return False  # the last: the server stops, and answers first
+        with suppress(_ClientGone, TimeoutError):
+            async with asyncio.timeout(0):
+                self._take(await self._receive())
         return self._body_ended
 
     async def _send_head(self, answer: Answer) -> None:
         self._answered = True
         headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in answer.headers
+            for name, value in (*protocol.ALWAYS, *answer.headers)
         ]
         await self._send(
             {"type": "http.response.start", "status": answer.status, "headers": headers}
         )
 
     async def _send_body(self, data: bytes, *, more: bool) -> None:
-        async with asyncio.timeout(self._timeout):
-            await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        # It ends when the connection does, which `connections` sees to.
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
 
 class _Upload:
@@ -286,17 +299,24 @@ def _request(scope: Message) -> Request:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
         # RFC 9110 §5.3: several lines of one name are one list.
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    query = scope.get("query_string", b"")
-    return Request(scope["method"], scope["raw_path"], headers, query, time.time())
+    target: bytes = scope["raw_path"]
+    # Each line of the head has four bytes more: ": " and its end.
+    fields = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    query: bytes = scope["query_string"]
+    size = len(target) + len(query) + fields
+    return Request(scope["method"], target, headers, size, query, time.time())
 
 
 async def _finish(function: Callable[[], _Result]) -> _Result:
     """Run in a thread, to its end: a change that has begun is answered truthfully.
 
-    A thread can't be cancelled. Where the request is, its result is waited for.
+    A thread can't be cancelled. Where the request is, its result is waited for; when
+    it is cancelled once more, the process ends now: raises _Unfinished.
     """
     running = asyncio.ensure_future(asyncio.to_thread(function))
-    try:
+    with suppress(asyncio.CancelledError):
         return await asyncio.shield(running)
-    except asyncio.CancelledError:
+    try:
         return await running
+    except asyncio.CancelledError:
+        raise _Unfinished from None

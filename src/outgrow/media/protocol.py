@@ -9,7 +9,8 @@ The laws:
 3. A name is decoded once, from the target as it was sent. None that could leave
    the root, or that starts with a dot, gets past `accept`.
 4. A folder is never removed and never replaced, whatever the request says (M8).
-5. The type of a file follows from its name, and browsers are told not to guess.
+5. The type of a file follows from its name, and browsers are told not to guess. What
+   they would run scripts of is offered to be saved, unless the rules allow more.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from urllib.parse import unquote_to_bytes
 
 from outgrow.media import conditions, digests, signing
 from outgrow.media.conditions import File, Span
-from outgrow.media.content_types import content_type, is_active
+from outgrow.media.content_types import ACTIVE, content_type
 from outgrow.media.digests import Digest
 from outgrow.media.names import NAME_LIMIT, PART_LIMIT
+
+#: Headers of every answer.
+ALWAYS = (("X-Content-Type-Options", "nosniff"),)
 
 METHODS = ("GET", "HEAD", "PUT", "DELETE")
 
@@ -49,29 +53,37 @@ _OTHER_METHODS = {
     "UNLOCK",
 }
 
-#: A visitor's upload must not become a page of the site: a browser saves it, and where
-#: it shows it all the same, it runs nothing of it (CSP 3 §6.3.2, sandbox).
-_INERT = (
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+#: What takes the sting out of a file with scripts, wherever it is opened. Images that
+#: a page shows in <img> run none, and are shown all the same.
+_HARMLESS = (
     ("Content-Disposition", "attachment"),
     ("Content-Security-Policy", "default-src 'none'; sandbox"),
 )
 
-_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_PORT = re.compile(r":[0-9]*\Z")
+_IDENTITY = re.compile(r"[ \t]*(?:identity[ \t]*)?", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request's head. `target` is the raw path; header names are in lower case.
-
-    `now` is when it came, in seconds since the epoch.
-    """
+    """A request's head. `target` is the raw path; header names are in lower case."""
 
     method: str
     target: bytes
     headers: Mapping[str, str]
+    #: Bytes of the whole head, about as they came.
+    size: int = 0
     query: bytes = b""
+    #: When it came, in seconds since the epoch.
     now: float = 0.0
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body follows (RFC 9112 §6.3)."""
+        length = self.headers.get("content-length", "0").strip()
+        return "transfer-encoding" in self.headers or length.strip("0") != ""
 
     @property
     def expects_continue(self) -> bool:
@@ -81,14 +93,21 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How this server is set up: who may write, how large a body may be (0: any), and
-    whether a browser may run what somebody uploaded. With a `secret`, reading needs the
-    token or a signed URL below `prefix` (see `signing`).
+    """How this server is set up: who may write, and how large requests may be.
+
+    `hosts`: names that it is called by, in lower case. Without a token only they, IP
+    addresses and localhost may be written to: a web page may have its own name
+    resolve to this machine, and its scripts would then be let in (DNS rebinding).
+    `max_body` and `max_head` are bytes; 0 is no limit. `active`: uploads that could
+    run scripts are shown and not only offered to be saved. With a `secret`, reading needs
+    the token or a signed URL below `prefix` (see `signing`).
     """
 
     token: str | None = field(default=None, repr=False)
-    max_body: int = 0
+    hosts: frozenset[str] = frozenset()
     active: bool = False
+    max_body: int = 0
+    max_head: int = 0
     secret: str = field(default="", repr=False)
     prefix: str = ""
 
@@ -97,6 +116,7 @@ class NoFile(Enum):
     """What is found at a name where there is no regular file."""
 
     MISSING = "there is nothing at this name"
+    GONE = "this name was deleted, and is not used again"
     BELOW_FILE = "a part of this name is a file, not a folder"
     FOLDER = "this name is a folder"
     LINK = "a part of this name is a symbolic link"
@@ -128,7 +148,6 @@ class Wanted:
     headers: Mapping[str, str]
     length: int | None = None
     digests: tuple[Digest, ...] = ()
-    active: bool = False
 
     @property
     def exclusive(self) -> bool:
@@ -151,13 +170,21 @@ def refusal(status: int, text: str, *headers: tuple[str, str]) -> Answer:
     return Answer(status, (plain, ("Content-Length", str(len(body))), *headers), body)
 
 
+def head_too_large(limit: int) -> Answer:
+    """The answer to a head that has no end."""
+    return refusal(431, f"the head of a request may have {limit} bytes here")
+
+
 def accept(request: Request, rules: Rules) -> Wanted:
     """Judge a request by its head alone. Raises Refused."""
+    if rules.max_head and request.size > rules.max_head:
+        raise Refused(head_too_large(rules.max_head))
     _check_method(request.method)
     parts = _parse_target(request.target)
     if request.method in {"GET", "HEAD"}:
         _check_reader(request, parts, rules)
-        return Wanted(request.method, parts, request.headers, active=rules.active)
+        return Wanted(request.method, parts, request.headers)
+    _check_host(request.headers, rules)
     _check_writer(request.headers, rules)
     if request.method == "DELETE":
         return Wanted(request.method, parts, request.headers)
@@ -165,7 +192,7 @@ def accept(request: Request, rules: Rules) -> Wanted:
     return Wanted("PUT", parts, request.headers, length, _promised(request.headers))
 
 
-def read(wanted: Wanted, state: State) -> Answer:
+def read(wanted: Wanted, state: State, rules: Rules) -> Answer:
     """The answer to a GET or HEAD; its `span` is what is to be sent of the file."""
     if not isinstance(state, File):
         return refusal(403 if state is NoFile.LINK else 404, state.value)
@@ -178,8 +205,7 @@ def read(wanted: Wanted, state: State) -> Answer:
     kind = content_type(wanted.parts[-1])
     described = (
         ("Content-Type", kind),
-        ("X-Content-Type-Options", "nosniff"),
-        *(_INERT if is_active(kind) and not wanted.active else ()),
+        *(_HARMLESS if kind in ACTIVE and not rules.active else ()),
         ("Accept-Ranges", "bytes"),
         *validators,
     )
@@ -201,6 +227,8 @@ def check_write(wanted: Wanted, state: State) -> None:
     """Whether a PUT may go on over what is there. Raises Refused."""
     if state is NoFile.LINK:
         raise Refused(refusal(403, state.value))
+    if state is NoFile.GONE:
+        raise Refused(refusal(410, state.value))
     if isinstance(state, NoFile) and state is not NoFile.MISSING:
         raise Refused(refusal(409, state.value))
     _check_conditions(wanted, state)
@@ -209,19 +237,23 @@ def check_write(wanted: Wanted, state: State) -> None:
 def check_removal(wanted: Wanted, state: State) -> None:
     """Whether a DELETE may remove what is there. Raises Refused."""
     if isinstance(state, File):
-        return _check_conditions(wanted, state)
+        _check_conditions(wanted, state)
     if state is NoFile.LINK:
         raise Refused(refusal(403, state.value))
     # RFC 9110 §13.2.1: conditions don't matter where the answer is 404 anyway.
-    if state in {NoFile.MISSING, NoFile.BELOW_FILE}:
-        raise Refused(refusal(404, state.value))
-    raise Refused(refusal(409, f"{state.value}; only files are removed"))
+    if state in {NoFile.FOLDER, NoFile.SPECIAL}:
+        raise Refused(refusal(409, f"{state.value}; only files are removed"))
 
 
 def check_size(size: int, rules: Rules) -> None:
     """Whether a body may have `size` bytes. Raises Refused."""
     if rules.max_body and size > rules.max_body:
         raise Refused(refusal(413, f"a body may have {rules.max_body} bytes here"))
+
+
+def too_slow(rate: int) -> Answer:
+    """The answer to a body that drips."""
+    return refusal(408, f"the body came slower than {max(1, rate)} bytes a second")
 
 
 def check_digests(promises: Iterable[Digest], sums: Mapping[str, bytes]) -> None:
@@ -237,9 +269,9 @@ def stored(file: File, *, created: bool) -> Answer:
     return Answer(201, (*headers, ("Content-Length", "0"))) if created else Answer(204, headers)
 
 
-def removed() -> Answer:
-    """The answer to a DELETE that has been carried out."""
-    return Answer(204)
+def removed(state: State) -> Answer:
+    """The answer to a DELETE that has been carried out on what was there."""
+    return Answer(204) if isinstance(state, File) else refusal(404, state.value)
 
 
 def disk_full() -> Answer:
@@ -308,11 +340,28 @@ def _check_part(raw: bytes) -> str:
     return part
 
 
+def _check_host(headers: Mapping[str, str], rules: Rules) -> None:
+    """Whether the name in Host is ours; with a token it does not matter."""
+    if rules.token is not None:
+        return
+    name = _PORT.sub("", headers.get("host", "").strip().lower())
+    if name in {"localhost", *rules.hosts} or _is_address(name):
+        return
+    # RFC 9110 §15.5.20
+    raise Refused(refusal(421, "without a token this server is written to by address (--host)"))
+
+
+def _is_address(host: str) -> bool:
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        return False
+    return bracketed == (address.version == 6)
+
+
 def _check_writer(headers: Mapping[str, str], rules: Rules) -> None:
     """The token (RFC 6750 §2.1), and conditions that must not be misread."""
-    if rules.token is None and not _is_local(headers.get("host", "")):
-        # A web page whose name is made to point to this machine (DNS rebinding) has a name.
-        raise Refused(refusal(421, "without a token, writing is for http://127.0.0.1 alone"))
     if rules.token is not None and not _has_token(headers, rules.token):
         challenge = ("WWW-Authenticate", 'Bearer realm="media"')
         raise Refused(refusal(401, "writing needs the server's token", challenge))
@@ -342,33 +391,19 @@ def _check_reader(request: Request, parts: tuple[str, ...], rules: Rules) -> Non
         raise Refused(refusal(410, "this URL has expired"))
 
 
-def _is_local(host: str) -> bool:
-    """Whether a Host header is an address, or localhost, and no name of somebody's."""
-    name = host.rpartition(":")[0] if re.search(r":[0-9]*\Z", host) else host
-    if name.startswith("[") and name.endswith("]"):
-        name = name[1:-1]
-    if not name or name.lower() == "localhost":
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
 def _body_length(headers: Mapping[str, str], rules: Rules) -> int | None:
     """The length of the body, or None when it is chunked."""
     # RFC 9110 §14.5: a server that does not know partial PUT must refuse it.
     if "content-range" in headers:
         raise Refused(refusal(400, "a part of a file can't be written (Content-Range)"))
-    # RFC 9110 §8.4: to store it as it is would make it another file than was sent.
-    if headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:
-        raise Refused(refusal(415, "a body is stored as it is, so it can't be encoded"))
-    coding = headers.get("transfer-encoding")
-    if coding is not None:
-        # RFC 9112 §6.1: 501 for a transfer coding that is not understood.
+    # What is stored is the content itself: nothing here would decode it for readers.
+    if not _IDENTITY.fullmatch(headers.get("content-encoding", "")):
+        wanted = ("Accept-Encoding", "identity")  # RFC 9110 §12.5.3
+        raise Refused(refusal(415, "files are stored without a Content-Encoding", wanted))
+    if (coding := headers.get("transfer-encoding")) is not None:
+        # RFC 9112 §6.1: 501 for a coding that is not understood.
         if coding.strip().lower() != "chunked":
-            raise Refused(refusal(501, "the only transfer coding here is chunked"))
+            raise Refused(refusal(501, "of the transfer codings only chunked is known"))
         return None
     length = headers.get("content-length")
     if length is None:

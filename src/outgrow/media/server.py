@@ -1,29 +1,36 @@
 """The embedded media server: an ASGI application, and `serve`, which runs it.
 
-It is meant for development, for tests and for a team that runs no nginx. It is
-run by uvicorn; `outgrow.media.guard` limits what a connection may do.
+It is meant for development, for tests and for a team that runs no nginx. It is run
+by uvicorn, with `connections` of our own that may cost no more than `limits` say.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import re
+import resource
 import socket
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from outgrow.errors import ConfigurationError, MissingExtra
 from outgrow.media.disk import Disk
 from outgrow.media.handler import Exchange, Message, Receive, Send
+from outgrow.media.limits import Limits
 from outgrow.media.protocol import Rules
+from outgrow.media.tombstones import EVERYTHING, Parts
 
-#: Seconds that a connection may be idle. Outgrow's own client closes after 3 s,
-#: so that no request meets a connection that is just being closed.
-KEEP_ALIVE = 60
+logger = logging.getLogger("outgrow.media.server")
+
+#: Seconds from one sweep of old tombstones to the next; the first is at the start.
+SWEEP_EVERY = 3600
 
 #: Seconds that running requests are given when the server is stopped.
 GRACE = 1
@@ -34,13 +41,11 @@ _INTERNET = {socket.AF_INET, socket.AF_INET6}
 class MediaApplication:
     """An ASGI application that serves and stores the files below `root`.
 
-    Writing needs the header ``Authorization: Bearer <token>``; with `token` None
-    whoever can connect may write. `fsync`: an upload is on the disk before it is
-    answered. `body_timeout`: seconds that a body may stand still, in either
-    direction. `max_body`: bytes; 0 for no limit. `active`: HTML, SVG and other files that
-    a browser would run are shown, and not saved as downloads. `secret`: files are private,
-    and read with the token or by a signed URL; `prefix` is what stands before the names in
-    the path of such a URL (``/media``), when a proxy takes it away.
+    Writing needs the header ``Authorization: Bearer <token>``; without a token in
+    `rules` whoever can connect may write. `fsync`: an upload is on the disk before
+    it is answered. `reused`: names that may be put again after they were deleted; any
+    other is gone for a week (see `tombstones`). The `limits` of what is not a body are
+    kept by the server that runs it (see `connections`).
 
     It needs ASGI's lifespan, which opens the root; that raises ConfigurationError
     when the root can't be used. Several processes may use one root at a time;
@@ -51,18 +56,16 @@ class MediaApplication:
         self,
         root: Path,
         *,
-        token: str | None = None,
+        rules: Rules = Rules(),  # noqa: B008 - frozen
+        limits: Limits = Limits(),  # noqa: B008 - frozen
         fsync: bool = True,
-        body_timeout: float = 30.0,
-        max_body: int = 0,
-        active: bool = False,
-        secret: str = "",
-        prefix: str = "",
+        reused: Iterable[Parts] = (),
     ) -> None:
-        self.disk = Disk(root, fsync=fsync)
-        self.rules = Rules(token, max_body, active, secret, prefix.rstrip("/"))
-        self.body_timeout = body_timeout
+        self.disk = Disk(root, fsync=fsync, reused=reused)
+        self.rules = replace(rules, max_head=limits.max_head)
+        self.limits = limits
         self._running: set[asyncio.Task[Any]] = set()
+        self._stopping = asyncio.Event()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's life (ASGI 3)."""
@@ -76,7 +79,7 @@ class MediaApplication:
         assert task is not None
         self._running.add(task)
         try:
-            exchange = Exchange(self.disk, self.rules, self.body_timeout, scope, receive, send)
+            exchange = Exchange(self.disk, self.rules, self.limits, scope, receive, send)
             await exchange.run()
         finally:
             self._running.discard(task)
@@ -84,8 +87,12 @@ class MediaApplication:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         self.disk.open()
+        sweeper = asyncio.create_task(self._sweep())
+        self._running.add(sweeper)
+        sweeper.add_done_callback(self._running.discard)
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        self._stopping.set()
         # Cancelled requests still wait for their threads, which use the root. One
         # that a dead disk holds for longer keeps it open; the process ends anyway.
         if self._running:
@@ -93,6 +100,15 @@ class MediaApplication:
         if not self._running:
             self.disk.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _sweep(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await asyncio.to_thread(self.disk.sweep, time.time(), self._stopping.is_set)
+            except OSError as error:
+                logger.error("Old tombstones can't be removed: %s", error)  # noqa: TRY400 - one line
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), SWEEP_EVERY)
 
 
 def _say(line: str) -> None:
@@ -104,21 +120,16 @@ def serve(
     root: Path,
     bind: str = "127.0.0.1:8080",
     *,
-    token: str | None = None,
+    rules: Rules = Rules(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),  # noqa: B008 - frozen
     fsync: bool = True,
-    body_timeout: float = 30.0,
-    max_body: int = 0,
-    active: bool = False,
-    secret: str = "",
-    prefix: str = "",
-    connections: int = 1000,
+    reused: Iterable[Parts] = (),
     fd: int | None = None,
     ready: Callable[[str], None] = _say,
 ) -> None:
     """Run a media server until SIGTERM or SIGINT.
 
-    `bind` is ``host:port``; port 0 chooses one. `connections` is how many there may be at
-    a time; 0 for any number. `fd` is a listening socket that
+    `bind` is ``host:port``; port 0 chooses one. `fd` is a listening socket that
     was inherited, used instead of `bind`. `ready` gets one line, with the address
     and the root, when requests are answered. The other arguments are those of
     `MediaApplication`. Call it in the main thread.
@@ -131,24 +142,18 @@ def serve(
     except ModuleNotFoundError as error:
         raise MissingExtra("The media server", "uvicorn", "server") from error
 
-    application = MediaApplication(
-        root,
-        token=token,
-        fsync=fsync,
-        body_timeout=body_timeout,
-        max_body=max_body,
-        active=active,
-        secret=secret,
-        prefix=prefix,
-    )
-    if secret and token is None:
+    if rules.secret and rules.token is None:
         raise ConfigurationError(
             "secret",
             "files are private, but without a token Outgrow itself could not read them.",
             "Give a token (--token-file, or OUTGROW_MEDIA_TOKEN).",
         )
-    listener = _inherit(fd) if fd is not None else _listen(*parse_bind(bind))
-    if token is None and not _is_loopback(listener):
+    host, port = parse_bind(bind)
+    # Whoever gave it this name may call it by it.
+    rules = replace(rules, hosts=rules.hosts | {host.lower()})
+    application = MediaApplication(root, rules=rules, limits=limits, fsync=fsync, reused=reused)
+    listener = _inherit(fd) if fd is not None else _listen(host, port)
+    if rules.token is None and not _is_loopback(listener):
         listener.close()
         raise ConfigurationError(
             "bind",
@@ -159,6 +164,7 @@ def serve(
         # asyncio sets this only where the socket names its protocol; without it each
         # download waits some 40 ms for a delayed acknowledgement. Connections inherit it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _allow_files(limits.max_files)
     # So that a root that can't be used is our error, not uvicorn's traceback.
     application.disk.open()
     application.disk.close()
@@ -172,15 +178,15 @@ def serve(
 
     # uvicorn stops in order, and then raises the signal again for its caller.
     with suppress(KeyboardInterrupt):
-        Server(_uvicorn_config(uvicorn, application, connections)).run([listener])
+        Server(_uvicorn_config(uvicorn, application)).run([listener])
 
 
-def _uvicorn_config(uvicorn: Any, application: MediaApplication, connections: int) -> Any:
-    from outgrow.media.guard import limited  # imports uvicorn
+def _uvicorn_config(uvicorn: Any, application: MediaApplication) -> Any:
+    from outgrow.media.connections import limited
 
     return uvicorn.Config(
         application,
-        http=limited(connections),
+        http=limited(application.limits),
         ws="none",
         lifespan="on",
         log_level="error",
@@ -188,9 +194,17 @@ def _uvicorn_config(uvicorn: Any, application: MediaApplication, connections: in
         # Nothing here depends on who the client is said to be.
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE,
+        timeout_keep_alive=application.limits.keep_alive,
         timeout_graceful_shutdown=GRACE,
     )
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise the soft limit of open files as far as it may be: 1024 is usual, and little."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def parse_bind(bind: str) -> tuple[str, int]:
@@ -202,6 +216,22 @@ def parse_bind(bind: str) -> tuple[str, int]:
             "bind", f"{bind!r} is not an address.", "Write host:port, as in 127.0.0.1:8080."
         )
     return host, int(port)
+
+
+def parse_reused(names: str, folders: Iterable[str]) -> list[Parts]:
+    """The names that are used again, from ``unique`` or ``keep`` and from folders.
+
+    Raises ConfigurationError for a folder that no name can be in.
+    """
+    reused = [] if names == "unique" else [EVERYTHING]
+    for folder in folders:
+        parts = tuple(folder.strip("/").split("/"))
+        if any(part.startswith(".") or not part for part in parts):
+            raise ConfigurationError(
+                "reused", f"{folder!r} is no folder of files.", "Write thumbnails, or a/b."
+            )
+        reused.append(parts)
+    return reused
 
 
 def parse_size(text: str) -> int:

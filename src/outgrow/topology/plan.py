@@ -84,7 +84,7 @@ def plan(site: Site, folder: Path, programs: Programs) -> Plan:
     for service in nginxes:
         files += _nginx_files(site, service, folder, programs)
     stages = (
-        tuple(_media(service, folder, programs) for service in media),
+        tuple(_media(site, service, folder, programs) for service in media),
         tuple(_app(site, service, folder, programs) for service in site.services("app")),
         (_repair(site, folder, programs),),
     )
@@ -102,12 +102,15 @@ def environment(site: Site, folder: Path, server: str = "") -> dict[str, str]:
     }
 
 
-def _media(service: Service, folder: Path, programs: Programs) -> Planned:
+def _media(site: Site, service: Service, folder: Path, programs: Programs) -> Planned:
     words = {"outgrow": _outgrow_words, "nginx": _nginx_words}[service.engine]
+    command = words(service, folder, programs)
+    if service.engine == "outgrow" and site.media.names == "keep":
+        command += ("--names", "keep")
     return Planned(
         service.name,
         f"media ({service.engine})",
-        Command(words(service, folder, programs), folder, {"PYTHONUNBUFFERED": "1"}),
+        Command(command, folder, {"PYTHONUNBUFFERED": "1"}),
         "stores, serves and deletes a file",
         Stores(service.port),
         # Any answer will do: an empty folder has no page to show.

@@ -1,0 +1,64 @@
+"""One process that changes a media server's disk, and dies by SIGKILL where it is told.
+
+    python gravedigger.py ROOT WHAT CALLS
+
+WHAT is delete, put or sweep; the name is always folder/file. CALLS is how many calls of
+the system it makes before it kills itself; a large number is never reached.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from outgrow.media import protocol
+from outgrow.media.disk import Disk
+from outgrow.media.protocol import Refused, Wanted
+
+PARTS = ("folder", "file")
+
+
+def killer(calls: int) -> Any:
+    """A profiler that lets so many calls of the system pass, and kills before the next."""
+    left = [calls]
+
+    def before(frame: Any, event: str, function: Any) -> None:
+        del frame
+        if event != "c_call" or getattr(function, "__module__", None) not in {"posix", "fcntl"}:
+            return
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+
+    return before
+
+
+def main() -> None:
+    root, what, calls = sys.argv[1:]
+    disk = Disk(Path(root))
+    disk.open()
+    wanted = Wanted("PUT", PARTS, {})
+    sys.setprofile(killer(int(calls)))
+    if what == "delete":
+        disk.remove(PARTS, lambda _state: None)
+    elif what == "sweep":
+        disk.sweep(time.time(), lambda: False)
+    else:
+        upload = disk.create()
+        try:
+            upload.write(b"late")
+            upload.commit(PARTS, lambda state: protocol.check_write(wanted, state), exclusive=False)
+        except Refused as refused:
+            print(refused.answer.status, flush=True)
+        finally:
+            upload.discard()
+    sys.setprofile(None)
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()
