@@ -28,6 +28,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
+from outgrow.media import listing
+from outgrow.media.lister import LISTING
+
 # Below the ephemeral ranges of Linux (32768 and up) and macOS (49152 and up).
 # Inside one, a client that calls a stopped server may be given that very port
 # as its own and be connected to itself, or keep the server from coming back.
@@ -96,7 +99,8 @@ class MediaServer:
     in memory either way. `port` 0 chooses a free one; it is kept over restarts.
     With `missing_parent_409` it behaves as lighttpd and Apache do: a PUT into a
     folder that does not exist is refused until MKCOL has made it, and DELETE of
-    a folder removes all that is in it. Without it, as nginx does.
+    a folder removes all that is in it. Without it, as nginx does. With `listing` false
+    it does not say which files it has, as a plain web server.
 
     Use it as a context manager, or call `start` and `stop`. The faults may be set
     at any time, from any thread; they hold for requests that come after:
@@ -118,7 +122,12 @@ class MediaServer:
     """
 
     def __init__(
-        self, folder: Path | None = None, *, port: int = 0, missing_parent_409: bool = False
+        self,
+        folder: Path | None = None,
+        *,
+        port: int = 0,
+        missing_parent_409: bool = False,
+        listing: bool = True,
     ) -> None:
         self.files: MutableMapping[str, bytes] = FolderFiles(folder) if folder else {}
         self.folders: set[str] = set()
@@ -127,6 +136,7 @@ class MediaServer:
         self.log: list[tuple[str, str, int]] = []
         self.port = port
         self.missing_parent_409 = missing_parent_409
+        self.listing = listing
         self.read_only = False
         self.delay = 0.0
         self.cut_body_after: int | None = None
@@ -248,6 +258,9 @@ class MediaServer:
     ) -> tuple[int, bytes | None]:
         """Do what is asked; give the status, and the content that is to be sent."""
         with self._lock:
+            if name.startswith(LISTING):
+                content = self._list(name.removeprefix(LISTING)) if self.listing else None
+                return (404, None) if content is None else (200, content)
             if method in {"GET", "HEAD"}:
                 content = self.files.get(name)
                 return (404, None) if content is None else (200, content)
@@ -255,6 +268,11 @@ class MediaServer:
                 return 412, None
             action = {"PUT": self._put, "DELETE": self._delete, "MKCOL": self._make_folder}
             return action[method](name, body), None
+
+    def _list(self, folder: str) -> bytes:
+        names = sorted(name for name in self.files if name.startswith(folder))
+        found = [listing.Entry(name, len(self.files[name])) for name in names]
+        return b"".join(map(listing.line, found)) + listing.end(len(found))
 
     def _conditions_hold(self, name: str, headers: _Headers) -> bool:
         """If-Match and If-None-Match (RFC 9110 §13.1), as far as writers use them."""
@@ -513,7 +531,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, content: bytes | None) -> None:
         self.send_response(status)
-        if content is not None:
+        if self._name().startswith(LISTING):
+            self.send_header("Content-Type", listing.OWN_TYPE)
+        elif content is not None:
             self.send_header("ETag", entity_tag(content))
         if status != HTTPStatus.NO_CONTENT:
             self.send_header("Content-Length", str(len(content or b"")))

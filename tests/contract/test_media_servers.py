@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -175,6 +177,81 @@ def test_a_server_of_another_master_is_not_written_to(make, server, tmp_path):
     with pytest.raises(NotEnoughServers, match="belongs to the master"):
         make(location=tmp_path / "another").save("g.txt", ContentFile(b"x"))
     assert len(held(server)) == 1
+
+
+# --- listings
+
+NAMES = ["a-b.txt", "a.txt", "a/b/c.txt", "a/ü und & mehr.txt", "a0.txt", "日本/写真.png"]
+
+
+@pytest.fixture
+def listed(make, server):
+    """The storage, and its server as a listing has it; with files in it."""
+    storage = make(names="keep")
+    for size, name in enumerate(NAMES):
+        storage.save(name, ContentFile(b"x" * size))
+    (one,) = storage.transport.servers
+
+    def listed(prefix: str = "", **more):
+        return list(storage.transport.list(one, prefix, **more))
+
+    return listed
+
+
+def test_a_server_says_what_it_has(listed, server):
+    found = listed()
+    assert [(one.name, one.size) for one in found] == [
+        (name, size) for size, name in sorted(enumerate(NAMES), key=lambda one: one[1])
+    ]
+    for one in found:
+        if one.date:
+            assert abs(one.modified - time.time()) < 60
+
+
+@pytest.mark.parametrize(
+    ("prefix", "names"),
+    [
+        ("a/", ["a/b/c.txt", "a/ü und & mehr.txt"]),
+        ("a/b/c", ["a/b/c.txt"]),
+        ("a", NAMES[:5]),
+        ("日", ["日本/写真.png"]),
+        ("nowhere/", []),
+        ("a.txt/", []),
+    ],
+)
+def test_a_part_of_what_a_server_has(listed, prefix, names):
+    assert [one.name for one in listed(prefix)] == names
+
+
+def test_dotfiles_and_links_are_in_no_listing(listed, server, tmp_path):
+    (server.root / ".hidden").write_bytes(b"x")
+    (server.root / ".folder").mkdir()
+    (server.root / ".folder" / "f.txt").write_bytes(b"x")
+    assert [one.name for one in listed()] == NAMES
+
+
+def test_an_uploaded_index_hides_nothing(make, server):
+    storage = make(names="keep")
+    for name in ("index.html", "a/index.html", "a/f.txt"):
+        storage.save(name, ContentFile(b"<h1>Nothing here</h1>"))
+    found = storage.transport.list(storage.transport.servers[0])
+    assert [one.name for one in found] == ["a/f.txt", "a/index.html", "index.html"]
+
+
+def test_digests_where_a_server_gives_them(listed, server, request):
+    found = listed(digests=True)
+    assert [one.name for one in found] == sorted(NAMES)
+    if "our own" in request.node.name:
+        for one in found:
+            assert one.digest == hashlib.sha256(b"x" * one.size).hexdigest()
+
+
+def test_an_empty_server(make, server):
+    storage = make()
+    storage.save("f.txt", ContentFile(b"x"))
+    for path in server.root.glob("f_*"):
+        path.unlink()
+    assert list(storage.transport.list(storage.transport.servers[0])) == []
 
 
 def ask(server, method: str, target: str) -> int:

@@ -57,6 +57,12 @@ http {{
     server {{
         listen 127.0.0.1:{port};
         root {folder}/root;
+        location ^~ /.outgrow/list/ {{
+            alias {folder}/root/;
+            index .none;
+            autoindex on;
+            autoindex_format json;
+        }}
         location / {{
             dav_methods PUT DELETE MKCOL;
             create_full_put_path {create_full_put_path};

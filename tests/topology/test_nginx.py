@@ -40,7 +40,10 @@ def test_only_the_app_servers_may_write(site: Site) -> None:
 def test_what_browsers_must_not_get(site: Site) -> None:
     text = rendered(site)
     assert "add_header X-Content-Type-Options nosniff always;" in text
-    assert "autoindex" not in text
+    public, _, rest = text.partition("location ^~ /.outgrow/list/ {")
+    listing, _, files = rest.partition("location / {")
+    assert "autoindex" not in public + files
+    assert listing.rstrip().endswith("deny all;\n        }")
     assert "text/html" not in text
     assert "svg" not in text
 

@@ -34,8 +34,10 @@ from pathlib import Path
 
 from outgrow.errors import ConfigurationError
 from outgrow.media.conditions import File
+from outgrow.media.listing import Child, Entry
 from outgrow.media.protocol import NoFile, State
 from outgrow.media.tombstones import Expired, Parts, Tombstones
+from outgrow.media.walking import walk
 
 #: Where uploads are written before they have their name.
 NEW_FOLDER = ".outgrow-new"
@@ -167,6 +169,24 @@ class Disk:
                 return _open(above, parts[-1])
         except Missing as missing:
             return missing.state, -1
+
+    def entries(self, folder: Parts) -> Iterator[Entry]:
+        """The files below a folder, in order of their names. Blocks between two as well.
+
+        No links are followed, and dotfiles and deleted names are left out.
+        """
+        found = walk(self._children, "".join(f"{part}/" for part in folder))
+        return (one for one in found if not self.tombstones.has(tuple(one.name.split("/"))))
+
+    def _children(self, folder: str) -> Iterator[Child]:
+        # A folder's name ends in a slash: its own descriptor is that above nothing.
+        with (
+            suppress(Missing),
+            self.folder(tuple(folder.split("/"))) as above,
+            os.scandir(above) as entries,
+        ):
+            for entry in entries:
+                yield from _child(entry)
 
     def remove(self, parts: Parts, check: Callable[[State], None]) -> State:
         """Delete a name, for good; return what was there. `check(state)` may raise."""
@@ -313,6 +333,29 @@ class Upload:
         if self._descriptor < 0:
             raise OSError(errno.EBADF, "this upload was given up")
         return self._descriptor
+
+
+def _child(entry: os.DirEntry[str]) -> Iterator[Child]:
+    """What an entry of a folder is in a listing, if it is in it."""
+    if entry.name.startswith(".") or not _is_text(entry.name):
+        return
+    if entry.is_dir(follow_symlinks=False):
+        yield Child(entry.name, is_folder=True)
+        return
+    with suppress(FileNotFoundError):
+        found = entry.stat(follow_symlinks=False)
+        if stat.S_ISREG(found.st_mode):
+            date = str(int(found.st_mtime))
+            yield Child(entry.name, False, found.st_size, date)  # noqa: FBT003
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is UTF-8. What is not was no upload: somebody put it there."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _look(above: int, name: str) -> State:

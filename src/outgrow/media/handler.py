@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from outgrow.media import protocol
 from outgrow.media.conditions import Span
 from outgrow.media.disk import Disk, Upload
+from outgrow.media.inventory import Inventory
 from outgrow.media.limits import Limits, Pace
 from outgrow.media.protocol import Answer, Refused, Request, Rules, Wanted
 
@@ -108,6 +109,9 @@ class Exchange:
             return await self._put(wanted)
         if wanted.method == "DELETE":
             return await _finish(partial(self._remove, wanted))
+        if wanted.method.endswith("LIST"):
+            await self._list(wanted)
+            return None
         return await self._get(wanted)
 
     def _failed(self, error: OSError) -> Answer:
@@ -152,6 +156,29 @@ class Exchange:
             await self._send_body(data, more=position < span.stop)
             size = min(BATCH, span.stop - position)
             data = await asyncio.to_thread(os.pread, descriptor, size, position) if size else b""
+
+    # Listing
+
+    async def _list(self, wanted: Wanted) -> None:
+        await self._send_head(protocol.listed())
+        if wanted.method == "LIST":
+            digests = protocol.wants_digests(wanted)
+            await self._send_pages(Inventory(self._disk, wanted.parts, digests=digests))
+        await self._send_body(b"", more=False)
+
+    async def _send_pages(self, inventory: Inventory) -> None:
+        left = asyncio.ensure_future(self._client_left())
+        try:
+            while page := await asyncio.to_thread(inventory.page):
+                if left.done():
+                    raise _ClientGone
+                await self._send_body(page, more=True)
+        finally:
+            left.cancel()
+
+    async def _client_left(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     # Writing
 

@@ -108,12 +108,9 @@ class Lister:
 
     def _webdav(self, folder: str, refused: int) -> Iterator[Entry]:
         """The tree by PROPFIND. `refused` is what became of the request before."""
-        probe = _propfind(folder, "0")
-        with self._ask(probe) as download:
+        with self._ask(_propfind("", "0")) as download:
             download.open()
             status = download.status
-        if status == 404 and folder:
-            return
         if status != 207:
             raise NoListing(
                 self.server.name,
@@ -131,7 +128,8 @@ class Lister:
         """What is in one folder; nothing when it has gone since it was seen."""
         with self._ask(request) as download:
             download.open()
-            if download.status in {404, 410}:
+            # 400: lighttpd and Apache, for a file's name with a slash behind it.
+            if download.status in {400, 404, 410}:
                 return
             if download.status not in request.accept:
                 text = f"answered {request.method} {request.name!r} with {download.status}"

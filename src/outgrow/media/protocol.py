@@ -29,10 +29,14 @@ from outgrow.media import conditions, digests, signing
 from outgrow.media.conditions import File, Span
 from outgrow.media.content_types import ACTIVE, content_type
 from outgrow.media.digests import Digest
+from outgrow.media.listing import OWN_TYPE
 from outgrow.media.names import NAME_LIMIT, PART_LIMIT
 
 #: Headers of every answer.
 ALWAYS = (("X-Content-Type-Options", "nosniff"),)
+
+#: What a target of a listing begins with, before the folder's name.
+LISTING = b"/.outgrow/list/"
 
 METHODS = ("GET", "HEAD", "PUT", "DELETE")
 
@@ -140,6 +144,7 @@ class Answer:
 class Wanted:
     """An accepted request: which file, and for a PUT what is said of the body.
 
+    The method of a listing is LIST (or HEAD LIST, for its head alone), and `parts` are a folder's.
     `length` is None for a chunked body. With `exclusive` the file must be new.
     """
 
@@ -180,6 +185,8 @@ def accept(request: Request, rules: Rules) -> Wanted:
     if rules.max_head and request.size > rules.max_head:
         raise Refused(head_too_large(rules.max_head))
     _check_method(request.method)
+    if request.target.startswith(LISTING):
+        return _accept_listing(request, rules)
     parts = _parse_target(request.target)
     if request.method in {"GET", "HEAD"}:
         _check_reader(request, parts, rules)
@@ -190,6 +197,27 @@ def accept(request: Request, rules: Rules) -> Wanted:
         return Wanted(request.method, parts, request.headers)
     length = _body_length(request.headers, rules)
     return Wanted("PUT", parts, request.headers, length, _promised(request.headers))
+
+
+def _accept_listing(request: Request, rules: Rules) -> Wanted:
+    """A listing is for those who may write: names of files are a secret, too."""
+    if request.method not in {"GET", "HEAD"}:
+        raise Refused(refusal(405, "a listing can only be read", ("Allow", "GET, HEAD")))
+    _check_host(request.headers, rules)
+    _check_writer(request.headers, rules)
+    folder = request.target.partition(b"?")[0].removeprefix(LISTING).removesuffix(b"/")
+    parts = _parse_target(b"/" + folder) if folder else ()
+    return Wanted("LIST" if request.method == "GET" else "HEAD LIST", parts, request.headers)
+
+
+def listed() -> Answer:
+    """The head of a listing. How long it is shows only at its end."""
+    return Answer(200, (("Content-Type", OWN_TYPE), ("Cache-Control", "no-store")))
+
+
+def wants_digests(wanted: Wanted) -> bool:
+    """Whether SHA-256 sums are asked for (RFC 9530 §4)."""
+    return "sha-256" in wanted.headers.get("want-repr-digest", "").lower()
 
 
 def read(wanted: Wanted, state: State, rules: Rules) -> Answer:

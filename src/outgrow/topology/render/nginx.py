@@ -79,6 +79,18 @@ http {{
         location ~ "/\\." {{
             return 404;
         }}
+        # What is here, for repair and verify: not for the public.
+        location ^~ /.outgrow/list/ {{
+            alias {files};
+            index .none;
+            autoindex on;
+            autoindex_format json;
+            limit_except GET {{
+                deny all;
+            }}
+{readers}
+            deny all;
+        }}
         location / {{
             dav_methods PUT DELETE MKCOL;
             create_full_put_path on;
@@ -108,7 +120,7 @@ def render(
     """
     folders = (f"    {kind}_temp_path {_quoted(state / kind)};" for kind in _TEMPORARY)
     kinds = (f"        {kind} {extensions};" for kind, extensions in _TYPES.items())
-    allowed = (f"                allow {address};" for address in _writers(site))
+    allowed = [f"allow {address};" for address in _writers(site)]
     content = _CONFIGURATION.format(
         user=f"user {user};\n" if user else "",
         pid=_quoted(state / "nginx.pid"),
@@ -116,7 +128,9 @@ def render(
         root=_quoted(root),
         temporary=_joined(folders),
         types=_joined(kinds),
-        writers=_joined(allowed),
+        files=_quoted_folder(root),
+        writers=_joined(f"                {line}" for line in allowed),
+        readers=_joined(f"            {line}" for line in allowed),
     )
     yield File("nginx.conf", content)
 
@@ -138,6 +152,11 @@ def _writers(site: Site) -> Iterator[str]:
             )
         addresses[host.address] = None
     yield from addresses
+
+
+def _quoted_folder(path: PurePath) -> str:
+    """A path that ends in a slash, as `alias` wants it."""
+    return f'{_quoted(path)[:-1].rstrip("/")}/"'
 
 
 def _quoted(path: PurePath) -> str:
