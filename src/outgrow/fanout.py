@@ -18,11 +18,22 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from outgrow.answer import Response
-from outgrow.errors import FileCut, OutOfTime, ServerError, TimedOut, UnexpectedStatus
+from outgrow.errors import (
+    BadAnswer,
+    ConnectFailed,
+    ConnectionLost,
+    FileCut,
+    OutOfTime,
+    ServerDown,
+    ServerError,
+    TimedOut,
+    UnexpectedStatus,
+)
 from outgrow.exchange import Exchange, Limits
 from outgrow.http import Pool, Request
 from outgrow.servers import Health, Server
@@ -34,6 +45,13 @@ PATIENCE = 0.5
 #: Seconds for a whole save or delete on all servers. Below the 30 s after which
 #: gunicorn's sync workers are killed by default.
 DEADLINE = 25.0
+
+#: Requests that `run_all` has on their way to one server. More than the server has
+#: processors is of little use, and each costs it a connection.
+AT_ONCE = 4
+
+#: Errors after which a server is not asked for the rest.
+SILENT = (ConnectFailed, ConnectionLost, TimedOut, BadAnswer)
 
 #: Whole answers that do not say what became of the request: 202 was accepted
 #: for later; 502 and 504 come from a gateway that may have passed it on
@@ -84,6 +102,32 @@ def run(
         for exchange in exchanges:
             exchange.close()
     return outcome
+
+
+def run_all(
+    pool: Pool,
+    requests: Iterable[tuple[Server, Request]],
+    *,
+    deadline: float,
+    at_once: int = AT_ONCE,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Outcome]:
+    """Send each server many requests, `at_once` at a time; what became of each name.
+
+    A name comes once for each server at most. A server that can't be reached, or falls silent,
+    is not sent the rest. Otherwise as `run` that waits for all; for what need not wait
+    for stragglers: repair.
+    """
+    queue = _Queue(pool, limits, clock, deadline, at_once)
+    for server, request in requests:
+        queue.add(server, request)
+    try:
+        with selectors.PollSelector() as selector:
+            queue.run(selector)
+    finally:
+        queue.close()
+    return queue.outcomes
 
 
 def report(health: Health, requests: Mapping[Server, Request], outcome: Outcome) -> None:
@@ -140,6 +184,7 @@ def _describe(request: Request, response: Response) -> str:
         403: "it does not let this machine write: look at its access rules",
         405: f"it does not allow {request.method}: is WebDAV on for this path?",
         413: "it limits the size of bodies",
+        410: "it holds this name for deleted" if request.method == "PUT" else "",
         507: "its disk is full",
     }.get(response.status, "")
     if 300 <= response.status < 400:
@@ -247,3 +292,109 @@ class _Loop:
                 exchange.abandon(TimedOut(name, f"made no progress for {silent:.1f} s"))
             _settle(exchange, self._outcome)
         self._waiting.clear()
+
+
+class _Queue:
+    """Many requests for each of several servers, some of them on their way."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        limits: Limits,
+        clock: Callable[[], float],
+        deadline: float,
+        at_once: int,
+    ) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self._pool = pool
+        self._limits = limits
+        self._clock = clock
+        self._deadline = deadline
+        self._at_once = at_once
+        self._queued: dict[Server, deque[Request]] = {}
+        #: What is on its way, with what the selector knows of it.
+        self._known: dict[Exchange, tuple[int, int]] = {}
+        self._sent: Counter[Server] = Counter()
+
+    def add(self, server: Server, request: Request) -> None:
+        self._queued.setdefault(server, deque()).append(request)
+        self.outcomes.setdefault(request.name, Outcome())
+
+    def run(self, selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        for server in self._queued:
+            self._fill(server)
+        while self._known:
+            now = self._clock()
+            if now >= self._deadline:
+                break
+            until = min(self._deadline, *(exchange.due for exchange in self._known))
+            for key, mask in selector.select(max(0.0, until - now)):
+                key.data.handle(mask)
+                self._after(key.data)
+            self._expire()
+        self._give_up()
+
+    def close(self) -> None:
+        for exchange in self._known:
+            exchange.close()
+
+    def _fill(self, server: Server) -> None:
+        queued = self._queued[server]
+        while queued and self._sent[server] < self._at_once and self._clock() < self._deadline:
+            request = queued.popleft()
+            exchange = Exchange(server, request, self._pool, self._limits, self._clock)
+            self._sent[server] += 1
+            exchange.start()
+            self._follow(exchange)
+
+    def _after(self, exchange: Exchange) -> None:
+        if not self._follow(exchange):
+            self._fill(exchange.server)
+
+    def _follow(self, exchange: Exchange) -> bool:
+        """Whether it goes on; if not, it is sorted."""
+        known = self._known.get(exchange)
+        if not exchange.finished:
+            wanted = (exchange.descriptor, exchange.interest)
+            if known == wanted:
+                return True
+            if known is not None:
+                self._selector.unregister(known[0])
+            self._selector.register(*wanted, exchange)
+            self._known[exchange] = wanted
+            return True
+        if known is not None:
+            self._selector.unregister(known[0])
+            del self._known[exchange]
+        self._settle(exchange)
+        return False
+
+    def _settle(self, exchange: Exchange) -> None:
+        server = exchange.server
+        self._sent[server] -= 1
+        _settle(exchange, self.outcomes[exchange.request.name])
+        if isinstance(exchange.error, SILENT):
+            reason = f"was not asked, for a moment ago it failed: {exchange.error.reason}"
+            self._refuse(server, ServerDown(server.name, reason))
+
+    def _refuse(self, server: Server, error: ServerError) -> None:
+        """Sort what is still queued for a server: it surely did not do it."""
+        queued = self._queued[server]
+        while queued:
+            self.outcomes[queued.popleft().name].failed[server] = error
+
+    def _expire(self) -> None:
+        now = self._clock()
+        for exchange in [one for one in self._known if now >= one.due]:
+            exchange.expire()
+            self._after(exchange)
+
+    def _give_up(self) -> None:
+        """The time is over: what is on its way is unknown, and the rest was never sent."""
+        for server in self._queued:
+            self._refuse(server, OutOfTime(server.name, "was not asked: the time was over"))
+        for exchange in list(self._known):
+            text = "was still busy when the time was over"
+            exchange.abandon(OutOfTime(exchange.server.name, text))
+            self._follow(exchange)

@@ -216,7 +216,6 @@ def test_a_server_says_what_it_has(listed, server):
         ("a", NAMES[:5]),
         ("日", ["日本/写真.png"]),
         ("nowhere/", []),
-        ("a.txt/", []),
     ],
 )
 def test_a_part_of_what_a_server_has(listed, prefix, names):

@@ -13,7 +13,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from outgrow.fanout import Outcome
 from outgrow.http import FileBody
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import ATTEMPT_LIMIT, LOOKS
+from outgrow.media.listing import Entry
 from outgrow.media.repair import Repair, Report, Verb
 from outgrow.media.replication import Pending, Replication, Saved, Upload
 from outgrow.servers import Server
@@ -88,6 +89,34 @@ class ModelTransport:
         return self._all(servers, lambda files: files.pop(name, None))
 
     def stat(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
+        raise NotImplementedError
+
+    def put_all(
+        self,
+        bodies: Mapping[str, FileBody],
+        servers: Mapping[str, Sequence[Server]],
+        *,
+        deadline: float,
+    ) -> dict[str, Outcome]:
+        return {
+            name: self.put(name, body, servers=servers[name], need=0, deadline=deadline)
+            for name, body in bodies.items()
+        }
+
+    def delete_all(
+        self, servers: Mapping[str, Sequence[Server]], *, deadline: float
+    ) -> dict[str, Outcome]:
+        return {
+            name: self.delete(name, servers=asked, deadline=deadline)
+            for name, asked in servers.items()
+        }
+
+    def stat_all(
+        self, servers: Mapping[str, Sequence[Server]], *, deadline: float
+    ) -> dict[str, Outcome]:
+        raise NotImplementedError
+
+    def list(self, server: Server, prefix: str = "", *, digests: bool = False) -> Iterator[Entry]:
         raise NotImplementedError
 
     def probe(

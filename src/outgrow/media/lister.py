@@ -31,6 +31,7 @@ from outgrow.media.listing import (
     FolderParser,
     Lines,
     Multistatus,
+    in_order,
 )
 from outgrow.media.names import MASTER_ID_FILE
 from outgrow.media.walking import walk
@@ -67,7 +68,7 @@ class Lister:
         """
         folder = prefix[: prefix.rfind("/") + 1]
         try:
-            for entry in self._tree(folder, digests=digests):
+            for entry in in_order(self._tree(folder, digests=digests)):
                 if entry.name.startswith(prefix) and entry.name != MASTER_ID_FILE:
                     yield entry
         except BadListing as error:
@@ -128,8 +129,7 @@ class Lister:
         """What is in one folder; nothing when it has gone since it was seen."""
         with self._ask(request) as download:
             download.open()
-            # 400: lighttpd and Apache, for a file's name with a slash behind it.
-            if download.status in {400, 404, 410}:
+            if download.status in {404, 410}:
                 return
             if download.status not in request.accept:
                 text = f"answered {request.method} {request.name!r} with {download.status}"

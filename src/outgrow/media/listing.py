@@ -21,7 +21,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from email.utils import parsedate_to_datetime
-from typing import Final, NamedTuple, NoReturn, Protocol
+from typing import Final, NamedTuple, NoReturn, Protocol, cast
 from urllib.parse import unquote, urlsplit
 from xml.parsers import expat
 
@@ -72,7 +72,7 @@ class Child(NamedTuple):
         return f"{self.name}/" if self.is_folder else self.name
 
 
-class Kind(enum.Enum):
+class Wrong(enum.StrEnum):
     """How a server differs from what it should hold."""
 
     MISSING = "missing"
@@ -81,29 +81,39 @@ class Kind(enum.Enum):
 
 
 class Difference(NamedTuple):
-    """One name that is not on a server as it should be."""
+    """One name that is not on a server as it should be. Sizes are bytes, and -1 for no file.
 
-    kind: Kind
+    `date` is that of the server's file.
+    """
+
     name: str
-    wanted: Entry | None = None
-    found: Entry | None = None
+    kind: Wrong
+    wanted: int = -1
+    found: int = -1
+    date: str = ""
+
+    @classmethod
+    def read(cls, row: Iterable[object]) -> Difference:
+        """The same again, from the fields as JSON has them."""
+        name, kind, wanted, found, date = cast("tuple[str, str, int, int, str]", row)
+        return cls(name, Wrong(kind), wanted, found, date)
 
 
 def compare(wanted: Iterable[Entry], found: Iterable[Entry]) -> Iterator[Difference]:
-    """What differs, name by name. Both must be in order; raises `BadListing` if not."""
-    ours, theirs = in_order(wanted), in_order(found)
+    """What differs, name by name. Both must be in order: see `in_order`."""
+    ours, theirs = iter(wanted), iter(found)
     one, other = next(ours, None), next(theirs, None)
     while one is not None or other is not None:
         if other is None or (one is not None and one.name < other.name):
             assert one is not None  # one of the two is there
-            yield Difference(Kind.MISSING, one.name, one)
+            yield Difference(one.name, Wrong.MISSING, one.size)
             one = next(ours, None)
         elif one is None or other.name < one.name:
-            yield Difference(Kind.EXTRA, other.name, None, other)
+            yield Difference(other.name, Wrong.EXTRA, -1, other.size, other.date)
             other = next(theirs, None)
         else:
             if differ(one, other):
-                yield Difference(Kind.DIFFERENT, one.name, one, other)
+                yield Difference(one.name, Wrong.DIFFERENT, one.size, other.size, other.date)
             one, other = next(ours, None), next(theirs, None)
 
 

@@ -22,9 +22,9 @@ import enum
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain, groupby
+from itertools import groupby
 from typing import ClassVar, Final
 
 from outgrow.errors import (
@@ -34,8 +34,8 @@ from outgrow.errors import (
     UnexpectedStatus,
     UnsafeName,
 )
-from outgrow.fanout import DEADLINE
 from outgrow.media import names
+from outgrow.media.comparison import Comparison
 from outgrow.media.journal import (
     LOOKS,
     RECORDS_LIMIT,
@@ -45,11 +45,16 @@ from outgrow.media.journal import (
     Look,
     Wanted,
 )
+from outgrow.media.listing import Wrong
 from outgrow.media.replication import Mended, Replication, Steps, run
 from outgrow.servers import Server
 
 #: Names in a row for which a server may answer 5xx before it counts as down.
 FAILURES_LIMIT: Final = 3
+
+#: Names that are mended together: so many requests are on their way at once as the
+#: transport thinks fit, and so many records are claimed meanwhile.
+BATCH: Final = 64
 
 #: Seconds before everything is compared again, after a folder that could not be read.
 WALK_AGAIN: Final = 600.0
@@ -153,6 +158,10 @@ class _Pass:
     go_on: Callable[[], bool]
 
 
+class _Stopped(Exception):
+    """The caller of a pass has had enough, in the middle of a comparison."""
+
+
 class Repair:
     """Passes over one journal. Thread-safe in the sense that any number may run at once.
 
@@ -167,7 +176,7 @@ class Repair:
         only: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
-        drive: Callable[[Steps[Mended]], Mended] = run,
+        drive: Callable[[Steps[list[Mended]]], list[Mended]] = run,
     ) -> None:
         self.replication = replication
         self.journal: Journal = replication.journal
@@ -181,6 +190,9 @@ class Repair:
         self._sleep = sleep
         self._drive = drive
         self._failures: Counter[str] = Counter()
+        #: Names that are mended together: few at first, and after a failure, so that a
+        #: server that fails for every name is not sent dozens of them.
+        self._size = FAILURES_LIMIT
         #: When a walk that met an unreadable folder is to be tried again.
         self._walk_at = 0.0
 
@@ -223,12 +235,13 @@ class Repair:
         work = _Pass(Report(), progress, want, go_on)
         report = work.report
         self._failures.clear()
+        self._size = min(BATCH, FAILURES_LIMIT)
         self.take_over(report)
         up = self._probe(report)
         self._compact()
         self._apply(self.plan(up), work)
         everything = [one for one in up if self.journal.is_owed_all(one.name)]
-        if everything and self._clock() >= self._walk_at:
+        if everything and self._clock() >= self._walk_at and go_on():
             self._walk(everything, work)
         if settle:
             self._look_again(up, work)
@@ -275,34 +288,49 @@ class Repair:
                     self.journal.forget(debt)
 
     def _apply(self, actions: Iterator[Action], work: _Pass) -> None:
+        batch: dict[str, list[Debt]] = {}
         for action in actions:
-            if not work.go_on():
-                return
             if action.verb is Verb.WATCH:
                 work.report.watched += len(action.debts)
                 continue
             wanted = [debt for debt in action.debts if work.want(debt)]
-            if wanted:
-                self._mend(action.name, wanted, work.report)
-                work.progress(action.name)
+            if not wanted:
+                continue
+            batch.setdefault(action.name, []).extend(wanted)
+            if len(batch) >= self._size:
+                if not work.go_on():
+                    return
+                self._mend(batch, work)
+                batch = {}
+        if batch and work.go_on():
+            self._mend(batch, work)
 
-    def _mend(self, name: str, debts: Iterable[Debt], report: Report) -> None:
-        # A server that failed earlier in this pass is left alone until the next.
-        asked = [debt for debt in debts if debt.server not in report.down]
+    def _mend(self, batch: Mapping[str, Iterable[Debt]], work: _Pass) -> None:
+        report = work.report
+        asked = {}
+        for name, debts in batch.items():
+            # A server that failed earlier in this pass is left alone until the next.
+            up = [debt for debt in debts if debt.server not in report.down]
+            if up:
+                asked[name] = up
         if not asked:
             return
-        try:
-            mended = self._drive(self.replication.mend(name, asked))
-        except UnsafeName:
-            self._note(report.unsafe, name)
+        well = True
+        for mended in self._drive(self.replication.mend_all(asked)):
+            self._count(mended, report)
+            work.progress(mended.name)
+            well = well and mended.error is None and not mended.outcome.missed
+        self._size = min(BATCH, 2 * self._size if well else FAILURES_LIMIT)
+
+    def _count(self, mended: Mended, report: Report) -> None:
+        if isinstance(mended.error, UnsafeName):
+            self._note(report.unsafe, mended.name)
             return
-        except _FATAL:
-            raise
-        except OSError as error:
-            self._unreadable(report, name, error)
+        if mended.error is not None:
+            self._unreadable(report, mended.name, mended.error)
             return
         if mended.wanted is Wanted.UNHEARD:
-            self._note(report.unheard, name)
+            self._note(report.unheard, mended.name)
             return
         if mended.wanted is Wanted.PRESENT:
             report.put += len(mended.outcome.done)
@@ -311,7 +339,7 @@ class Repair:
         for server in mended.outcome.done:
             self._failures[server.name] = 0
         for server, problem in mended.outcome.missed.items():
-            self._missed(server, name, problem, report)
+            self._missed(server, mended.name, problem, report)
 
     def _missed(self, server: Server, name: str, error: ServerError, report: Report) -> None:
         """Note a failure: of this name, or of the server if it is not the name's fault.
@@ -347,65 +375,75 @@ class Repair:
         read here may hold anything, so the records stay for another walk, in a while.
         """
         report = work.report
-        records = [debt for server in servers for debt in self._all_records(server)]
-        unreadable = len(report.unreadable)
-
-        def failed(folder: str, error: OSError) -> None:
-            self._unreadable(report, folder, error)
-
-        for name in chain(
-            (entry.name for entry in self.journal.entries(failed)),
-            (name for name, _ in self.journal.tombstones()),
-        ):
-            if not work.go_on():
-                return
-            try:
-                self._compare(name, servers, report)
-            except _FATAL:
-                raise
-            except OSError as error:
-                self._unreadable(report, name, error)
-            work.progress(name)
-        if len(report.unreadable) > unreadable:
-            self._walk_at = self._clock() + WALK_AGAIN
-            return
-        for debt in records:
-            if debt.server not in report.down:
+        for server in servers:
+            records = list(self._all_records(server))
+            unreadable = len(report.unreadable)
+            if server.name in report.down or not self._walk_one(server, work):
+                continue
+            if len(report.unreadable) > unreadable:
+                self._walk_at = self._clock() + WALK_AGAIN
+                continue
+            for debt in records:
                 self.journal.forget(debt)
 
-    def _compare(self, name: str, servers: list[Server], report: Report) -> None:
-        """Mend one name on the servers whose answer is not what the master says."""
-        up = [server for server in servers if server.name not in report.down]
-        if not up:
+    def _walk_one(self, server: Server, work: _Pass) -> bool:
+        """Mend every name on a server that is not as it should be. False when it broke off."""
+        batch: dict[str, list[Debt]] = {}
+        try:
+            for name in self._suspects(server, work):
+                if self._is_unsafe(name, work.report):
+                    continue
+                batch[name] = [self.journal.owe(server.name, name)]
+                if len(batch) < self._size:
+                    continue
+                self._mend(batch, work)
+                batch = {}
+                if not work.go_on() or server.name in work.report.down:
+                    return False
+        except _Stopped:
+            return False
+        except ServerError as error:
+            work.report.down[server.name] = error.reason
+            return False
+        self._mend(batch, work)
+        return server.name not in work.report.down
+
+    def _suspects(self, server: Server, work: _Pass) -> Iterator[str]:
+        """The names that are not as they should be on a server, or may not be."""
+
+        def failed(folder: str, error: OSError) -> None:
+            self._unreadable(work.report, folder, error)
+
+        if self.replication.reused:
+            # A name that is used again may hold other bytes of the same number.
+            yield from (entry.name for entry in self.journal.entries(failed))
+            yield from (name for name, _ in self.journal.tombstones())
             return
+
+        def progress(name: str) -> None:
+            work.progress(name)
+            if not work.go_on():
+                raise _Stopped
+
+        transport = self.replication.transport
+        comparison = Comparison(self.journal, transport, failed=failed, progress=progress)
+        for one in comparison.differences(server):
+            if one.kind is not Wrong.EXTRA or self._wanted(one.name) is Wanted.GONE:
+                yield one.name
+
+    def _wanted(self, name: str) -> Wanted:
+        try:
+            return self.journal.look(name).wanted
+        except OSError:
+            return Wanted.UNHEARD  # nothing is sent for it
+
+    def _is_unsafe(self, name: str, report: Report) -> bool:
         try:
             names.check(name)
         except UnsafeName:
             self._note(report.unsafe, name)
-            return
-        look = self.journal.look(name)
-        deadline = time.monotonic() + DEADLINE
-        outcome = self.replication.transport.stat(name, servers=up, deadline=deadline)
-        for server, problem in outcome.missed.items():
-            self._missed(server, name, problem, report)
-            if server.name not in report.down and look.wanted is not Wanted.UNHEARD:
-                self.journal.owe(server.name, name)
-        different = [
-            server
-            for server, answer in outcome.done.items()
-            if not self._matches(look, answer.status, answer.headers.get("content-length", ""))
-        ]
-        if different:
-            debts = [self.journal.owe(server.name, name) for server in different]
-            self._mend(name, debts, report)
-
-    def _matches(self, look: Look, status: int, length: str) -> bool:
-        if look.wanted is Wanted.UNHEARD:
             return True
-        if look.wanted is Wanted.GONE:
-            return status != 200
-        # A name that is used again may hold other bytes of the same number.
-        return status == 200 and length == str(look.size) and not self.replication.reused
+        return False
 
     # --- the second look
 

@@ -30,21 +30,26 @@ process at each step, and let several run interleaved in every order.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from outgrow.errors import (
     AnotherMaster,
+    CatalogueUnavailable,
     ConnectFailed,
     ForeignServer,
     MasterError,
     NotEnoughServers,
     ServerDown,
     ServerError,
+    UnsafeName,
 )
 from outgrow.fanout import DEADLINE, Outcome
+from outgrow.http import FileBody
+from outgrow.media import names
 from outgrow.media.journal import (
     Attempt,
     Change,
@@ -64,6 +69,9 @@ Steps = Generator[str, None, Result]
 #: Names that are tried for one file. Each but the first has random characters, so that so
 #: many are taken means that something else is wrong.
 OTHER_NAMES = 100
+
+#: Bytes of files that a repair opens and sends together, at least one file.
+PORTION = 1 << 24
 
 #: Errors of servers to which nothing of a file was sent.
 UNSENT: tuple[type[ServerError], ...] = (ConnectFailed, ServerDown, ForeignServer)
@@ -117,11 +125,46 @@ class Saved:
 
 @dataclass(slots=True)
 class Mended:
-    """What one look at a name on several servers came to."""
+    """What one look at a name on several servers came to. `error`: nothing was sent."""
 
     name: str
-    wanted: Wanted
+    wanted: Wanted = Wanted.UNHEARD
     outcome: Outcome = field(default_factory=Outcome)
+    error: OSError | UnsafeName | None = None
+
+
+@dataclass(slots=True)
+class _Mending:
+    """One name on its way through `mend_all`."""
+
+    mended: Mended
+    found: Sequence[Debt]
+    look: Look | None = None
+    #: By server, the pairs of what was found and what it is now.
+    claims: dict[str, list[tuple[Debt, Debt]]] = field(default_factory=dict)
+    servers: Sequence[Server] = ()
+
+    @property
+    def name(self) -> str:
+        return self.mended.name
+
+    def wants(self, wanted: Wanted) -> bool:
+        return bool(self.claims) and self.look is not None and self.look.wanted is wanted
+
+
+def _portions(works: Sequence[_Mending]) -> Iterator[list[_Mending]]:
+    """What is opened and sent together: some megabytes."""
+    portion: list[_Mending] = []
+    size = 0
+    for work in works:
+        assert work.look is not None  # it is wanted
+        if portion and size + work.look.size > PORTION:
+            yield portion
+            portion, size = [], 0
+        portion.append(work)
+        size += work.look.size
+    if portion:
+        yield portion
 
 
 class Replication:
@@ -397,39 +440,61 @@ class Replication:
     # --- repair
 
     def mend(self, name: str, found: Sequence[Debt]) -> Steps[Mended]:
-        """Bring one name on the servers of these debts to the master's state (law 5).
+        """`mend_all` for one name. Raises what is wrong with it."""
+        (mended,) = yield from self.mend_all({name: found})
+        if mended.error is not None:
+            raise mended.error
+        return mended
+
+    def mend_all(self, batch: Mapping[str, Sequence[Debt]]) -> Steps[list[Mended]]:
+        """Bring names on the servers of their debts to the master's state (law 5).
 
         Each debt is claimed before a request is sent for it, so that a process
         that dies here leaves an unknown attempt behind and not a finished one.
+        What is wrong with one name (it is unsafe, its file can't be read) is in its
+        `Mended` and holds up no other.
         """
-        look = self.journal.look(name)
+        works = [_Mending(Mended(name), found) for name, found in batch.items()]
+        for work in works:
+            self._look_at(work)
         yield "looked"
-        if look.wanted is Wanted.UNHEARD:
-            self._drop_unheard(found)
-            return Mended(name, look.wanted)
-        due = [debt for debt in found if not self._needless(debt, look)]
-        for debt in found:
+        for work in works:
+            self._claim_all(work)
+        yield "claimed"
+        for portion in _portions([one for one in works if one.wants(Wanted.PRESENT)]):
+            yield from self._put_again(portion)
+        self._delete_again([one for one in works if one.wants(Wanted.GONE)])
+        yield "sent"
+        for work in works:
+            overtaken = bool(work.claims) and self.journal.look(work.name) != work.look
+            self._account(work.claims, work.mended.outcome, overtaken=overtaken)
+        yield "settled"
+        return [work.mended for work in works]
+
+    def _look_at(self, work: _Mending) -> None:
+        try:
+            names.check(work.name)
+            work.look = self.journal.look(work.name)
+        except (MasterError, CatalogueUnavailable):
+            raise  # nothing can be looked at
+        except (OSError, UnsafeName) as error:
+            work.mended.error = error
+        else:
+            work.mended.wanted = work.look.wanted
+
+    def _claim_all(self, work: _Mending) -> None:
+        """Claim what is to be sent; forget what needs nothing."""
+        if work.look is None:
+            return
+        if work.look.wanted is Wanted.UNHEARD:
+            self._drop_unheard(work.found)
+            return
+        due = [debt for debt in work.found if not self._needless(debt, work.look)]
+        for debt in work.found:
             if debt not in due:
                 self.journal.confirm(debt, debt)
-        claims = self._claim(due)
-        yield "claimed"
-        servers = [server for server in self.transport.servers if server.name in claims]
-        until = self._clock() + self.deadline
-        if look.wanted is Wanted.PRESENT:
-            try:
-                outcome = yield from self._put_again(name, look, servers, until)
-            except OSError:
-                self._release(claims)  # there is nothing to send
-                raise
-        else:
-            outcome = self.transport.delete(
-                name, servers=servers, deadline=until, need=len(servers)
-            )
-        yield "sent"
-        overtaken = self.journal.look(name) != look
-        self._account(claims, outcome, overtaken=overtaken)
-        yield "settled"
-        return Mended(name, look.wanted, outcome)
+        work.claims = self._claim(due)
+        work.servers = [one for one in self.transport.servers if one.name in work.claims]
 
     def _needless(self, debt: Debt, look: Look) -> bool:
         """A late PUT of a name that is used once, and is there, changes nothing."""
@@ -445,21 +510,51 @@ class Replication:
                 claims.setdefault(debt.server, []).append((debt, claimed))
         return claims
 
-    def _put_again(
-        self, name: str, look: Look, servers: Sequence[Server], until: float
-    ) -> Steps[Outcome]:
-        with self._source(name, look) as body:
-            if body is None:
-                return Outcome()
-            outcome = self.transport.put(
-                name, body, servers=servers, need=len(servers), deadline=until
-            )
+    def _put_again(self, works: Sequence[_Mending]) -> Steps[None]:
+        until = self._clock() + self.deadline
+        with ExitStack() as stack:
+            bodies = {}
+            for work in works:
+                body = self._open_source(work, stack)
+                if body is not None:
+                    bodies[work.name] = body
+            wanting = {work.name: work.servers for work in works}
+            outcomes = self.transport.put_all(bodies, wanting, deadline=until)
         yield "put"
-        if self.journal.look(name).wanted is not Wanted.GONE:
-            return outcome
+        undone = []
+        for work in works:
+            if work.name not in outcomes:
+                continue
+            work.mended.outcome = outcomes[work.name]
+            if self.journal.look(work.name).wanted is Wanted.GONE:
+                undone.append(work)
         # Law 6. What the DELETE confirms is still watched: the claims stay unknown.
-        self.transport.delete(name, servers=servers, deadline=self._clock() + self.deadline)
-        return outcome
+        if undone:
+            gone = {work.name: work.servers for work in undone}
+            self.transport.delete_all(gone, deadline=self._clock() + self.deadline)
+
+    def _open_source(self, work: _Mending, stack: ExitStack) -> FileBody | None:
+        """What is to be sent; None when it was deleted meanwhile, or can't be read."""
+        assert work.look is not None  # it is wanted
+        try:
+            return stack.enter_context(self._source(work.name, work.look))
+        except (MasterError, CatalogueUnavailable):
+            self._release(work.claims)
+            raise
+        except OSError as error:
+            self._release(work.claims)  # there is nothing to send
+            work.claims = {}
+            work.mended.error = error
+            return None
+
+    def _delete_again(self, works: Sequence[_Mending]) -> None:
+        if not works:
+            return
+        until = self._clock() + self.deadline
+        wanting = {work.name: work.servers for work in works}
+        outcomes = self.transport.delete_all(wanting, deadline=until)
+        for work in works:
+            work.mended.outcome = outcomes[work.name]
 
     def _release(self, claims: dict[str, list[tuple[Debt, Debt]]]) -> None:
         for pairs in claims.values():

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 from urllib.parse import unquote
@@ -46,6 +46,10 @@ _MASTER_ID: Final = re.compile(r"[0-9A-Za-z-]{8,64}")
 
 #: Seconds for a small request of our own: reading or writing the master's id.
 SMALL_REQUEST: Final = 5.0
+
+
+#: Names, and for each the servers that are to be asked.
+Wanting = Mapping[str, Sequence[Server]]
 
 
 class Registry(Protocol):
@@ -87,6 +91,20 @@ class Transport(Protocol):
 
     def stat(self, name: str, *, servers: Iterable[Server], deadline: float) -> Outcome:
         """Ask whether a file is there. The answers' Content-Length is its size."""
+
+    def put_all(
+        self, bodies: Mapping[str, FileBody], servers: Wanting, *, deadline: float
+    ) -> dict[str, Outcome]:
+        """Send several files, to the servers of each: what became of each. For repair.
+
+        Whoever is named is asked, whatever its health; nobody is given up early.
+        """
+
+    def delete_all(self, servers: Wanting, *, deadline: float) -> dict[str, Outcome]:
+        """Remove several files, each from its servers."""
+
+    def stat_all(self, servers: Wanting, *, deadline: float) -> dict[str, Outcome]:
+        """Ask for several files, each on its servers."""
 
     def list(self, server: Server, prefix: str = "", *, digests: bool = False) -> Iterator[Entry]:
         """Every file of one server whose name begins so, in order of the names.
@@ -141,11 +159,7 @@ class HttpTransport:
         """See `Transport`. Makes missing folders where the server wants that done."""
         request = self._request("PUT", name, PUT_DONE, body=body)
         outcome = self._change(request, servers, need, deadline)
-        homeless = [
-            server
-            for server, error in outcome.failed.items()
-            if isinstance(error, UnexpectedStatus) and error.status == 409 and "/" in name
-        ]
+        homeless = [one for one, error in outcome.failed.items() if _lacks_folder(error, name)]
         if homeless:
             self._make_folders(name, homeless, deadline)
             again = self._run(dict.fromkeys(homeless, request), need, deadline)
@@ -166,6 +180,40 @@ class HttpTransport:
         request = self._request("HEAD", name, STAT_DONE)
         chosen = tuple(servers)
         return self._run(dict.fromkeys(chosen, request), len(chosen), deadline)
+
+    def put_all(
+        self, bodies: Mapping[str, FileBody], servers: Wanting, *, deadline: float
+    ) -> dict[str, Outcome]:
+        """See `Transport`. Makes missing folders as `put` does."""
+        requests = {
+            name: self._request("PUT", name, PUT_DONE, body=body) for name, body in bodies.items()
+        }
+        outcomes = self._run_all(requests, servers, deadline)
+        homeless: dict[str, list[Server]] = {}
+        for name, outcome in outcomes.items():
+            for server, error in outcome.failed.items():
+                if _lacks_folder(error, name):
+                    homeless.setdefault(name, []).append(server)
+        if homeless:
+            self._make_all_folders(homeless, deadline)
+            for name, later in self._run_all(requests, homeless, deadline).items():
+                _supersede(outcomes[name], later)
+        return outcomes
+
+    def delete_all(self, servers: Wanting, *, deadline: float) -> dict[str, Outcome]:
+        """See `Transport`."""
+        if self._conditional:
+            return {
+                name: self.delete(name, servers=asked, deadline=deadline, need=len(asked))
+                for name, asked in servers.items()
+            }
+        requests = {name: self._request("DELETE", name, DELETE_DONE) for name in servers}
+        return self._run_all(requests, servers, deadline)
+
+    def stat_all(self, servers: Wanting, *, deadline: float) -> dict[str, Outcome]:
+        """See `Transport`."""
+        requests = {name: self._request("HEAD", name, STAT_DONE) for name in servers}
+        return self._run_all(requests, servers, deadline)
 
     def get(self, name: str, server: Server, *, offset: int = 0) -> Download:
         """Begin to read a file on one server; the caller reads and closes it.
@@ -286,11 +334,38 @@ class HttpTransport:
             limits=self._limits,
             clock=self._clock,
         )
+        self._learn(requests, outcome)
+        return outcome
+
+    def _run_all(
+        self, requests: Mapping[str, Request], servers: Wanting, deadline: float
+    ) -> dict[str, Outcome]:
+        """Send each its request, many at a time, if the server is this master's (law 2)."""
+        asked = {server for name in requests for server in servers[name]}
+        unsure = [server for server in asked if server.name not in self._verified]
+        refused = self._verify(unsure, deadline)
+        pairs = [
+            (server, requests[name])
+            for name in requests
+            for server in servers[name]
+            if server not in refused
+        ]
+        outcomes = fanout.run_all(
+            self._pool, pairs, deadline=deadline, limits=self._limits, clock=self._clock
+        )
+        for name, request in requests.items():
+            outcome = outcomes.setdefault(name, Outcome())
+            self._learn(dict.fromkeys(servers[name], request), outcome)
+            for server in refused.keys() & set(servers[name]):
+                outcome.failed[server] = refused[server]
+        return outcomes
+
+    def _learn(self, requests: Mapping[Server, Request], outcome: Outcome) -> None:
+        """What an outcome says of the health of the servers."""
         fanout.report(self.health, requests, outcome)
         for server in outcome.missed:
             if not self.health.is_up(server):
                 self._verified.discard(server.name)
-        return outcome
 
     # --- whose server it is
 
@@ -406,6 +481,14 @@ class HttpTransport:
             request = Request("MKCOL", folder, MKCOL_DONE)
             self._run(dict.fromkeys(servers, request), 0, deadline)
 
+    def _make_all_folders(self, wanting: Wanting, deadline: float) -> None:
+        """The same for many names, each folder once."""
+        needed: dict[str, set[Server]] = {}
+        for name, servers in wanting.items():
+            needed.setdefault(name.rpartition("/")[0], set()).update(servers)
+        for folder, homeless in needed.items():
+            self._make_folders(f"{folder}/", tuple(homeless), deadline)
+
     def _delete_seen(
         self, request: Request, servers: Iterable[Server], need: int, deadline: float
     ) -> Outcome:
@@ -448,6 +531,11 @@ def _supersede(outcome: Outcome, later: Outcome) -> None:
     outcome.done |= later.done
     outcome.failed |= later.failed
     outcome.unknown |= later.unknown
+
+
+def _lacks_folder(error: ServerError, name: str) -> bool:
+    """Whether a PUT may do once its folder is there (RFC 4918 §9.7.1)."""
+    return isinstance(error, UnexpectedStatus) and error.status == 409 and "/" in name
 
 
 def _is_folder(error: ServerError, name: str) -> bool:
