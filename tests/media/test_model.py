@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from outgrow.answer import Response
+from outgrow.download import Download
 from outgrow.errors import (
     ConnectFailed,
     NotEnoughServers,
@@ -117,6 +118,9 @@ class ModelTransport:
         raise NotImplementedError
 
     def list(self, server: Server, prefix: str = "", *, digests: bool = False) -> Iterator[Entry]:
+        raise NotImplementedError
+
+    def get(self, name: str, server: Server, *, offset: int = 0) -> Download:
         raise NotImplementedError
 
     def probe(

@@ -50,7 +50,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
@@ -383,7 +383,8 @@ class DirectoryJournal:
 
     def owe(self, server: str, name: str, *, unknown: bool = False) -> Debt:
         """Record one more debt: for a look at every name, request by request."""
-        self.prepare()
+        if not self._master_id:
+            self.prepare()
         return self._owe(server, self._new_id(), name, Kind.UNKNOWN if unknown else Kind.OWED)
 
     def owe_all(self, server: str) -> Debt:
@@ -397,7 +398,7 @@ class DirectoryJournal:
 
     def _owe(self, server: str, attempt_id: str, name: str, kind: Kind) -> Debt:
         debt = Debt(server, attempt_id, kind, name, started(attempt_id), 0, moment(self._clock()))
-        self._make(self._owed(server) / debt.file, journal.content(name))
+        self._make(self._debt(debt), journal.content(name))
         return debt
 
     # --- what is found
@@ -515,7 +516,7 @@ class DirectoryJournal:
 
     def forget(self, debt: Debt) -> None:
         """Remove a record that was read before the look that made it needless."""
-        files.remove(self._owed(debt.server) / debt.file)
+        files.remove(self._debt(debt))
 
     def convert(self, attempt: Attempt, servers: Iterable[str]) -> bool:
         """Take over a dead attempt: owe the servers what it may have sent, as unknown.
@@ -656,6 +657,9 @@ class DirectoryJournal:
     def _new_id(self) -> str:
         return f"{int(self._clock() * 1e6):014x}{self._token(8)}"
 
+    def _debt(self, debt: Debt) -> str:
+        return f"{self._folder_text}/owed/{_folder(debt.server)}/{debt.file}"
+
     def _owed(self, server: str) -> Path:
         return self.folder / "owed" / _folder(server)
 
@@ -669,7 +673,8 @@ class DirectoryJournal:
             return
         with contextlib.suppress(FileExistsError):
             self._write(path, text)
-        self._sync(Path(path).parent)
+        if self.fsync:
+            self._sync(Path(path).parent)
 
     def _replace(self, path: Path, text: str) -> None:
         """Put a whole file in a place where none, or another, is now."""
@@ -692,12 +697,12 @@ class DirectoryJournal:
             files.write(path, text, fsync=self.fsync)
 
     def _move(self, old: Debt, new: Debt) -> bool:
-        folder = self._owed(old.server)
         try:
-            os.rename(folder / old.file, folder / new.file)
+            os.rename(self._debt(old), self._debt(new))
         except FileNotFoundError:
             return False
-        self._sync(folder)
+        if self.fsync:
+            self._sync(self._owed(old.server))
         return True
 
     def _sync(self, folder: Path) -> None:
@@ -740,6 +745,7 @@ def _child(
         failed(folder + entry.name, error)
 
 
+@lru_cache(maxsize=256)
 def _folder(server: str) -> str:
     """A server's name as a file name. A name may hold a colon, never a slash."""
     return quote(server, safe=":")

@@ -99,22 +99,34 @@ class Difference(NamedTuple):
         return cls(name, Wrong(kind), wanted, found, date)
 
 
-def compare(wanted: Iterable[Entry], found: Iterable[Entry]) -> Iterator[Difference]:
-    """What differs, name by name. Both must be in order: see `in_order`."""
+def pairs(
+    wanted: Iterable[Entry], found: Iterable[Entry]
+) -> Iterator[tuple[Entry | None, Entry | None]]:
+    """Both together, name by name: at least one of each two is there. See `in_order`."""
     ours, theirs = iter(wanted), iter(found)
     one, other = next(ours, None), next(theirs, None)
     while one is not None or other is not None:
         if other is None or (one is not None and one.name < other.name):
-            assert one is not None  # one of the two is there
-            yield Difference(one.name, Wrong.MISSING, one.size)
+            yield one, None
             one = next(ours, None)
         elif one is None or other.name < one.name:
-            yield Difference(other.name, Wrong.EXTRA, -1, other.size, other.date)
+            yield None, other
             other = next(theirs, None)
         else:
-            if differ(one, other):
-                yield Difference(one.name, Wrong.DIFFERENT, one.size, other.size, other.date)
+            yield one, other
             one, other = next(ours, None), next(theirs, None)
+
+
+def compare(wanted: Iterable[Entry], found: Iterable[Entry]) -> Iterator[Difference]:
+    """What differs, name by name. Both must be in order: see `in_order`."""
+    for one, other in pairs(wanted, found):
+        if other is None:
+            assert one is not None  # one of the two is there
+            yield Difference(one.name, Wrong.MISSING, one.size)
+        elif one is None:
+            yield Difference(other.name, Wrong.EXTRA, -1, other.size, other.date)
+        elif differ(one, other):
+            yield Difference(one.name, Wrong.DIFFERENT, one.size, other.size, other.date)
 
 
 def differ(one: Entry, other: Entry) -> bool:

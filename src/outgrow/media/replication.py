@@ -189,7 +189,7 @@ class Replication:
         self.journal = journal
         self.transport = transport
         self.need = need
-        self._source = source
+        self.source = source
         self.reused = reused
         self.deadline = deadline
         self._clock = clock
@@ -537,7 +537,7 @@ class Replication:
         """What is to be sent; None when it was deleted meanwhile, or can't be read."""
         assert work.look is not None  # it is wanted
         try:
-            return stack.enter_context(self._source(work.name, work.look))
+            return stack.enter_context(self.source(work.name, work.look))
         except (MasterError, CatalogueUnavailable):
             self._release(work.claims)
             raise

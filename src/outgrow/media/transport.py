@@ -113,6 +113,9 @@ class Transport(Protocol):
         server that has none, and other `ServerError`s, also between two entries.
         """
 
+    def get(self, name: str, server: Server, *, offset: int = 0) -> Download:
+        """Begin to read a file. Raises `ServerError`."""
+
     def probe(
         self, servers: Iterable[Server] | None = None, *, claim: bool = True
     ) -> dict[Server, ServerError | None]:

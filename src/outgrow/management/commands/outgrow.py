@@ -1,4 +1,4 @@
-"""`manage.py outgrow media`: repair, status, delete, retire.
+"""`manage.py outgrow media`: repair, verify, status, delete, retire.
 
 Exit codes, for cron and alerts: 0 when all is well, 1 when a server is still owed
 something (repair) or something is wrong (status --check), 2 for wrong usage.
@@ -23,12 +23,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from outgrow.errors import OutgrowError
+from outgrow.management import verify
+from outgrow.management.chosen import check_servers, chosen, known_servers, only_one
 from outgrow.management.texts import News, counter, report_facts, report_lines, status_table
-from outgrow.media.base import Replicated
 from outgrow.media.journal import LOOKS
 from outgrow.media.repair import Repair, Report, Verb
 from outgrow.media.watch import INTERVAL, Watch
-from outgrow.status import Snapshot, media_storages, snapshot_of
+from outgrow.status import Snapshot, snapshot_of
 
 
 class Command(BaseCommand):
@@ -44,6 +45,9 @@ class Command(BaseCommand):
         media = parts.add_parser("media", help="uploaded files on the media servers")
         words = media.add_subparsers(dest="word", required=True, metavar="COMMAND")
         _add_repair(words.add_parser("repair", help="make every media server equal to the master"))
+        verify.add_arguments(
+            words.add_parser("verify", help="compare every server with the master")
+        )
         _add_status(words.add_parser("status", help="show each media server and what it is owed"))
         _add_delete(words.add_parser("delete", help="delete files on the master and all servers"))
         _add_retire(words.add_parser("retire", help="forget a server that is in no list any more"))
@@ -52,6 +56,7 @@ class Command(BaseCommand):
         """Run one word; exit with its code."""
         run: Callable[[dict[str, Any]], int] = {
             "repair": self.repair,
+            "verify": self.verify,
             "status": self.status,
             "delete": self.delete,
             "retire": self.retire,
@@ -67,14 +72,14 @@ class Command(BaseCommand):
 
     def repair(self, options: dict[str, Any]) -> int:
         """Run one pass, or one after the other, for each media storage."""
-        chosen = _storages(options["storage"])
-        _check_servers(chosen, options["server"])
+        storages = chosen(options["storage"])
+        check_servers(storages, options["server"])
         if options["adopt"] and not options["server"]:
             raise CommandError("--adopt needs --server: say which server is meant to be empty.")
         repairs = [
             (alias, Repair(storage.replication, only=options["server"]))
-            for alias, storage in chosen
-            if not options["server"] or _known(storage) & set(options["server"])
+            for alias, storage in storages
+            if not options["server"] or known_servers(storage) & set(options["server"])
         ]
         self._several = len(repairs) > 1
         for _, repair in repairs:
@@ -89,6 +94,10 @@ class Command(BaseCommand):
             return self._watch(repairs, options)
         complete = [self._repair(alias, repair, options) for alias, repair in repairs]
         return 0 if all(complete) else 1
+
+    def verify(self, options: dict[str, Any]) -> int:
+        """Compare every server with the master: see `outgrow.management.verify`."""
+        return verify.run(self, options)
 
     def _prepare(self, repair: Repair, options: dict[str, Any]) -> None:
         """What --adopt and --all ask for, before the pass."""
@@ -179,7 +188,7 @@ class Command(BaseCommand):
     def status(self, options: dict[str, Any]) -> int:
         """Show each server; with --check, exit 1 when someone is to be woken."""
         code = 0
-        for alias, storage in _storages(options["storage"]):
+        for alias, storage in chosen(options["storage"]):
             shot = snapshot_of(alias, storage, probe=True)
             problems = shot.problems(options["max_age"])
             if options["json"]:
@@ -209,7 +218,7 @@ class Command(BaseCommand):
 
     def delete(self, options: dict[str, Any]) -> int:
         """Delete files, also those that the master has not (any more)."""
-        storage = _one_storage(options["storage"])
+        storage = only_one(options["storage"])
         for name in options["name"]:
             try:
                 cast("Storage", storage).delete(name)
@@ -220,8 +229,8 @@ class Command(BaseCommand):
 
     def retire(self, options: dict[str, Any]) -> int:
         """Forget what a server is owed that the site does not have any more."""
-        storage, name = _one_storage(options["storage"]), options["name"]
-        if name in _known(storage):
+        storage, name = only_one(options["storage"]), options["name"]
+        if name in known_servers(storage):
             raise CommandError(
                 f"{name!r} is still in the settings. Take it out of the option 'servers', restart "
                 "every process of the site, and retire it then.",
@@ -250,46 +259,6 @@ def _planned(repair: Repair, options: dict[str, Any]) -> Iterator[tuple[dict[str
         everything = [server.name for server in repair.servers]
     for name in everything:
         yield {"do": "compare everything", "servers": [name]}, f"compare everything on {name}"
-
-
-def _storages(wanted: list[str]) -> list[tuple[str, Replicated]]:
-    """The media storages that are asked for; all of them, if none is."""
-    found = dict(media_storages())
-    for alias in wanted:
-        if alias not in found:
-            raise CommandError(
-                f"STORAGES[{alias!r}] is not a media storage of Outgrow. There are: "
-                f"{', '.join(map(repr, found)) or 'none'}. Choose with --storage.",
-                returncode=2,
-            )
-    if not found:
-        raise CommandError("STORAGES has no media storage of Outgrow.", returncode=2)
-    return [(alias, storage) for alias, storage in found.items() if not wanted or alias in wanted]
-
-
-def _one_storage(wanted: list[str]) -> Replicated:
-    found = _storages(wanted)
-    if len(found) > 1:
-        raise CommandError(
-            f"There are several media storages: {', '.join(repr(alias) for alias, _ in found)}. "
-            "Choose one with --storage.",
-            returncode=2,
-        )
-    return found[0][1]
-
-
-def _known(storage: Replicated) -> set[str]:
-    return {server.name for server in storage.options.servers}
-
-
-def _check_servers(storages: list[tuple[str, Replicated]], given: list[str]) -> None:
-    known = {name for _, storage in storages for name in _known(storage)}
-    for name in given:
-        if name not in known:
-            raise CommandError(
-                f"There is no media server {name!r}. There are: {', '.join(sorted(known))}.",
-                returncode=2,
-            )
 
 
 def _add_repair(parser: ArgumentParser) -> None:

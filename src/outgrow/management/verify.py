@@ -1,0 +1,258 @@
+"""`manage.py outgrow media verify`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from outgrow.management.chosen import check_servers, chosen, known_servers
+from outgrow.management.texts import counter, report_lines
+from outgrow.media.base import Replicated
+from outgrow.media.distributed import DistributedStorage
+from outgrow.media.repair import Repair, Report
+from outgrow.media.verify import (
+    CONTENT,
+    EXTRA,
+    GRACE,
+    REMOVE_LIMIT,
+    WRONG,
+    Finding,
+    Pace,
+    Verdict,
+    Verification,
+    Verify,
+)
+
+_UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+#: Findings that are told to people; --json has more.
+_TOLD: Final = 20
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The options of `verify`."""
+    parser.add_argument(
+        "--storage", action="append", default=[], metavar="ALIAS", help="which of STORAGES (all)"
+    )
+    parser.add_argument(
+        "--server", action="append", default=[], metavar="NAME", help="only this one; repeatable"
+    )
+    parser.add_argument("--prefix", default="", help="only names that begin so")
+    parser.add_argument("--digest", action="store_true", help="compare the bytes, too")
+    parser.add_argument(
+        "--sample", type=_count, metavar="N", help="compare the bytes of N files, chosen at random"
+    )
+    parser.add_argument(
+        "--rate",
+        type=_rate,
+        default=0.0,
+        metavar="B",
+        help="read at most so many bytes a second (20M)",
+    )
+    parser.add_argument("--repair", action="store_true", help="mend what is wrong")
+    parser.add_argument(
+        "--remove-extra",
+        action="store_true",
+        help=f"delete what nobody has heard of and is older than {GRACE / 3600:g} hours",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help=f"even if there are more than {REMOVE_LIMIT} of them"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ArgumentTypeError(f"{text!r} is not a number of files")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMG]?)", text.upper())
+    if found is None or float(found[1]) == 0:
+        raise ArgumentTypeError(f"{text!r} is not bytes a second, such as 500K or 20M")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def run(command: BaseCommand, options: dict[str, Any]) -> int:
+    """Compare, tell, and mend if asked to. 0 when nothing is wrong (any more) but what is owed."""
+    storages = chosen(options["storage"])
+    check_servers(storages, options["server"])
+    wanted = set(options["server"])
+    code = 0
+    for alias, storage in storages:
+        if not wanted or known_servers(storage) & wanted:
+            code |= _Run(command, alias, storage, options).code()
+    return code
+
+
+class _Run:
+    """One storage, verified."""
+
+    def __init__(
+        self, command: BaseCommand, alias: str, storage: Replicated, options: dict[str, Any]
+    ) -> None:
+        self._command = command
+        self._alias = alias
+        self._options = options
+        self._verify = Verify(
+            storage.replication,
+            only=options["server"],
+            prefix=options["prefix"],
+            digest=options["digest"],
+            sample=options["sample"],
+            pace=Pace(options["rate"]),
+        )
+        self._repair = Repair(storage.replication, only=options["server"])
+        self._is_distributed = isinstance(storage, DistributedStorage)
+
+    def code(self) -> int:
+        self._verify.journal.prepare()
+        with self._progress() as progress:
+            found = self._verify.run(progress)
+        extras = self._extras(found)
+        report = self._mend(found, extras)
+        if self._options["json"]:
+            facts = {"storage": self._alias, **found.facts()}
+            self._command.stdout.write(json.dumps(facts))
+        else:
+            self._tell(found, report)
+        return 0 if found.equal or self._is_mended(found, report) else 1
+
+    @contextmanager
+    def _progress(self) -> Iterator[Callable[[str], None]]:
+        quiet = self._options["json"]
+        if quiet or not sys.stderr.isatty():
+            yield counter(self._command.stderr.write if not quiet else lambda _: None)
+            return
+        columns = (SpinnerColumn(), TextColumn("{task.completed:.0f} names"), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("verifying", total=None)
+            yield lambda _: bar.advance(task)
+
+    # --- mending
+
+    def _extras(self, found: Verification) -> list[str]:
+        """What is to be removed. Refuses too much before anything is changed."""
+        if not self._options["remove_extra"]:
+            return []
+        extras = self._verify.extras(found, time.time())
+        # Without a master there is no second look at what nobody has heard of.
+        limit = 0 if self._is_distributed else REMOVE_LIMIT
+        if len(extras) > limit and not self._options["force"]:
+            where = "the database of the catalogue" if self._is_distributed else "MEDIA_ROOT"
+            raise CommandError(
+                f"{self._alias}: {len(extras)} files that nobody has heard of would be removed. "
+                f"More than {limit} looks like a mistake: is {where} the right one, and whole? "
+                "Look at the files (--json), and say --force if they are to go. "
+                "Nothing was changed."
+            )
+        return extras
+
+    def _mend(self, found: Verification, extras: list[str]) -> Report | None:
+        self._verify.remove_extra(found, extras)
+        if not self._options["repair"] or not self._verify.owe(found):
+            return None
+        return self._repair.once(settle=False)
+
+    def _is_mended(self, found: Verification, report: Report | None) -> bool:
+        """Whether all that was wrong was mended, as far as can be told without another look."""
+        if found.unreadable or found.suspect or any(one.down for one in found.verdicts):
+            return False
+        extra = {
+            finding.name
+            for verdict in found.verdicts
+            for finding in verdict.findings
+            if finding.what == EXTRA
+        }
+        if len(extra) > found.removed:
+            return False
+        return not any(map(_mendable, found.verdicts)) or (report is not None and report.complete)
+
+    # --- telling
+
+    def _tell(self, found: Verification, report: Report | None) -> None:
+        write = self._command.stdout.write
+        console = Console(file=self._command.stdout, no_color=True)  # type: ignore[arg-type]
+        console.print(_table(self._alias, found))
+        for verdict in found.verdicts:
+            for line in _verdict_lines(verdict):
+                write(line)
+        for name, reason in list(found.unreadable.items())[:_TOLD]:
+            write(f"{name} can't be read: {reason}")
+        for name in found.suspect[:_TOLD]:
+            write(
+                f"{name}: two servers have the same bytes, and the master has others. It was not "
+                "mended. Look at it: if the master's disk is at fault, copy the file back to it."
+            )
+        if found.removed:
+            write(f"deleted {found.removed} files that nobody had heard of")
+        for line in report_lines(report) if report is not None else ():
+            write(line)
+        write(self._last_word(found, report))
+
+    def _last_word(self, found: Verification, report: Report | None) -> str:
+        owed = sum(one.owed for one in found.verdicts)
+        later = f" {owed} differences are owed, and mended by a repair pass." if owed else ""
+        if found.equal:
+            return "Every server has what it should." + later
+        if self._is_mended(found, report):
+            return "What was wrong is mended." + later
+        if report is None and any(map(_mendable, found.verdicts)):
+            return "To mend what is wrong, run this with --repair." + later
+        if any(one.counts[EXTRA] for one in found.verdicts) and not self._options["remove_extra"]:
+            return "To delete what nobody has heard of, run this with --remove-extra." + later
+        return "Not all is well." + later
+
+
+def _mendable(verdict: Verdict) -> bool:
+    return any(count for what, count in verdict.counts.items() if what != EXTRA)
+
+
+def _table(alias: str, found: Verification) -> Table:
+    table = Table(title=f"Media servers of STORAGES[{alias!r}]", title_justify="left")
+    table.add_column("server")
+    for heading in ("names", *WRONG, "owed", "hashed"):
+        table.add_column(heading, justify="right")
+    for one in found.verdicts:
+        counts = (one.compared, *(one.counts[what] for what in WRONG), one.owed, one.hashed)
+        table.add_row(escape(one.server), *map(str, counts))
+    return table
+
+
+def _verdict_lines(verdict: Verdict) -> Iterator[str]:
+    if verdict.down:
+        yield f"{verdict.server} was not verified: {verdict.down}"
+    if not verdict.listed:
+        yield (
+            f"{verdict.server} has no listing, so each name was asked for, and files that nobody "
+            "has heard of were not looked for"
+        )
+    for finding in verdict.findings[:_TOLD]:
+        yield _finding_line(finding)
+    more = sum(verdict.counts.values()) - len(verdict.findings[:_TOLD])
+    if more:
+        yield f"... and {more} more on {verdict.server}"
+
+
+def _finding_line(finding: Finding) -> str:
+    text = {
+        "missing": "is not there",
+        "different": f"has {finding.found} bytes, not {finding.wanted}",
+        CONTENT: "has other bytes than the master",
+        "undeleted": "was deleted, and is there",
+        EXTRA: f"({finding.found} bytes) is there, and nobody has heard of it",
+    }[finding.what]
+    return f"{finding.server}: {finding.name} {text}"
