@@ -26,19 +26,19 @@ from benchmarks.measure import Result
 
 def main() -> int:
     first = ("parsers", "fanout", "save", "later", "large")
-    names = (*first, "upload", "memory", "threads", "repair")
+    names = (*first, "upload", "memory", "threads", "bring_in", "verify", "listing")
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     arguments.add_argument("--json", action="store_true", help="print JSON, for machines")
     options = arguments.parse_args()
     settings.configure(MEDIA_URL="/media/", MEDIA_ROOT="", RESTO_MEDIA_HOSTS=["unused"])
     django.setup()
-    from benchmarks import cases
+    from benchmarks import bulk, cases
 
     chosen = options.names or names
     found: dict[str, Any] = {"machine": machine(), "results": {}}
     for name in chosen:
-        case: Callable[[], list[Result]] = getattr(cases, name)
+        case: Callable[[], list[Result]] = getattr(cases, name, None) or getattr(bulk, name)
         found["results"][name] = [result.facts() for result in case()]
         if not options.json:
             show(name, case.__doc__ or "", found["results"][name])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import statistics
 import subprocess
@@ -28,7 +27,6 @@ from outgrow.answer import AnswerParser
 from outgrow.endpoint import endpoint
 from outgrow.http import Pool, Request
 from outgrow.media import AsyncStorage, HybridStorage
-from outgrow.media.repair import Repair
 from outgrow.servers import Server
 from tests.live.nginx import Nginx, running_nginx
 
@@ -287,19 +285,3 @@ def threads() -> list[Result]:
                 each.join()
 
         return in_turn({"one thread": one, "eight threads": eight}, count=160)
-
-
-def repair() -> list[Result]:
-    """bringing in an empty server: 1,000 files of 16 KB, per file"""
-    with place() as (folder, nginxes):
-        first = ours(folder, nginxes[:2])
-        for _ in range(1000):
-            first.save("photo.jpg", ContentFile(SMALL))
-        storage = ours(folder, nginxes)
-        begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-        report = Repair(storage.replication).once(settle=False)
-        wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF)
-        assert report.complete, report
-        assert report.put >= 1000, report
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return [Result("outgrow media repair", wall, used, f"{1000 / wall:.0f} files a second")]

@@ -221,11 +221,15 @@ def binary() -> str:
 
 
 @contextmanager
-def running_nginx(*, create_full_put_path: bool = True, extra: str = "") -> Iterator[Nginx]:
+def running_nginx(
+    *, workers: int = 1, create_full_put_path: bool = True, extra: str = ""
+) -> Iterator[Nginx]:
     """An nginx that runs, in a folder of its own; stopped and removed at the end."""
     binary()
     with server_folder("outgrow-nginx-") as folder:
-        server = Nginx(folder, create_full_put_path=create_full_put_path, extra=extra)
+        server = Nginx(
+            folder, workers=workers, create_full_put_path=create_full_put_path, extra=extra
+        )
         try:
             server.start()
             yield server

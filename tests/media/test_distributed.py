@@ -21,6 +21,7 @@ from outgrow.errors import CatalogueUnavailable, NoCopy, NotEnoughServers
 from outgrow.media import DistributedStorage
 from outgrow.media.catalogue import Catalogue
 from outgrow.media.repair import Repair
+from outgrow.media.verify import Verify
 from outgrow.testing import MediaServer
 from tests.live.postgres import OWN, SITE
 
@@ -449,3 +450,30 @@ def test_no_database_is_asked_before_the_first_use():
     storage = DistributedStorage(servers=["http://a:1"], database="nowhere")
     assert isinstance(storage.journal, Catalogue)
     assert storage.transport
+
+
+# --- verification
+
+
+def test_verification_knows_the_digests_of_the_catalogue(storage, servers):
+    rotten, lost, fine = (storage.save("f.txt", ContentFile(b"content")) for _ in range(3))
+    heal(storage)
+    servers[0].files[rotten] = b"c0ntent"
+    servers[1].files[rotten] = b"c0ntent"  # two that agree are no majority: the digest is known
+    del servers[2].files[lost]
+    servers[2].files["unknown.txt"] = b"?"
+    check = Verify(storage.replication, digest=True)
+    outcome = check.run()
+    found = {(one.server, one.what, one.name) for v in outcome.verdicts for one in v.findings}
+    names = [server.name for server in storage.options.servers]
+    assert found == {
+        (names[0], "content", rotten),
+        (names[1], "content", rotten),
+        (names[2], "missing", lost),
+        (names[2], "extra", "unknown.txt"),
+    }
+    assert check.owe(outcome) == 3
+    heal(storage)
+    assert [one.counts["extra"] for one in check.run().verdicts] == [0, 0, 1]
+    assert all(copies(one)[rotten] == copies(one)[fine] == b"content" for one in servers)
+    assert copies(servers[2])["unknown.txt"] == b"?"

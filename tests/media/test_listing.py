@@ -153,8 +153,8 @@ DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
 @given(st.lists(st.integers(1, 60), max_size=12))
 def test_nginx(sizes):
     assert feed(Autoindex(), NGINX, *sizes) == [
-        Child("album", is_folder=True),
-        Child('a "b".txt', is_folder=False, size=12, date=DATE),
+        Child("album/"),
+        Child('a "b".txt', 12, DATE),
     ]
 
 
@@ -178,6 +178,9 @@ _FILE = '{{"name":{name}, "type":"file", "mtime":"x", "size":{size}}}'
         (b"[\nx\n]", "not JSON"),
         (b"[\n7\n]", "not an entry"),
         (b'[\n{"name":"a","type":"file"}\n]', "not an entry"),
+        (b'[\n{"name":"a","type":"symlink","size":1,"mtime":""}\n]', "not an entry"),
+        (b'[\n{"name":7,"type":"directory"}\n]', "not an entry"),
+        (b'[\n{"name":"","type":"directory"}\n]', "no name"),
         (b'[\n{"name":"..","type":"directory"}\n]', None),
         (b'[\n{"name":"a/b","type":"directory"}\n]', "no name of a file"),
         (f"[\n{_FILE.format(name=json.dumps('a/../b'), size=1)}\n]".encode(), "no name"),
@@ -230,9 +233,9 @@ DAV = multistatus(
 @given(st.lists(st.integers(1, 200), max_size=12))
 def test_webdav(sizes):
     assert feed(Multistatus("/media/a b/"), DAV, *sizes) == [
-        Child("deeper", is_folder=True),
-        Child("fü.txt", is_folder=False, size=12, date=DATE),
-        Child("odd\udcff", is_folder=False, size=3, date=DATE),
+        Child("deeper/"),
+        Child("fü.txt", 12, DATE),
+        Child("odd\udcff", 3, DATE),
     ]
 
 
@@ -258,15 +261,3 @@ BOMB = b"""<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b 
 def test_what_is_no_listing_of_webdav(data, why):
     with pytest.raises(BadListing, match=why):
         feed(Multistatus("/media/a b/"), data)
-
-
-def test_a_walk_in_depth_is_in_order():
-    names = ["a", "a-b", "a.txt", "a/b", "a0"]
-    children = [Child("a.txt", False), Child("a0", False), Child("a-b", False), Child("a", True)]
-    assert [one.name for one in sorted(children, key=lambda one: one.key)] == [
-        "a-b",
-        "a.txt",
-        "a",
-        "a0",
-    ]
-    assert sorted(names) == names

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outgrow.media.listing import Entry
-from outgrow.media.walking import ordered
+from outgrow.media.listing import BadListing, Child, Entry
+from outgrow.media.walking import ordered, walk
 
 ROWS = st.lists(st.builds(Entry, st.text(), st.integers(0, 2**63)))
 
@@ -40,3 +40,25 @@ def test_memory_does_not_grow_with_their_number(count):
         tracemalloc.stop()
     assert seen == count
     assert peak < 5e6
+
+
+TREE = {
+    "": ["a.txt", "a0", "a-b", "a/", "empty/"],
+    "a/": ["z", "b/"],
+    "a/b/": ["c"],
+    "empty/": [],
+}
+
+
+def test_a_walk_in_depth_is_in_order():
+    found = [one.name for one in walk(lambda folder: iter(map(Child, TREE[folder])))]
+    assert found == sorted(found) == ["a-b", "a.txt", "a/b/c", "a/z", "a0"]
+    assert [one.name for one in walk(lambda folder: iter(map(Child, TREE[folder])), "a/")] == [
+        "a/b/c",
+        "a/z",
+    ]
+
+
+def test_folders_without_end():
+    with pytest.raises(BadListing, match="too deep"):
+        list(walk(lambda _: iter([Child("again/")])))

@@ -484,10 +484,14 @@ class DirectoryJournal:
                 above.append(place)
                 with os.scandir(self.root / folder) as entries:
                     for entry in entries:
-                        yield from _child(entry, folder, failed)
+                        child = _child(entry, folder, failed)
+                        if child is not None:
+                            yield child
             except OSError as error:
                 failed(folder.rstrip("/"), error)
 
+        if not prefix:
+            return walk(read)
         start = prefix[: prefix.rfind("/") + 1]
         return (one for one in walk(read, start) if one.name.startswith(prefix))
 
@@ -732,17 +736,17 @@ def _explained(error: OSError, path: str | Path) -> OSError:
 
 def _child(
     entry: os.DirEntry[str], folder: str, failed: Callable[[str, OSError], None]
-) -> Iterator[Child]:
-    """The file or folder that an entry is, or leads to; nothing for all else."""
+) -> Child | None:
+    """The file or folder that an entry is, or leads to; None for all else."""
     if not folder and entry.name == JOURNAL_FOLDER:
-        return
+        return None
     try:
         if entry.is_dir():
-            yield Child(entry.name, is_folder=True)
-        elif entry.is_file():
-            yield Child(entry.name, False, entry.stat().st_size)  # noqa: FBT003
+            return Child(f"{entry.name}/")
+        return Child(entry.name, entry.stat().st_size) if entry.is_file() else None
     except OSError as error:
         failed(folder + entry.name, error)
+        return None
 
 
 @lru_cache(maxsize=256)

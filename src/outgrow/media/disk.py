@@ -340,13 +340,13 @@ def _child(entry: os.DirEntry[str]) -> Iterator[Child]:
     if entry.name.startswith(".") or not _is_text(entry.name):
         return
     if entry.is_dir(follow_symlinks=False):
-        yield Child(entry.name, is_folder=True)
+        yield Child(f"{entry.name}/")
         return
     with suppress(FileNotFoundError):
         found = entry.stat(follow_symlinks=False)
         if stat.S_ISREG(found.st_mode):
             date = str(int(found.st_mtime))
-            yield Child(entry.name, False, found.st_size, date)  # noqa: FBT003
+            yield Child(entry.name, found.st_size, date)
 
 
 def _is_text(name: str) -> bool:

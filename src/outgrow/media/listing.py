@@ -59,17 +59,11 @@ class Entry(NamedTuple):
 
 
 class Child(NamedTuple):
-    """What is in one folder: a file, or a folder."""
+    """What is in one folder: a file, or a folder, whose name ends in a slash (law 3)."""
 
     name: str
-    is_folder: bool
     size: int = 0
     date: str = ""
-
-    @property
-    def key(self) -> str:
-        """Sorted by this, a walk in depth gives names in order (law 3)."""
-        return f"{self.name}/" if self.is_folder else self.name
 
 
 class Wrong(enum.StrEnum):
@@ -282,22 +276,34 @@ class Autoindex:
             self._ended = True
             text = text[:-1]
         text = text.strip().removesuffix(b",").removeprefix(b",")
-        for found in _loads(b"[" + text + b"]"):
-            child = _autoindex_child(found)
+        for child in map(_autoindex_child, _loads(b"[" + text + b"]")):
             if child is not None:
                 yield child
 
 
 def _autoindex_child(found: object) -> Child | None:
-    match found:
-        case {"name": str(name), "type": "directory"}:
-            return None if name.startswith(".") else Child(_part(name), is_folder=True)
-        case {"name": str(name), "type": "file", "size": int(size), "mtime": str(date)}:
-            if size >= 0:
-                return None if name.startswith(".") else Child(_part(name), False, size, date)  # noqa: FBT003
-        case {"name": str(_), "type": "other"}:
+    try:
+        name, kind = found["name"], found["type"]  # type: ignore[index]
+        if kind == "other":
             return None
-    raise BadListing(f"{str(found)[:80]!r} is not an entry of nginx's")
+        is_folder = kind == "directory"
+        size, date = (0, "") if is_folder else (found["size"], found["mtime"])  # type: ignore[index]
+    except (TypeError, KeyError):
+        raise _no_entry(found) from None
+    # The types by `type`: this is done for each of a million names.
+    if not (type(name) is type(date) is str and type(size) is int and size >= 0):
+        raise _no_entry(found)
+    if kind != "file" and not is_folder:
+        raise _no_entry(found)
+    if name.startswith("."):
+        return None
+    if "/" in name or "\0" in name or not name:
+        raise BadListing(f"{name[:80]!r} is no name of a file")
+    return Child(f"{name}/", size, date) if is_folder else Child(name, size, date)
+
+
+def _no_entry(found: object) -> BadListing:
+    return BadListing(f"{str(found)[:80]!r} is not an entry of nginx's")
 
 
 class Multistatus:
@@ -376,8 +382,10 @@ class Multistatus:
             return
         if not self._is_folder and not _LENGTH.fullmatch(self._size):
             raise BadListing(f"it does not say how long {name[:80]!r} is")
-        size = 0 if self._is_folder else int(self._size)
-        self._found.append(Child(name, self._is_folder, size, self._date))
+        if self._is_folder:
+            self._found.append(Child(f"{name}/"))
+        else:
+            self._found.append(Child(name, int(self._size), self._date))
 
 
 def _no_doctype(*_: object) -> NoReturn:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import re
 import secrets
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from outgrow.errors import UnsafeName
@@ -42,6 +43,8 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _ENCODED = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
+# A repair checks each name at every step; what is safe stays so.
+@lru_cache(maxsize=4096)
 def check(name: str, *, length: bool = True) -> str:
     """Return `name` if it may be used. Raises `UnsafeName` with the reason.
 

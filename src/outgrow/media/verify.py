@@ -67,6 +67,7 @@ class Finding:
     found: int = -1
     #: When the server's file was changed last, in seconds since the epoch, if it says so.
     modified: float | None = None
+    #: What the server's bytes come to, where that speaks against the master's disk.
     digest: str = ""
 
 
@@ -322,7 +323,9 @@ class Verify:
         if theirs == ours or self.journal.look(entry.name) != before:
             return
         size = before.size
-        verdict.note(Finding(server.name, entry.name, CONTENT, size, size, None, theirs))
+        # A digest that is on record speaks for itself; what a disk says may be what rots.
+        against = "" if entry.digest else theirs
+        verdict.note(Finding(server.name, entry.name, CONTENT, size, size, None, against))
 
     def _remote(self, server: Server, name: str) -> str:
         """The SHA-256 of a server's file; nothing when it has none."""
@@ -415,7 +418,7 @@ def _suspects(verdicts: Iterable[Verdict]) -> list[str]:
     suspect = set()
     for verdict in verdicts:
         for finding in verdict.findings:
-            if finding.what != CONTENT:
+            if not finding.digest:
                 continue
             if (finding.name, finding.digest) in seen:
                 suspect.add(finding.name)

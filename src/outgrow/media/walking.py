@@ -28,37 +28,36 @@ def walk(read: Callable[[str], Iterator[Child]], folder: str = "") -> Iterator[E
     opened = [(folder, _children(read(folder)))]
     while opened:
         folder, children = opened[-1]
-        for child in children:
-            path = f"{folder}{child.name}"
-            if not child.is_folder:
-                yield Entry(path, child.size, child.date)
+        for name, size, date in children:
+            path = folder + name
+            if not name.endswith("/"):
+                yield Entry(path, size, date)
                 continue
-            if len(path) >= NAME_LIMIT:
+            if len(path) > NAME_LIMIT:
                 raise BadListing(f"the folder {path[:80]!r}... lies too deep")
-            opened.append((f"{path}/", _children(read(f"{path}/"))))
+            opened.append((path, _children(read(path))))
             break
         else:
             opened.pop()
 
 
 def _children(children: Iterator[Child]) -> Iterator[Child]:
-    return ordered(children, lambda row: Child(*cast("Child", row)), lambda child: child.key)
+    return ordered(children, lambda row: Child(*cast("Child", row)))
 
 
 def ordered(
     rows: Iterable[Row],
     make: Callable[[Iterable[object]], Row],
-    key: Callable[[Row], str] = lambda row: str(row[0]),
     limit: int = IN_MEMORY,
 ) -> Iterator[Row]:
-    """The rows, sorted by `key`. All are read before the first is given.
+    """The rows, sorted. All are read before the first is given.
 
     More than `limit` of them go through temporary files, as JSON: what is in a row must be
     a text, a number or a truth value. `make` makes a row of the list that comes back.
     Raises `OSError` when there is no room for them.
     """
     source = iter(rows)
-    first = sorted(islice(source, limit), key=key)
+    first = sorted(islice(source, limit))
     if len(first) < limit:
         yield from first
         return
@@ -68,8 +67,8 @@ def ordered(
             file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="ascii"))
             _write(file, first)
             runs.append(map(make, _read(file)))
-            first = sorted(islice(source, limit), key=key)
-        yield from heapq.merge(*runs, key=key)
+            first = sorted(islice(source, limit))
+        yield from heapq.merge(*runs)
 
 
 def _write(file: IO[str], rows: Iterable[tuple[object, ...]]) -> None:
