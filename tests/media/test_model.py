@@ -36,7 +36,7 @@ from outgrow.http import FileBody
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import ATTEMPT_LIMIT, LOOKS
 from outgrow.media.listing import Entry
-from outgrow.media.repair import Repair, Report, Verb
+from outgrow.media.repair import Pass, Repair, Report, Verb
 from outgrow.media.replication import Pending, Replication, Saved, Upload
 from outgrow.servers import Server
 from outgrow.testing import FakeClock
@@ -118,7 +118,10 @@ class ModelTransport:
         raise NotImplementedError
 
     def list(self, server: Server, prefix: str = "", *, digests: bool = False) -> Iterator[Entry]:
-        raise NotImplementedError
+        model = self.models[server]
+        if model.mood != UP:
+            raise ConnectFailed(server.name, "down")
+        return iter([Entry(name, len(model.files[name])) for name in sorted(model.files)])
 
     def get(self, name: str, server: Server, *, offset: int = 0) -> Download:
         raise NotImplementedError
@@ -232,6 +235,10 @@ class Protocol(RuleBasedStateMachine):
             name = sorted(self.saved)[which % len(self.saved)]
             self.actors.append(Actor(self.steps_of_delete(name), "delete", name))
 
+    @rule(server=st.integers(0, 2))
+    def owe_everything(self, server: int) -> None:
+        self.journal.owe_all(list(self.models)[server].name)
+
     @precondition(lambda self: sum(actor.kind == "repair" for actor in self.actors) < 2)
     @rule()
     def repair(self) -> None:
@@ -285,6 +292,9 @@ class Protocol(RuleBasedStateMachine):
         for action in repair.plan(list(self.models)):
             if action.verb is not Verb.WATCH:
                 yield from self.replication.mend(action.name, action.debts)
+        work = Pass(Report(), lambda _: None, lambda _: True, lambda: True)
+        for server in self.models:
+            yield from repair.walk(server, work)
         self.journal.sweep()
 
     def fresh_name(self) -> str:

@@ -440,9 +440,9 @@ class Catalogue:
         return _debt(row)
 
     def is_owed_all(self, server: str) -> bool:
-        """Whether a server is owed everything."""
+        """See `Journal`."""
         with self._reached():
-            return self._debts().filter(server=server, kind=Kind.ALL.value).exists()
+            return self._debts().filter(server=server, key="", looks=0).exists()
 
     def claim(self, debt: Debt) -> Debt | None:
         """See `Journal`. One update; None when another process has it."""
@@ -592,7 +592,7 @@ class Catalogue:
         old = timedelta(seconds=KEEP_TOMBSTONES)
         owed = self._debts().filter(key=models.OuterRef("key"))
         with self._reached():
-            if not self._debts().filter(kind=Kind.ALL.value).exists():
+            if not self._debts().filter(key="").exists():
                 rows = self._files().filter(gone=True, attempt="", changed_at__lt=Now() - old)
                 keys = list(rows.filter(~models.Exists(owed)).values_list("key", flat=True))
                 removed = self._remove(keys)

@@ -10,6 +10,8 @@
             <id>.unknown.<n>.<ms>.<mark>.<name>
                                    a request may still be carried out; looked at n times
             <id>.all.              look at every name: a new server, or too many records
+            <id>.unknown.<n>.<ms>.<mark>.
+                                   the same, for requests for any name
         gone/<name>       a tombstone: this name was deleted
         claimed/<server>  the server was given this master's id
         new/              what is made aside, and then linked or renamed into its place
@@ -393,8 +395,8 @@ class DirectoryJournal:
         return self._owe(server, self._new_id(), "", Kind.ALL)
 
     def is_owed_all(self, server: str) -> bool:
-        """Whether a server is owed everything."""
-        return any(debt.kind is Kind.ALL for debt in self.debts(server, ""))
+        """See `Journal`."""
+        return any(debt.looks == 0 for debt in self.debts(server, ""))
 
     def _owe(self, server: str, attempt_id: str, name: str, kind: Kind) -> Debt:
         debt = Debt(server, attempt_id, kind, name, started(attempt_id), 0, moment(self._clock()))
@@ -592,7 +594,7 @@ class DirectoryJournal:
             return 0
         now = self._file_clock()
         old = {name for name, at in self.tombstones() if now - at > KEEP_TOMBSTONES}
-        if old and not any(self.is_owed_all(server) for server in self.servers()):
+        if old and not any(any(self.debts(server, "")) for server in self.servers()):
             old -= {attempt.name for attempt in self.attempts()}
             for server in self.servers():
                 old.difference_update(debt.name for debt in self.debts(server))

@@ -118,7 +118,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Debt:
-    """One server is owed a look at one name (or at all, for `Kind.ALL`).
+    """One server is owed a look at one name; an empty name stands for every name.
 
     `since` is when it arose and `at` when the unknown request was sent or, once
     looked at, when that was first done: seconds since the epoch. `looks` counts
@@ -160,7 +160,7 @@ class Debt:
         if kind == Kind.UNKNOWN.value:
             looks, at, mark, rest = _parts(rest, 4)
         name = name_of(rest, content)
-        if not name and kind != Kind.ALL.value:
+        if not name and (rest or kind == Kind.OWED.value):
             return None
         since = started(attempt_id)
         number = int(looks) if looks.isdigit() else 0
@@ -177,7 +177,7 @@ class Debt:
         None: nothing is owed any more. Otherwise an unknown request may still be
         carried out, and is looked at again.
         """
-        if found.kind is Kind.OWED:
+        if found.kind is not Kind.UNKNOWN:
             return None
         first = found.at if found.looks else moment(now)
         looks = 1 + sum(now - first >= pause for pause in LOOKS)
@@ -328,7 +328,7 @@ class Journal(Protocol):
         """Record that a server is owed everything."""
 
     def is_owed_all(self, server: str) -> bool:
-        """Whether a server is owed everything."""
+        """Whether a server is owed everything, or just being sent it."""
 
     def is_claimed(self, server: str) -> bool:
         """Whether the server was given the id once."""

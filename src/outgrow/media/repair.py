@@ -24,8 +24,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import groupby
-from typing import ClassVar, Final
+from itertools import groupby, islice
+from typing import Any, ClassVar, Final
 
 from outgrow.errors import (
     CatalogueUnavailable,
@@ -34,7 +34,6 @@ from outgrow.errors import (
     UnexpectedStatus,
     UnsafeName,
 )
-from outgrow.media import names
 from outgrow.media.comparison import Comparison
 from outgrow.media.journal import (
     LOOKS,
@@ -149,7 +148,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pass:
+class Pass:
     """One pass: what it has done so far, and what its caller has to say to it."""
 
     report: Report
@@ -176,7 +175,7 @@ class Repair:
         only: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
-        drive: Callable[[Steps[list[Mended]]], list[Mended]] = run,
+        drive: Callable[[Steps[Any]], Any] = run,
     ) -> None:
         self.replication = replication
         self.journal: Journal = replication.journal
@@ -203,7 +202,7 @@ class Repair:
         asked = self.servers if servers is None else tuple(servers)
         streams = [self.journal.debts(server.name) for server in asked]
         debts = heapq.merge(*streams, key=lambda debt: debt.id)
-        single = (debt for debt in debts if debt.kind is not Kind.ALL)
+        single = (debt for debt in debts if debt.name)
         return plan(single, self.journal.look, self._clock())
 
     def everything(self) -> list[str]:
@@ -232,7 +231,7 @@ class Repair:
         `go_on` says no, the rest is left. Raises `MasterError`, or another `OSError`,
         when the journal can't be used.
         """
-        work = _Pass(Report(), progress, want, go_on)
+        work = Pass(Report(), progress, want, go_on)
         report = work.report
         self._failures.clear()
         self._size = min(BATCH, FAILURES_LIMIT)
@@ -240,9 +239,7 @@ class Repair:
         up = self._probe(report)
         self._compact()
         self._apply(self.plan(up), work)
-        everything = [one for one in up if self.journal.is_owed_all(one.name)]
-        if everything and self._clock() >= self._walk_at and go_on():
-            self._walk(everything, work)
+        self._walk_all(up, work)
         if settle:
             self._look_again(up, work)
         if sweep:
@@ -272,9 +269,6 @@ class Repair:
         }
         return [server for server, problem in problems.items() if problem is None]
 
-    def _all_records(self, server: Server) -> Iterator[Debt]:
-        return (debt for debt in self.journal.debts(server.name, "") if debt.kind is Kind.ALL)
-
     def _compact(self) -> None:
         """Owe everything to a server that has more records than can be counted quickly."""
         # Also to one that is in no list any more: nobody else would ever count.
@@ -287,7 +281,7 @@ class Repair:
                 if debt.kind is Kind.OWED:
                     self.journal.forget(debt)
 
-    def _apply(self, actions: Iterator[Action], work: _Pass) -> None:
+    def _apply(self, actions: Iterator[Action], work: Pass) -> None:
         batch: dict[str, list[Debt]] = {}
         for action in actions:
             if action.verb is Verb.WATCH:
@@ -305,7 +299,7 @@ class Repair:
         if batch and work.go_on():
             self._mend(batch, work)
 
-    def _mend(self, batch: Mapping[str, Iterable[Debt]], work: _Pass) -> None:
+    def _mend(self, batch: Mapping[str, Iterable[Debt]], work: Pass) -> None:
         report = work.report
         asked = {}
         for name, debts in batch.items():
@@ -315,9 +309,12 @@ class Repair:
                 asked[name] = up
         if not asked:
             return
+        self._count_all(self._drive(self.replication.mend_all(asked)), work)
+
+    def _count_all(self, batch: Iterable[Mended], work: Pass) -> None:
         well = True
-        for mended in self._drive(self.replication.mend_all(asked)):
-            self._count(mended, report)
+        for mended in batch:
+            self._count(mended, work.report)
             work.progress(mended.name)
             well = well and mended.error is None and not mended.outcome.missed
         self._size = min(BATCH, 2 * self._size if well else FAILURES_LIMIT)
@@ -368,47 +365,58 @@ class Repair:
 
     # --- everything
 
-    def _walk(self, servers: list[Server], work: _Pass) -> None:
-        """Step 4 of a pass. The records that were read before the walk are forgotten after it.
-
-        A name that a server refuses is owed to it by itself from then on. What can't be
-        read here may hold anything, so the records stay for another walk, in a while.
-        """
-        report = work.report
+    def _walk_all(self, servers: Iterable[Server], work: Pass) -> None:
+        """Step 4 of a pass."""
         for server in servers:
-            records = list(self._all_records(server))
-            unreadable = len(report.unreadable)
-            if server.name in report.down or not self._walk_one(server, work):
-                continue
-            if len(report.unreadable) > unreadable:
-                self._walk_at = self._clock() + WALK_AGAIN
-                continue
-            for debt in records:
-                self.journal.forget(debt)
+            if server.name not in work.report.down and self._clock() >= self._walk_at:
+                self._drive(self.walk(server, work))
 
-    def _walk_one(self, server: Server, work: _Pass) -> bool:
-        """Mend every name on a server that is not as it should be. False when it broke off."""
-        batch: dict[str, list[Debt]] = {}
-        try:
-            for name in self._suspects(server, work):
-                if self._is_unsafe(name, work.report):
-                    continue
-                batch[name] = [self.journal.owe(server.name, name)]
-                if len(batch) < self._size:
-                    continue
-                self._mend(batch, work)
-                batch = {}
-                if not work.go_on() or server.name in work.report.down:
-                    return False
-        except _Stopped:
-            return False
-        except ServerError as error:
-            work.report.down[server.name] = error.reason
-            return False
-        self._mend(batch, work)
-        return server.name not in work.report.down
+    def walk(self, server: Server, work: Pass) -> Steps[None]:
+        """Compare everything on a server that is owed that, and mend what is not as it should be.
 
-    def _suspects(self, server: Server, work: _Pass) -> Iterator[str]:
+        The record is claimed meanwhile, as that of a single name is, so that a process
+        that dies here leaves behind that requests may still be carried out. A name that
+        the server refuses is owed by itself from then on. What can't be read here may
+        hold anything, so the record stays for another walk, in a while.
+        """
+        now = self._clock()
+        found = [debt for debt in self.journal.debts(server.name, "") if debt.due_at <= now]
+        if not found or not work.go_on():
+            return
+        claims = [(debt, claimed) for debt in found if (claimed := self.journal.claim(debt))]
+        yield "claimed"
+        unreadable = len(work.report.unreadable)
+        whole = yield from self._bring_all(server, work)
+        if len(work.report.unreadable) > unreadable:
+            self._walk_at = self._clock() + WALK_AGAIN
+            whole = False
+        for debt, claimed in claims:
+            if whole:
+                self.journal.confirm(debt, claimed)
+            else:
+                self.journal.release(debt, claimed)
+        yield "walked"
+
+    def _bring_all(self, server: Server, work: Pass) -> Steps[bool]:
+        """Mend every name that is not as it should be. False when it broke off."""
+        suspects = self._suspects(server, work)
+        while True:
+            try:
+                batch = list(islice(suspects, self._size))
+            except _Stopped:
+                return False
+            except ServerError as error:
+                work.report.down[server.name] = error.reason
+                return False
+            if not batch:
+                return True
+            yield "compared"
+            mended = yield from self.replication.bring(server, batch)
+            self._count_all(mended, work)
+            if server.name in work.report.down or not work.go_on():
+                return False
+
+    def _suspects(self, server: Server, work: Pass) -> Iterator[str]:
         """The names that are not as they should be on a server, or may not be."""
 
         def failed(folder: str, error: OSError) -> None:
@@ -437,17 +445,9 @@ class Repair:
         except OSError:
             return Wanted.UNHEARD  # nothing is sent for it
 
-    def _is_unsafe(self, name: str, report: Report) -> bool:
-        try:
-            names.check(name)
-        except UnsafeName:
-            self._note(report.unsafe, name)
-            return True
-        return False
-
     # --- the second look
 
-    def _look_again(self, servers: list[Server], work: _Pass) -> None:
+    def _look_again(self, servers: list[Server], work: Pass) -> None:
         """Step 5 of a pass: wait for the second looks that are due soon, and take them."""
         up = [server for server in servers if server.name not in work.report.down]
         now = self._clock()
@@ -455,7 +455,9 @@ class Repair:
         due = [debt.due_at for debt in debts if self._soon(debt, now)]
         if due:
             self._sleep(max(0.0, max(due) - now))
-            self._apply(self.plan(up), replace(work, want=lambda _: True))
+            again = replace(work, want=lambda _: True)
+            self._apply(self.plan(up), again)
+            self._walk_all(up, again)
 
     @staticmethod
     def _soon(debt: Debt, now: float) -> bool:

@@ -45,6 +45,7 @@ from outgrow.errors import (
     NotEnoughServers,
     ServerDown,
     ServerError,
+    UnexpectedStatus,
     UnsafeName,
 )
 from outgrow.fanout import DEADLINE, Outcome
@@ -149,7 +150,7 @@ class _Mending:
         return self.mended.name
 
     def wants(self, wanted: Wanted) -> bool:
-        return bool(self.claims) and self.look is not None and self.look.wanted is wanted
+        return bool(self.servers) and self.look is not None and self.look.wanted is wanted
 
 
 def _portions(works: Sequence[_Mending]) -> Iterator[list[_Mending]]:
@@ -470,6 +471,38 @@ class Replication:
             self._account(work.claims, work.mended.outcome, overtaken=overtaken)
         yield "settled"
         return [work.mended for work in works]
+
+    def bring(self, server: Server, wanted: Iterable[str]) -> Steps[list[Mended]]:
+        """The same for names on a server that is owed everything.
+
+        That debt is the record, and its claim the caller's: no name has one of its own
+        before its request. What went wrong with a name has one afterwards.
+        """
+        works = [_Mending(Mended(name), ()) for name in wanted]
+        for work in works:
+            self._look_at(work)
+            if work.look is not None:
+                work.servers = (server,)
+        yield "looked"
+        for portion in _portions([one for one in works if one.wants(Wanted.PRESENT)]):
+            yield from self._put_again(portion)
+        self._delete_again([one for one in works if one.wants(Wanted.GONE)])
+        yield "sent"
+        for work in works:
+            self._keep(server, work)
+        yield "settled"
+        return [work.mended for work in works]
+
+    def _keep(self, server: Server, work: _Mending) -> None:
+        """Record what a request without a record came to, if that is not its end."""
+        if work.look is None or work.look.wanted is Wanted.UNHEARD:
+            return
+        outcome = work.mended.outcome
+        overtaken = self.journal.look(work.name) != work.look
+        if overtaken or server in outcome.unknown:
+            self.journal.owe(server.name, work.name, unknown=True)
+        elif isinstance(outcome.failed.get(server), UnexpectedStatus):
+            self.journal.owe(server.name, work.name)
 
     def _look_at(self, work: _Mending) -> None:
         try:
