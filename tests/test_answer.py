@@ -19,6 +19,35 @@ from outgrow.answer import (
     Response,
 )
 
+EPOCH = "Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "120"}, 120.0),
+        ({"retry-after": " 0 "}, 0.0),
+        ({"retry-after": "9" * 5000}, 999999999.0),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "1.5"}, None),
+        ({"retry-after": "²"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "Sun, 06 Nov 1994 08:50:07 GMT", "date": EPOCH}, 30.0),
+        ({"retry-after": "Sunday, 06-Nov-94 08:50:07 GMT", "date": EPOCH}, 30.0),
+        ({"retry-after": EPOCH, "date": "Sun, 06 Nov 1994 08:50:07 GMT"}, 0.0),
+        # A date says nothing to one whose clock may be another.
+        ({"retry-after": EPOCH}, None),
+        ({"retry-after": EPOCH, "date": "yesterday"}, None),
+        ({"retry-after": "Sun, 06 Nov 1994 08:50:07 -0000", "date": EPOCH}, None),
+    ],
+)
+def test_for_how_long_it_wants_to_be_left_alone(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    assert Response(503, headers).retry_after == seconds
+
+
 METHODS = ["GET", "HEAD", "OPTIONS", "PROPFIND", "PUT", "DELETE", "MKCOL", "POST", "MOVE"]
 
 OK = b"HTTP/1.1 200 OK\r\n"

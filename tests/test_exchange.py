@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from outgrow import fanout, http
+from outgrow import access, fanout
 from outgrow.answer import Response
 from outgrow.endpoint import endpoint
 from outgrow.errors import (
@@ -197,7 +197,15 @@ def test_a_redirect_is_refused_and_not_followed(pool, status: int) -> None:
     ("status", "phrase"),
     [
         (400, "answered PUT with 400"),
-        (401, "token"),
+        (401, "credentials"),
+        (404, "the path in 'servers'"),
+        (409, "a folder is missing"),
+        (414, "length of names"),
+        (423, "locked"),
+        (429, "asked too often"),
+        (500, "its error log"),
+        (501, "does not know PUT"),
+        (503, "takes no requests now"),
         (403, "access rules"),
         (405, "WebDAV"),
         (413, "size of bodies"),
@@ -759,11 +767,11 @@ def tls(authority: trustme.CA, tmp_path: Path, monkeypatch) -> Iterator[ssl.SSLC
     bundle = tmp_path / "authorities.pem"
     authority.cert_pem.write_to_path(str(bundle))
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-    http.tls_context.cache_clear()
+    access.tls_context.cache_clear()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     yield context
-    http.tls_context.cache_clear()
+    access.tls_context.cache_clear()
 
 
 def test_uploads_over_tls_are_whole(pool, files, tls) -> None:

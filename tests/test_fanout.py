@@ -24,9 +24,9 @@ from outgrow.errors import (
     UnexpectedStatus,
 )
 from outgrow.exchange import Limits
-from outgrow.fanout import PATIENCE, Outcome
+from outgrow.fanout import LONGEST_PAUSE, PATIENCE, SHORTEST_PAUSE, Outcome
 from outgrow.http import FileBody, Pool, Request
-from outgrow.servers import Health, Server
+from outgrow.servers import DOWNTIME, Health, Server
 from outgrow.testing import FakeClock, MediaServer, free_port
 from tests.live.nginx import Nginx
 from tests.live.processes import wait_until
@@ -400,7 +400,8 @@ def refused(status: int) -> UnexpectedStatus:
         # Our own doing, or our own impatience.
         (UP, PUT, FileCut("one", "the file ended"), UP),
         (UP, PUT, OutOfTime("one", "busy"), UP),
-        *[(UP, PUT, refused(status), UP) for status in (301, 400, 401, 403, 404, 409, 413, 429)],
+        *[(UP, PUT, refused(status), UP) for status in (301, 400, 401, 403, 404, 409, 413)],
+        (UP, PUT, refused(429), DOWN),
         (DOWN, PUT, refused(404), DOWN),
         (DOWN, PUT, Response(201), UP),
         (DOWN, GET, Response(200), UP),
@@ -425,6 +426,29 @@ def test_report(before, request_: Request, result: Response | ServerError, after
         outcome.failed[ONE] = result
     fanout.report(health, {ONE: request_}, outcome)
     assert (health.is_up(ONE), health.is_up(ONE, writes=True)) == after
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("asked_for", "left_alone_for"),
+    [
+        (None, DOWNTIME),
+        (0.0, SHORTEST_PAUSE),
+        (7.0, 7.0),
+        (1e9, LONGEST_PAUSE),
+    ],
+)
+def test_a_server_is_left_alone_for_as_long_as_it_says(
+    status: int, asked_for: float | None, left_alone_for: float
+) -> None:
+    clock = FakeClock()
+    health = Health(clock, random=lambda: 0.0)
+    error = UnexpectedStatus("one", status, "busy", None, asked_for)
+    fanout.report(health, {ONE: PUT}, Outcome(failed={ONE: error}))
+    clock.advance(left_alone_for - 0.01)
+    assert not health.due(ONE)
+    clock.advance(0.01)
+    assert health.due(ONE)
 
 
 # --- many at once, and what is left behind

@@ -16,7 +16,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outgrow import http
+from outgrow import access, http
 from outgrow.answer import BODY_LIMIT
 from outgrow.endpoint import endpoint
 from outgrow.http import (
@@ -366,9 +366,9 @@ def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch) -> Iterator[None
     bundle = tmp_path / "authorities.pem"
     authority.cert_pem.write_to_path(str(bundle))
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-    http.tls_context.cache_clear()
+    access.tls_context.cache_clear()
     yield
-    http.tls_context.cache_clear()
+    access.tls_context.cache_clear()
 
 
 def tls_pair(
@@ -386,7 +386,7 @@ def tls_pair(
     )
     shaking.start()
     raw.socket.settimeout(5)
-    raw.socket = http.tls_context().wrap_socket(raw.socket, server_hostname="127.0.0.1")
+    raw.socket = access.tls_context().wrap_socket(raw.socket, server_hostname="127.0.0.1")
     raw.socket.setblocking(False)
     shaking.join(5)
     peer.accepted[-1] = server[0]

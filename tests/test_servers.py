@@ -134,6 +134,18 @@ def test_granting_a_probe_keeps_what_is_known() -> None:
     assert now.retry_at == clock.now + DOWNTIME
 
 
+def test_a_server_says_itself_for_how_long() -> None:
+    health, clock = made()
+    health.failed(ONE, "busy", pause=5)
+    clock.advance(4.9)
+    assert not health.due(ONE)
+    clock.advance(0.1)
+    assert health.due(ONE)
+    # Who asks next waits for the usual time.
+    clock.advance(DOWNTIME - 1)
+    assert not health.due(ONE)
+
+
 @pytest.mark.parametrize("jitter", [0.0, 0.3, 1 - 2**-53])
 def test_the_downtime_has_jitter(jitter: float) -> None:
     health, clock = made(jitter)

@@ -8,6 +8,7 @@ a refusal (300 and up) may be longer than `BODY_LIMIT`; the rest is not read.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 import httptools
@@ -37,6 +38,21 @@ class Response:
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds for which the server wants to be left alone (RFC 9110 §10.2.3), if it says so.
+
+        A date counts from the answer's own: the two machines' clocks may differ.
+        """
+        value = self.headers.get("retry-after", "").strip()
+        if value.isascii() and value.isdigit():
+            return float(value[:9])
+        try:
+            until = parsedate_to_datetime(value)
+            return max(0.0, (until - parsedate_to_datetime(self.headers["date"])).total_seconds())
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 class AnswerError(Exception):

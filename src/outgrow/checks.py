@@ -17,6 +17,7 @@ from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error
 
 from outgrow import conf
+from outgrow.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from outgrow.media.base import Replicated
@@ -73,21 +74,16 @@ def _check_runner(runner: object, path: str, kind: str) -> Iterator[CheckMessage
 
 def _check_tls(options: Mapping[str, Any], path: str, kind: str) -> Iterator[CheckMessage]:
     """Whether the files of TLS are there and of use."""
-    from outgrow import http
+    from outgrow import access
 
     files = [options.get(name, "") for name in ("ca", "certificate", "key")]
     if not any(files) or not all(isinstance(file, str) for file in files):
         return
     try:
-        http.tls_context(*files)
-    except OSError as error:
-        yield Error(
-            f"{path}: the certificates of 'ca', 'certificate' and 'key' can't be used: {error}.",
-            hint="Each must be a PEM file that the site's user can read; the key must fit the "
-            "certificate.",
-            obj=kind,
-            id="outgrow.E006",
-        )
+        access.tls_context(*files)
+    except ConfigurationError as error:
+        text = f"{path}[{error.path!r}]: {error.problem}"
+        yield Error(text, hint=error.hint, obj=kind, id="outgrow.E006")
 
 
 def _check_catalogue(options: Mapping[str, Any], path: str, kind: str) -> Iterator[CheckMessage]:

@@ -385,6 +385,11 @@ def _secret(value: object) -> Problem:
     return "holds no usable secret.", "Write 'user:password' or a token, in printable characters."
 
 
+def is_secret(value: object) -> bool:
+    """Whether a server can be sent this: "user:password", or a token."""
+    return _secret(value) is None
+
+
 def _credentials(value: object) -> Problem:
     if callable(value) or (isinstance(value, str) and "." in value):
         return None

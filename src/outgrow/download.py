@@ -23,10 +23,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Self
 
-from outgrow import http
+from outgrow import access, http
 from outgrow.answer import ANSWER_LIMIT, AnswerError, AnswerParser
 from outgrow.endpoint import endpoint
-from outgrow.errors import BadAnswer, ConnectFailed, ConnectionLost, TimedOut
+from outgrow.errors import (
+    BadAnswer,
+    ConfigurationError,
+    ConnectFailed,
+    ConnectionLost,
+    NoAccess,
+    ServerError,
+    TimedOut,
+)
 from outgrow.exchange import Limits
 from outgrow.http import Connection, Pool, Request
 from outgrow.servers import Server
@@ -124,9 +132,9 @@ class Download:
         reused = self._connection = self._pool.take(self._where)
         try:
             self._ask(reused or self._connect())
-        except http.NoCredentials as error:
+        except (access.NoCredentials, ConfigurationError) as error:
             self.close()
-            raise ConnectFailed(self.server.name, str(error)) from error
+            raise NoAccess(self.server.name, str(error)) from error
         except (ConnectionLost, BadAnswer):
             # The server may have closed a kept connection at that moment. GET may be
             # sent again (RFC 9110 §9.2.2).
@@ -199,8 +207,8 @@ class Download:
         try:
             addresses = http.resolve(self._where.host, self._where.port, self._clock)
         except OSError as error:
-            reason = f"the host name {self._where.host!r} has no address ({error})"
-            raise ConnectFailed(name, reason) from error
+            raise ConnectFailed(name, http.no_address(self._where.host, error)) from error
+        tls = self._pool.access.context() if self._where.scheme == "https" else None
         problem: OSError | None = None
         for family, address in addresses:
             stream = socket.socket(family, socket.SOCK_STREAM)
@@ -208,10 +216,8 @@ class Download:
                 stream.settimeout(timeout)
                 stream.connect(address)
                 stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if self._where.scheme == "https":
-                    stream = self._pool.access.context().wrap_socket(
-                        stream, server_hostname=self._where.host
-                    )
+                if tls is not None:
+                    stream = tls.wrap_socket(stream, server_hostname=self._where.host)
                 stream.setblocking(False)  # noqa: FBT003 - the only way to say it
                 return Connection(self._where, stream, os.getpid())
             except OSError as error:
@@ -220,9 +226,10 @@ class Download:
         raise self._not_connected(problem) from problem
 
     def _not_connected(self, problem: OSError | None) -> ConnectFailed:
-        if isinstance(problem, ssl.SSLCertVerificationError):
-            reason = f"its certificate is not accepted: {problem.verify_message}"
-        elif isinstance(problem, TimeoutError):
+        refused = self._refused(problem)
+        if refused is not None:
+            return refused
+        if isinstance(problem, TimeoutError):
             reason = f"no connection within {self._limits.timeout:g} s"
         else:
             reason = f"no connection: {getattr(problem, 'strerror', None) or problem}"
@@ -295,8 +302,24 @@ class Download:
             )
         self._window = (0.0, 0)
 
-    def _lost(self, error: OSError | None) -> ConnectionLost:
+    def _refused(self, error: OSError | None) -> NoAccess | None:
+        own = bool(self._pool.access.certificate)
+        reason = access.refusal(error, has_certificate=own)
+        return NoAccess(self.server.name, reason) if reason else None
+
+    def _last_words(self) -> OSError | None:
+        """What a server that closes has said of our certificate, if it has (TLS 1.3)."""
+        try:
+            self._open.socket.recv(1)
+        except OSError as error:
+            return error
+        return None
+
+    def _lost(self, error: OSError | None) -> ServerError:
+        refused = self._refused(error) or self._refused(self._last_words())
         self.close()
+        if refused is not None:
+            return refused
         text = (error.strerror or str(error)) if error else "closed the connection"
         return ConnectionLost(self.server.name, f"lost the connection: {text}")
 

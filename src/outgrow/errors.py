@@ -17,6 +17,7 @@
     ├── ProcessFailed           a process of `outgrow up` did not start or stop
     └── ServerError             one server did not do what it was asked
         ├── ConnectFailed       nothing was sent: refused, unreachable, no such host
+        │   └── NoAccess        ... a certificate or credentials are missing or not accepted
         ├── TimedOut            no progress within the time allowed
         │   └── OutOfTime       there was progress, but not within the whole time
         ├── ConnectionLost      closed or reset before the answer was whole
@@ -156,6 +157,15 @@ class ConnectFailed(ServerError):
     advice = "is it running, and is its address right?"
 
 
+class NoAccess(ConnectFailed):
+    """A certificate or credentials are missing, or one side does not accept the other's.
+
+    Whatever was sent was not carried out.
+    """
+
+    advice = ""
+
+
 class TimedOut(ServerError):
     """No progress within the time allowed."""
 
@@ -177,14 +187,23 @@ class BadAnswer(ServerError):
 class UnexpectedStatus(ServerError):
     """A whole answer, but not one that means success.
 
-    `status` is its code, `location` where a redirect points.
+    `status` is its code, `location` where a redirect points. `retry_after` is in seconds:
+    how long the server wants to be left alone, if it says so.
     """
 
-    def __init__(self, server: str, status: int, reason: str, location: str | None = None) -> None:
+    def __init__(
+        self,
+        server: str,
+        status: int,
+        reason: str,
+        location: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(server, reason)
-        self.args = (server, status, reason, location)
+        self.args = (server, status, reason, location, retry_after)
         self.status = status
         self.location = location
+        self.retry_after = retry_after
 
 
 class NoListing(ServerError):

@@ -20,14 +20,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from outgrow import http
+from outgrow import access, http
 from outgrow.answer import AnswerError, AnswerParser, Response
 from outgrow.endpoint import endpoint
 from outgrow.errors import (
     BadAnswer,
+    ConfigurationError,
     ConnectFailed,
     ConnectionLost,
     FileCut,
+    NoAccess,
     ServerError,
     TimedOut,
 )
@@ -186,9 +188,7 @@ class Exchange:
         try:
             self._addresses = list(http.resolve(self._where.host, self._where.port, self._clock))
         except OSError as error:
-            self.error = ConnectFailed(
-                self.server.name, f"the host name {self._where.host!r} has no address ({error})"
-            )
+            self.error = ConnectFailed(self.server.name, http.no_address(self._where.host, error))
             return
         self._connect("no address")
 
@@ -238,12 +238,10 @@ class Exchange:
             self.interest = READ
         except ssl.SSLWantWriteError:
             self.interest = WRITE
-        except ssl.SSLCertVerificationError as error:
-            reason = f"its certificate is not accepted: {error.verify_message}"
-            self.abandon(ConnectFailed(self.server.name, reason), error)
         except OSError as error:
-            reason = f"no TLS connection: {error}"
-            self.abandon(ConnectFailed(self.server.name, reason), error)
+            if not self._is_refused(error):
+                reason = f"no TLS connection: {error}"
+                self.abandon(ConnectFailed(self.server.name, reason), error)
         else:
             self._begin()
 
@@ -420,8 +418,8 @@ class Exchange:
         except AnswerError as error:
             reason = f"its answer is not usable: {error}"
             self.abandon(BadAnswer(self.server.name, reason), error)
-        except http.NoCredentials as error:
-            self.abandon(ConnectFailed(self.server.name, str(error)), error)
+        except (access.NoCredentials, ConfigurationError) as error:
+            self.abandon(NoAccess(self.server.name, str(error)), error)
         except _Unusable as error:
             self.abandon(FileCut(self.server.name, str(error)), error)
         except OSError as error:
@@ -433,6 +431,8 @@ class Exchange:
             self.close()
             self._connect(error.strerror or str(error))
             return
+        if self._is_refused(error):
+            return
         self._read_last_words()
         if self.finished:
             return
@@ -443,13 +443,24 @@ class Exchange:
         reason = f"lost the connection: {error.strerror or error}"
         self.abandon(ConnectionLost(self.server.name, reason), error)
 
+    def _is_refused(self, error: OSError) -> bool:
+        """Whether one side does not accept the other's certificate; then that is the end."""
+        own = bool(self._pool.access.certificate)
+        reason = access.refusal(error, has_certificate=own)
+        if reason:
+            self.sent_all = False
+            self.abandon(NoAccess(self.server.name, reason), error)
+        return bool(reason)
+
     def _read_last_words(self) -> None:
         """A server that refuses a body may answer and close; the answer can still be read."""
         if self._state is not State.SENDING:
             return
         try:
             self._receive()
-        except (OSError, AnswerError):
+        except OSError as error:
+            self._is_refused(error)
+        except AnswerError:
             return
 
     def _send_again(self) -> None:

@@ -59,6 +59,14 @@ SILENT = (ConnectFailed, ConnectionLost, TimedOut, BadAnswer)
 UNDECIDED = frozenset({202, 502, 504})
 
 
+#: Seconds for which a server is left alone at most because it says so (Retry-After).
+#: Then a small request asks it again: nobody's typing error keeps it out for a year.
+LONGEST_PAUSE = 600.0
+
+#: And at least: an answer of 0 would have each process ask it again at once.
+SHORTEST_PAUSE = 1.0
+
+
 @dataclass(slots=True)
 class Outcome:
     """What became of the same request on several servers. Each is in one of the three."""
@@ -134,10 +142,11 @@ def report(health: Health, requests: Mapping[Server, Request], outcome: Outcome)
     """Tell `health` what the outcome of `requests` says of each server.
 
     Connect errors, time-outs, nonsense and 5xx count against a server; 507 stops
-    writes only; 4xx never count, or hostile names could take all servers down. A
-    server that was still busy at the deadline is slow, not dead; a file that was
-    cut is our own fault. A read that went well does not end a stop of writes,
-    unless it was the probe that was due.
+    writes only; 429 counts, for it is about the number of requests; no other 4xx does,
+    or hostile names could take all servers down. A server that names a time (Retry-After)
+    is left alone for that long, within `LONGEST_PAUSE`. A server that was still busy at the
+    deadline is slow, not dead; a file that was cut is our own fault. A read that went
+    well does not end a stop of writes, unless it was the probe that was due.
     """
     for server in outcome.done:
         request = requests[server]
@@ -147,10 +156,27 @@ def report(health: Health, requests: Mapping[Server, Request], outcome: Outcome)
             continue
         if not isinstance(error, UnexpectedStatus):
             health.failed(server, error.reason)
-        elif error.status == 507:
-            health.failed(server, error.reason, writes_only=True)
-        elif error.status >= 500:
-            health.failed(server, error.reason)
+        elif error.status == 429 or error.status >= 500:
+            full = error.status == 507
+            health.failed(server, error.reason, writes_only=full, pause=_pause(error))
+
+
+def _pause(error: UnexpectedStatus) -> float | None:
+    """For how many seconds the server wants to be left alone, within reason."""
+    if error.retry_after is None:
+        return None
+    return min(max(error.retry_after, SHORTEST_PAUSE), LONGEST_PAUSE)
+
+
+def unexpected(server: Server, request: Request, response: Response) -> UnexpectedStatus:
+    """The error of a whole answer that does not mean success."""
+    return UnexpectedStatus(
+        server.name,
+        response.status,
+        _describe(request, response),
+        response.headers.get("location"),
+        response.retry_after,
+    )
 
 
 def _settle(exchange: Exchange, outcome: Outcome) -> None:
@@ -162,12 +188,7 @@ def _settle(exchange: Exchange, outcome: Outcome) -> None:
         return
     undecided = exchange.sent_all and error is not None
     if response is not None:
-        error = UnexpectedStatus(
-            server.name,
-            response.status,
-            _describe(request, response),
-            response.headers.get("location"),
-        )
+        error = unexpected(server, request, response)
         undecided = exchange.sent_all and response.status in UNDECIDED
     assert error is not None  # an exchange ends with one of the two
     if undecided and request.changes:
@@ -176,19 +197,50 @@ def _settle(exchange: Exchange, outcome: Outcome) -> None:
         outcome.failed[server] = error
 
 
+#: What to do about an answer, by its status.
+_ADVICE = {
+    401: "it wants other credentials: look at the options 'credentials' and 'token'",
+    403: "it does not let this machine write: look at its access rules",
+    404: "it has no such place: is the path in 'servers' right?",
+    405: "it does not allow {method}: is WebDAV on for this path?",
+    409: "a folder is missing there, or stands in the file's place",
+    413: "it limits the size of bodies",
+    414: "it limits the length of names",
+    423: "somebody has locked the file there",
+    429: "it is asked too often: it is left alone",
+    500: "its error log says why; often its user may not write to the folder",
+    501: "it does not know {method}: is WebDAV on for this path?",
+    502: "what stands behind it does not answer",
+    503: "it takes no requests now: it is left alone",
+    504: "what stands behind it does not answer",
+    507: "its disk is full",
+}
+
+#: What nginx and Apache write on the page of a 400 about TLS.
+_COMPLAINTS = (
+    (b"No required SSL certificate", "it wants a client certificate: set 'certificate' and 'key'"),
+    (b"SSL certificate error", "it does not accept our certificate: look at 'certificate'"),
+    (b"HTTPS port", "it speaks TLS there: write https:// in 'servers'"),
+    (b"SSL-enabled server port", "it speaks TLS there: write https:// in 'servers'"),
+)
+
+
 def _describe(request: Request, response: Response) -> str:
     """A refused request as a phrase, with what to do where the status says it."""
     text = f"answered {request.method} with {response.status}"
-    advice = {
-        401: "it wants credentials: set the option 'token'",
-        403: "it does not let this machine write: look at its access rules",
-        405: f"it does not allow {request.method}: is WebDAV on for this path?",
-        413: "it limits the size of bodies",
-        410: "it holds this name for deleted" if request.method == "PUT" else "",
-        507: "its disk is full",
-    }.get(response.status, "")
+    advice = _ADVICE.get(response.status, "").format(method=request.method)
+    if response.status == 410 and request.method == "PUT":
+        # Our own server, which a storage of unique names never asks twice.
+        advice = "it holds this name for deleted: was it restored by hand?"
+    if response.status == 400:
+        advice = next((what for part, what in _COMPLAINTS if part in response.body), "")
     if 300 <= response.status < 400:
-        advice = f"a redirect to {response.headers.get('location', '?')[:80]!r} is not followed"
+        advice = (
+            f"a redirect to {response.headers.get('location', '?')[:80]!r} is not followed: "
+            "write the address itself in 'servers'"
+        )
+    if response.retry_after is not None:
+        advice = f"{advice + ', ' if advice else ''}for {response.retry_after:g} s, as it says"
     return f"{text} ({advice})" if advice else text
 
 

@@ -24,10 +24,10 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Final
 
+from outgrow.access import Access
 from outgrow.answer import BODY_LIMIT
 from outgrow.endpoint import Endpoint
 
@@ -148,53 +148,12 @@ class Connection:
         self.socket.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Whose certificates are believed, and who we say that we are.
-
-    `ca` is a file of authorities (the system's, without it); `certificate` and `key` are
-    files for servers that want to know their client. `authorize` is called with a server's
-    name at each request, and gives the value of the Authorization header, or nothing.
-    """
-
-    ca: str = ""
-    certificate: str = ""
-    key: str = field(default="", repr=False)
-    authorize: Callable[[str], str] | None = field(default=None, repr=False)
-
-    def context(self) -> ssl.SSLContext:
-        """The settings of TLS. Raises `NoCredentials` for files that can't be used."""
-        try:
-            return tls_context(self.ca, self.certificate, self.key)
-        except OSError as error:
-            text = "the files of 'ca', 'certificate' and 'key' can't be used"
-            raise NoCredentials(f"{text}: {error}") from error
-
-    def authorization(self, server: str) -> str:
-        """The value of the Authorization header. Raises `NoCredentials`, which holds no secret."""
-        if self.authorize is None:
-            return ""
-        try:
-            value = self.authorize(server)
-        except Exception as error:
-            raise NoCredentials(
-                f"its credentials were not to be had: {type(error).__name__}"
-            ) from error
-        if not _VALUE.match(value):
-            raise NoCredentials("its credentials hold a character that no header can hold")
-        return value
-
-
-class NoCredentials(Exception):
-    """There are no usable credentials for a server; the text says why."""
-
-
 class Pool:
     """The idle connections of this process, by endpoint.
 
     `access` is that of all of them: storages with other certificates or credentials have
-    pools of their own. Thread-safe without a lock (`deque` appends and pops are atomic), so a fork
-    at any moment leaves nothing locked in the child. Nothing is opened here.
+    pools of their own. Thread-safe without a lock (`deque` appends and pops are atomic), so
+    a fork at any moment leaves nothing locked in the child. Nothing is opened here.
     """
 
     def __init__(
@@ -275,14 +234,8 @@ def resolve(host: str, port: int, clock: Callable[[], float] = time.monotonic) -
     return addresses
 
 
-@lru_cache(maxsize=32)
-def tls_context(ca: str = "", certificate: str = "", key: str = "") -> ssl.SSLContext:
-    """The settings of TLS, with verification on. Made at the first use.
-
-    The files are read once: a process that is to use new ones is restarted. Raises
-    `OSError`, of which `ssl.SSLError` is one.
-    """
-    context = ssl.create_default_context(cafile=ca or None)
-    if certificate:
-        context.load_cert_chain(certificate, key or None)
-    return context
+def no_address(host: str, error: OSError) -> str:
+    """What `resolve` could not do, in words."""
+    if error.errno == socket.EAI_AGAIN:
+        return f"the host name {host!r} can't be looked up now: the name server does not answer"
+    return f"the host name {host!r} has no address ({error})"

@@ -7,8 +7,8 @@ The laws:
 
 1. Health is two verbs, `ok` and `failed`. Probes and real traffic feed the same
    two, so there is one opinion about a server, not two.
-2. A server that failed is left alone for `downtime`, with jitter, so that
-   processes do not return to it in step. Then it is *due*: one caller is given
+2. A server that failed is left alone for `downtime`, or for as long as it asked for,
+   with jitter, so that processes do not return to it in step. Then it is *due*: one caller is given
    the right to probe it with a small request. Only `ok` makes it up again.
 3. `ranked` is lazy. It skips what is down at the moment it is asked for the next
    server, and so what its caller has just reported.
@@ -105,10 +105,18 @@ class Health:
         with self._lock:
             self._conditions[server.name] = Condition(since=self._clock())
 
-    def failed(self, server: Server, reason: str = "", *, writes_only: bool = False) -> None:
+    def failed(
+        self,
+        server: Server,
+        reason: str = "",
+        *,
+        writes_only: bool = False,
+        pause: float | None = None,
+    ) -> None:
         """The server did not answer, or answered 5xx: leave it alone for a while.
 
-        With `writes_only` it goes on serving reads (507: its disk is full).
+        With `writes_only` it goes on serving reads (507: its disk is full). `pause` is how
+        long in seconds, where the server has said so; else `downtime` is taken.
         """
         with self._lock:
             now = self._clock()
@@ -119,7 +127,7 @@ class Health:
                 up=up,
                 writes=False,
                 since=now if changed else known.since,
-                retry_at=now + self._downtime * (1 + JITTER * self._random()),
+                retry_at=now + self._spread(self._downtime if pause is None else pause),
                 reason=reason,
             )
 
@@ -144,11 +152,14 @@ class Health:
             now = self._clock()
             if (known.up and known.writes) or now < known.retry_at:
                 return False
-            retry_at = now + self._downtime * (1 + JITTER * self._random())
+            retry_at = now + self._spread(self._downtime)
             self._conditions[server.name] = Condition(
                 known.up, known.writes, known.since, retry_at, known.reason
             )
             return True
+
+    def _spread(self, seconds: float) -> float:
+        return seconds * (1 + JITTER * self._random())
 
 
 class ServerSet:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from outgrow.access import Access
 from outgrow.errors import (
     ConnectFailed,
     ForeignServer,
@@ -22,7 +23,7 @@ from outgrow.errors import (
 )
 from outgrow.exchange import Limits
 from outgrow.fanout import PATIENCE, Outcome
-from outgrow.http import Access, FileBody
+from outgrow.http import FileBody
 from outgrow.media.names import MASTER_ID_FILE
 from outgrow.media.transport import HttpTransport
 from outgrow.servers import DOWNTIME, Health, Server
@@ -338,7 +339,7 @@ def test_a_server_that_does_not_show_its_id_is_not_written_to(site, media) -> No
     server.answer_with(401, method="GET")
     one = site(server)
     error = one.put().failed[named(server)]
-    assert "set the option 'token'" in str(error)
+    assert "look at the options 'credentials' and 'token'" in str(error)
     assert set(methods(server)) == {"GET"}
     # A 4xx never counts.
     assert one.is_up(named(server), writes=True)
@@ -377,7 +378,7 @@ def test_credentials_that_are_not_to_be_had_are_that_servers_error(site, media) 
     server = media()
     outcome = site(server, access=Access(authorize=vault)).put()
     error = outcome.failed[named(server)]
-    assert "its credentials were not to be had: LookupError" in str(error)
+    assert "the option 'credentials' raised LookupError" in str(error)
     assert "hunter2" not in str(error)
 
 

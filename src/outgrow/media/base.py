@@ -17,10 +17,10 @@ from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
 from outgrow import conf
+from outgrow.access import Access, NoCredentials
 from outgrow.errors import ServerError, UnsafeName
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
-from outgrow.http import Access
 from outgrow.media import signing
 from outgrow.media.journal import ATTEMPT_LIMIT, Journal
 from outgrow.media.replication import Replication, Steps, run
@@ -169,7 +169,14 @@ def _authorization(options: conf.MediaOptions, server: str) -> str:
     given = options.credentials
     if isinstance(given, str):
         given = cast("Callable[[str], str]", import_string(given))
-    secret = given(server) if callable(given) else given.get(server, options.token)
+    secret = given(server) if callable(given) else given.get(server)
+    if not secret:
+        return f"Bearer {options.token}" if options.token else ""
+    if not conf.is_secret(secret):
+        raise NoCredentials(
+            "its credentials can't be sent: the option 'credentials' must give "
+            "'user:password' or a token, in printable characters"
+        )
     if ":" in secret:  # no token has one (RFC 6750 §2.1)
         return f"Basic {base64.b64encode(secret.encode()).decode()}"
-    return f"Bearer {secret}" if secret else ""
+    return f"Bearer {secret}"

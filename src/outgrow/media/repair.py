@@ -344,7 +344,7 @@ class Repair:
         A server that answers 5xx to one name may take the others. One that answers 4xx
         is never down for that, or hostile names could keep it from being repaired.
         """
-        if not isinstance(error, UnexpectedStatus) or error.status in {503, 507}:
+        if not isinstance(error, UnexpectedStatus) or error.status in {429, 503, 507}:
             report.down[server.name] = error.reason
             return
         self._failures[server.name] = self._failures[server.name] + 1 if error.status >= 500 else 0

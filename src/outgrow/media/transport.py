@@ -23,12 +23,13 @@ from typing import Final, Protocol
 from urllib.parse import unquote
 
 from outgrow import fanout
+from outgrow.access import Access
 from outgrow.answer import Response
 from outgrow.download import Download
 from outgrow.errors import AnotherMaster, ForeignServer, ServerDown, ServerError, UnexpectedStatus
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
-from outgrow.http import Access, FileBody, Pool, Request
+from outgrow.http import FileBody, Pool, Request
 from outgrow.media import names
 from outgrow.media.lister import LISTING_TIMEOUT, Lister
 from outgrow.media.listing import Entry
@@ -233,8 +234,8 @@ class HttpTransport:
         try:
             download.open()
             if download.status not in GET_DONE:
-                status = download.status
-                raise UnexpectedStatus(server.name, status, f"answered GET with {status}")
+                refused = Response(download.status, download.headers)
+                raise fanout.unexpected(server, request, refused)
         except ServerError as error:
             download.close()
             outcome.failed[server] = error
