@@ -104,6 +104,8 @@ def test_folders_are_made_by_the_server_or_by_mkcol():
     assert findings.folders(NGINX, answer(201)).result is OK
     asked = findings.folders(NGINX, answer(409), answer(201), answer(201))
     assert (asked.result, "MKCOL: 201" in asked.seen) == (OK, True)
+    otherwise = findings.folders(NGINX, answer(500), answer(201), answer(201))
+    assert (otherwise.result, "where 409 says" in otherwise.meaning) == (BAD, True)
     never = findings.folders(NGINX, answer(409), answer(405), answer(409))
     assert (never.result, never.remedy) == (BAD, "create_full_put_path on;")
 

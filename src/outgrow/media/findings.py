@@ -28,6 +28,10 @@ PUT_DONE: Final = frozenset({200, 201, 204})
 DELETE_DONE: Final = frozenset({200, 204, 404, 410})
 GONE: Final = frozenset({404, 410})
 
+#: What a PUT may be answered with for no other reason than that its folder is missing:
+#: 409 by lighttpd and Apache (RFC 4918 §9.7.1), 500 by nginx without `create_full_put_path`.
+HOMELESS: Final = frozenset({404, 409, 500})
+
 #: Sizes of bodies that are tried, in bytes; the last is what the caller asks for.
 STEPS: Final = (1 << 20, 8 << 20, 64 << 20, 256 << 20)
 
@@ -164,16 +168,19 @@ def missing(subject: Subject, answer: Response) -> Finding:
 def folders(
     subject: Subject, put: Response, made: Response | None = None, again: Response | None = None
 ) -> Finding:
-    """A PUT into a folder that is not there; where that gave 409, MKCOL and the PUT again."""
+    """A PUT into a folder that is not there; where it was refused, MKCOL and the PUT again."""
     seen = f"PUT into a missing folder: {put.status}"
     if put.status in PUT_DONE:
         return subject.ok("folders", seen)
     if made is None or again is None:
         return refused(subject, "put", f"PUT: {put.status}", put.status)
     seen = f"{seen}, then MKCOL: {made.status}, then PUT: {again.status}"
-    if again.status in PUT_DONE:
+    if again.status not in PUT_DONE:
+        meaning = "It neither makes missing folders nor lets Outgrow make them: uploads fail here."
+    elif put.status == 409:
         return subject.ok("folders", seen, "Outgrow makes the folders.")
-    meaning = "It neither makes missing folders nor lets Outgrow make them: uploads fail here."
+    else:
+        meaning = "Outgrow makes folders where 409 says that they are missing: uploads fail here."
     return subject.wrong(Result.BAD, "folders", seen, meaning)
 
 
@@ -459,7 +466,7 @@ def left_behind(
     ]
     if not parts:
         return None
-    meaning = "The probe could not remove what it made."
+    meaning = "The probe made it, or may have, and could not remove it."
     advice = "Remove it by hand on the server, when it answers again."
     result = Result.BAD if files else Result.WARNING
     return Finding(server, "left-behind", result, "; ".join(parts), meaning, advice)

@@ -33,7 +33,17 @@ from outgrow.exchange import Limits
 from outgrow.fanout import DEADLINE, UNDECIDED, Outcome
 from outgrow.http import Access, FileBody, Pool, Request
 from outgrow.media import findings, names
-from outgrow.media.findings import DELETE_DONE, PUT_DONE, Finding, Result, RoundTrip, Sent, Subject
+from outgrow.media.findings import (
+    DELETE_DONE,
+    GONE,
+    HOMELESS,
+    PUT_DONE,
+    Finding,
+    Result,
+    RoundTrip,
+    Sent,
+    Subject,
+)
 from outgrow.media.remedies import Kind, recognise
 from outgrow.servers import Server
 
@@ -101,7 +111,7 @@ def probe(
         tell(findings.silent(server.name, error))
     finally:
         try:
-            visit.clean_up()
+            _clean_up(visit)
         finally:
             left = findings.left_behind(server.name, visit.files, visit.folders, visit.unsure)
             if left is not None:
@@ -109,11 +119,20 @@ def probe(
             pool.close()
 
 
+def _clean_up(visit: Visit) -> None:
+    """Once more, if it is broken off itself: who is impatient presses Ctrl-C just then."""
+    try:
+        visit.clean_up()
+    except BaseException:
+        visit.clean_up()
+        raise
+
+
 class Visit:
     """One server, and what the probe has made there. Used by one thread.
 
-    `files` and `folders` hold names that may be there now; `unsure` those whose PUT had
-    no answer. Each request raises `ServerError` when no answer comes.
+    `files` and `folders` hold names that may be there now; `unsure` those whose PUT or
+    MKCOL had no answer. Each request raises `ServerError` when no answer comes.
     """
 
     def __init__(
@@ -126,6 +145,7 @@ class Visit:
         self.files: set[str] = set()
         self.folders: set[str] = set()
         self.unsure: set[str] = set()
+        self._replaced: set[str] = set()
         self.clock = clock
         self._pool = pool
 
@@ -162,6 +182,8 @@ class Visit:
         new, folders = name not in self.files, set(self.folders)
         self.files.add(name)
         self.unsure.add(name)
+        if not new:
+            self._replaced.add(name)
         self.folders.update(_above(name))
         outcome = self._run("PUT", name, headers, body, pool)
         answer = outcome.done.get(self.server)
@@ -175,7 +197,7 @@ class Visit:
     def put_deep(self, name: str, body: bytes) -> list[Response]:
         """The same, with the folder above it where the server wants that made (MKCOL)."""
         answers = [self.put(name, body)]
-        if answers[0].status == 409 and self.has_folders:
+        if answers[0].status in HOMELESS and self.has_folders:
             answers.append(self._make_folder(_above(name)[-1]))
             answers.append(self.put(name, body))
         return answers
@@ -183,7 +205,10 @@ class Visit:
     def _make_folder(self, folder: str) -> Response:
         new = folder not in self.folders
         self.folders.add(folder)
+        self.unsure.add(f"{folder}/")
         answer = self._send("MKCOL", f"{folder}/")
+        if answer.status not in UNDECIDED:
+            self.unsure.discard(f"{folder}/")
         if new and 300 <= answer.status < 500:
             self.folders.discard(folder)
         return answer
@@ -193,6 +218,8 @@ class Visit:
         answer = self._send("DELETE", name, headers)
         if answer.status in DELETE_DONE:
             self.files.discard(name)
+            if answer.status not in GONE and name not in self._replaced:
+                self.unsure.discard(name)  # it was carried out, so it is not to come
             self.folders.discard(name.rstrip("/"))
         return answer
 
