@@ -6,8 +6,11 @@ Exit codes: 0, 1 when something is bad, 2 for wrong usage, 130 when it was broke
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -50,7 +53,10 @@ def _size(text: str) -> int:
 
 
 def run(
-    storages: Sequence[tuple[str, Replicated]], options: dict[str, Any], out: OutputWrapper
+    storages: Sequence[tuple[str, Replicated]],
+    options: dict[str, Any],
+    out: OutputWrapper,
+    err: OutputWrapper,
 ) -> int:
     """Probe the servers of each storage, one after the other; return an exit code."""
     for alias, storage in storages:
@@ -62,12 +68,26 @@ def run(
             )
     results: set[Result] = set()
     try:
-        for alias, storage in storages:
-            results |= _probe_storage(alias, storage, options, out)
+        with _ended_like_ctrl_c():
+            for alias, storage in storages:
+                results |= _probe_storage(alias, storage, options, out)
     except KeyboardInterrupt:
-        out.write("Broken off. What the probe had made is removed, or named above.")
+        err.write("Broken off. What the probe had made is removed, or named above.")
         return INTERRUPTED
     return int(Result.BAD in results)
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM (`timeout`, cron, a shutdown) leaves as little behind as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _probe_storage(

@@ -222,7 +222,7 @@ class Command(BaseCommand):
         """Try each server out, with files that are removed again."""
         storages = chosen(options["storage"])
         check_servers(storages, options["server"])
-        return probing.run(storages, options, self.stdout)
+        return probing.run(storages, options, self.stdout, self.stderr)
 
     # --- files and servers
 
