@@ -454,6 +454,28 @@ def test_a_server_that_fails_in_the_middle_is_told_with_what_is_left(fault, coun
         assert held <= left
 
 
+def test_a_body_has_no_more_time_than_a_save_has():
+    """A frozen server takes what the kernel buffers, and carries it out when it thaws."""
+    with nginx() as server:
+        found: dict[str, Finding] = {}
+
+        def tell(one: Finding) -> None:
+            found[one.check] = one
+            if one.check == "delete-folder":
+                server.pause()
+
+        setup = Setup(Limits(timeout=20), deadline=0.5)
+        begin = time.monotonic()
+        probe(Server("media1", server.url), setup, tell)
+        assert time.monotonic() - begin < 4
+        assert found["body"].result is BAD
+        assert "It has 0.5 s" in found["body"].meaning
+        left = found["left-behind"]
+        server.resume()
+        wait_until(lambda: 204 in statuses(server, "DELETE")[-2:], "not thawed")
+        assert held(server) <= told(left) | {f"{name.rpartition('/')[0]}/" for name in told(left)}
+
+
 class Broken(Exception):
     """What breaks the probe off from outside."""
 

@@ -125,7 +125,7 @@ def _show(
         facts = {"storage": alias, "server": server.name, "address": server.address}
         out.write(json.dumps({**facts, "findings": [asdict(one) for one in found]}))
     elif out.isatty():
-        console = Console(file=out)  # type: ignore[arg-type]
+        console = Console(file=out, no_color=options["no_color"])  # type: ignore[arg-type]
         console.print(probe_table(server, found))
         for line in remedy_lines(found):
             out.write(line)
