@@ -22,9 +22,10 @@ from outgrow.exchange import Limits
 from outgrow.management.texts import finding_lines, probe_table, remedy_lines
 from outgrow.media.base import Replicated
 from outgrow.media.findings import Finding, Result
-from outgrow.media.probe import MAX_BODY, Setup, probe
+from outgrow.media.probe import probe
 from outgrow.media.server import parse_size
 from outgrow.media.transport import HttpTransport
+from outgrow.media.visit import MAX_BODY, Setup
 from outgrow.servers import Server
 
 #: As a shell says that a command ended by SIGINT.
