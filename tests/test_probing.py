@@ -17,6 +17,8 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from outgrow.management import probing
+from outgrow.management.texts import finding_lines
+from outgrow.media.findings import Finding, Result
 from outgrow.testing import MediaServer
 from tests.live.nginx import Nginx, binary
 from tests.live.processes import server_folder
@@ -174,6 +176,12 @@ def test_a_server_that_lost_its_id_is_not_written_to(site):
         assert {method for method, _, _ in server.log} == {"GET"}
 
 
+def test_a_line_has_one_stop():
+    for seen, start in [("a is b", "a is b."), ("is it?", "is it?"), ("It is.", "It is.")]:
+        found = Finding("media1", "put", Result.BAD, seen, "So.")
+        assert list(finding_lines([found])) == [f"media1: bad: put: {start} So."]
+
+
 def test_no_server_is_claimed_by_being_probed(site):
     with MediaServer(missing_parent_409=True) as server, site({"media1": server.url}):
         outgrow()
@@ -221,6 +229,17 @@ def test_a_transport_of_ones_own_can_not_be_probed(site):
         with pytest.raises(CommandError, match="a transport of its own") as error:
             outgrow()
         assert error.value.returncode == 2
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "outgrow"])
+def test_a_storage_without_a_master_is_probed_too(lighttpd):
+    options = {"servers": {"media1": lighttpd.url}, "base_url": "/media/"}
+    media = {"BACKEND": "outgrow.media.DistributedStorage", "OPTIONS": options}
+    with override_settings(STORAGES={"default": media}):
+        code, text = outgrow("--json")
+    assert code == 0
+    assert facts(text)["media1"]["body"]["result"] == "ok"
+    assert list(lighttpd.root.iterdir()) == []
 
 
 # --- as a process

@@ -430,6 +430,24 @@ class Folders(MediaServer):
         return super()._put(name, body)
 
 
+class Careful(MediaServer):
+    """Removes a folder only when it is empty."""
+
+    def _delete(self, name: str, body: bytes) -> int:
+        inside = f"{name.rstrip('/')}/"
+        if any(one.startswith(inside) for one in (*self.files, *self.folders)):
+            return 409
+        return super()._delete(name, body)
+
+
+def test_folders_are_removed_from_the_inside():
+    with Careful(missing_parent_409=True) as server:
+        found: list[Finding] = []
+        probe(Server("media1", server.url), SMALL, found.append)
+        assert (server.files, server.folders) == ({}, set())
+        assert "left-behind" not in {one.check for one in found}
+
+
 @pytest.mark.parametrize("countdown", [1, 2, 3, 9])
 @pytest.mark.parametrize(
     "fault",
@@ -475,6 +493,36 @@ def test_a_body_has_no_more_time_than_a_save_has():
         server.resume()
         wait_until(lambda: "body.bin" in str(server.requests()), "the body was not looked at")
         assert held(server) <= told(left) | {f"{name.rpartition('/')[0]}/" for name in told(left)}
+
+
+@pytest.mark.parametrize("before", ["MKCOL", "folders", "put", "range"])
+def test_what_got_no_answer_is_told_for_it_may_come_late(before):
+    """MKCOL; the PUT of a new file; one over it; and that of an unusual name."""
+
+    def hang(server) -> None:
+        server.hang = "before-answer"
+
+    with Folders(hang, countdown=1 if before == "MKCOL" else 0) as server:
+        found: list[Finding] = []
+
+        def tell(one: Finding) -> None:
+            found.append(one)
+            if one.check == before:
+                hang(server)
+            if one.check == "answers":
+                server.hang = None  # what is held stays held, what comes now does not
+
+        probe(Server("media1", server.url), Setup(Limits(timeout=0.2)), tell)
+        assert (server.files, server.held) == ({}, 1)
+        assert found[-1].check == "left-behind"
+        assert "may still appear" in found[-1].seen
+        server.missing_parent_409 = False  # the late PUT makes its folder
+        server.thaw()
+        wait_until(lambda: not server.held and server.log[-1][0] != "DELETE", "still held")
+        if before == "MKCOL":
+            assert {f"{one}/" for one in server.folders} == told(found[-1])
+        else:
+            assert server.files.keys() == told(found[-1])
 
 
 class Broken(Exception):
@@ -548,6 +596,23 @@ def held(server) -> set[str]:
     paths = {path.relative_to(server.root) for path in server.root.rglob("*")}
     folders = {path for path in paths if (server.root / path).is_dir()}
     return {f"{path}{'/' * (path in folders)}" for path in paths} - {".outgrow-new/"}
+
+
+@pytest.mark.parametrize("readings", [1, 4, 40])
+@pytest.mark.filterwarnings("ignore:.*unclosed.*:ResourceWarning")
+def test_who_breaks_it_off_while_it_cleans_up_leaves_nothing_behind(documented, readings):
+    before, found, clock = contents(documented), [], Breaking(0)
+
+    def tell(one: Finding) -> None:
+        found.append(one)
+        if one.check == "body":
+            clock.limit = clock.readings + readings
+
+    with pytest.raises(KeyboardInterrupt):
+        probe(Server("media1", documented.url), SMALL, tell, clock=clock)
+    assert found[-1].check == "body"
+    assert contents(documented) == before
+    gc.collect()
 
 
 def test_a_second_interruption_still_tells_what_is_left():

@@ -135,6 +135,7 @@ def finding_lines(found: Iterable[Finding]) -> Iterator[str]:
     """The same as plain lines, each with the server's name and the result."""
     for one in found:
         start = f"{one.server}: {one.result}: {one.check}: {one.seen}"
-        yield f"{start}. {one.meaning}" if one.meaning else start
+        stop = "" if start.endswith(("?", ".")) else "."
+        yield f"{start}{stop} {one.meaning}" if one.meaning else start
         for line in one.remedy.splitlines():
             yield f"{one.server}:     {line}"

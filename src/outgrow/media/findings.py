@@ -467,7 +467,7 @@ def left_behind(
     if not parts:
         return None
     meaning = "The probe made it, or may have, and could not remove it."
-    advice = "Remove it by hand on the server, when it answers again."
+    advice = "Remove it by hand on the server."
     result = Result.BAD if files else Result.WARNING
     return Finding(server, "left-behind", result, "; ".join(parts), meaning, advice)
 
