@@ -19,7 +19,7 @@ from django.test import override_settings
 from outgrow.management import probing
 from outgrow.management.texts import finding_lines
 from outgrow.media.findings import Finding, Result
-from outgrow.testing import MediaServer
+from outgrow.testing import MediaServer, _Gone
 from tests.live.nginx import Nginx, binary
 from tests.live.processes import server_folder
 from tests.live.webdav import Lighttpd, running
@@ -196,6 +196,28 @@ def test_the_storage_s_own_credentials_and_options_are_used(site):
     assert code == 1
     assert "media1: bad: credentials: PUT without credentials: 201" in text
     assert "media1: warning: delete-folder" in text
+
+
+class Moody(MediaServer):
+    """Hangs up, or hangs, at the PUT of one name."""
+
+    def __init__(self, name: str, *, hangs: bool) -> None:
+        super().__init__(missing_parent_409=True)
+        self.name, self.hangs = name, hangs
+
+    def _put(self, name: str, body: bytes) -> int:
+        if name.endswith(self.name) and self.hangs:
+            self.freeze()
+        elif name.endswith(self.name):
+            raise _Gone
+        return super()._put(name, body)
+
+
+def test_the_storage_s_own_times_are_used(site):
+    with Moody("body.bin", hangs=False) as server, site({"media1": server.url}, deadline=7):
+        assert "It has 7 s (the option 'deadline')" in outgrow()[1]
+    with Moody("put.txt", hangs=True) as server, site({"media1": server.url}):
+        assert "media1: bad: answers: no answer within 0.3 s" in outgrow()[1]
 
 
 def test_servers_and_storages_are_chosen(site, tmp_path):

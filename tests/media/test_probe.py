@@ -495,6 +495,37 @@ def test_a_body_has_no_more_time_than_a_save_has():
         assert held(server) <= told(left) | {f"{name.rpartition('/')[0]}/" for name in told(left)}
 
 
+def test_what_was_stored_in_spite_of_the_answer_is_removed():
+    with Folders(lambda _: None, 0) as server:
+        found: list[Finding] = []
+
+        def tell(one: Finding) -> None:
+            found.append(one)
+            if one.check == "folders":
+                server.answer_with(500, times=1, method="PUT", carry_out=True)
+
+        probe(Server("media1", server.url), SMALL, tell)
+        assert [one.check for one in found] == ["missing", "identity", "folders", "put"]
+        assert (server.files, server.folders) == ({}, set())
+
+
+def test_what_comes_before_the_probe_cleans_up_is_removed_and_not_told():
+    with Folders(lambda _: None, 0) as server:
+        found: list[Finding] = []
+
+        def tell(one: Finding) -> None:
+            found.append(one)
+            if one.check == "folders":
+                server.hang = "before-answer"
+            if one.check == "answers":
+                server.thaw()
+                wait_until(lambda: any(name.endswith("put.txt") for name in server.files), "late")
+
+        probe(Server("media1", server.url), Setup(Limits(timeout=0.2)), tell)
+        assert found[-1].check == "answers"
+        assert (server.files, server.folders) == ({}, set())
+
+
 @pytest.mark.parametrize("before", ["MKCOL", "folders", "put", "range"])
 def test_what_got_no_answer_is_told_for_it_may_come_late(before):
     """MKCOL; the PUT of a new file; one over it; and that of an unusual name."""
