@@ -214,7 +214,7 @@ class Moody(MediaServer):
 
 
 def test_the_storage_s_own_times_are_used(site):
-    with Moody("body.bin", hangs=False) as server, site({"media1": server.url}, deadline=7):
+    with Moody("body-2048.bin", hangs=False) as server, site({"media1": server.url}, deadline=7):
         assert "It has 7 s (the option 'deadline')" in outgrow()[1]
     with Moody("put.txt", hangs=True) as server, site({"media1": server.url}):
         assert "media1: bad: answers: no answer within 0.3 s" in outgrow()[1]

@@ -18,6 +18,7 @@ from outgrow.errors import (
 )
 from outgrow.media import findings, transport
 from outgrow.media.findings import Finding, Result, RoundTrip, Sent, Subject
+from outgrow.media.listing import OWN_TYPE
 from outgrow.media.remedies import Kind, recognise, remedy
 
 NGINX = Subject("media1", Kind.NGINX)
@@ -278,6 +279,8 @@ AUTOINDEX = json.dumps([{"name": "ü.txt", "type": "file", "size": 3}]).encode()
         (answer(405), answer(200, b'{"name": "\xc3\xbc.txt"}'), NOTE),
         (answer(405), answer(200, b"<html>\xff</html>"), NOTE),
         (answer(405), answer(404), NOTE),
+        (answer(405), answer(200, content_type=f"{OWN_TYPE}; charset=utf-8"), OK),
+        (answer(405), answer(403, content_type=OWN_TYPE), NOTE),
     ],
 )
 def test_listings(propfind, page, result):

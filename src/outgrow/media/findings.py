@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from outgrow.answer import Response
 from outgrow.errors import ForeignServer, ServerError, TimedOut
+from outgrow.media.listing import OWN_TYPE
 from outgrow.media.remedies import Kind, remedy
 
 #: Statuses that the transport takes for success. tests/media/test_findings.py compares.
@@ -364,13 +365,15 @@ def dotfiles(subject: Subject, answer: Response) -> Finding:
 
 
 def listing(subject: Subject, propfind: Response, page: Response, name: str) -> Finding:
-    """PROPFIND and GET of a folder that holds the file `name`."""
-    seen = f"PROPFIND: {propfind.status}, GET of a folder: {page.status}"
+    """PROPFIND of a folder that holds the file `name`, and GET of its listing as `page`."""
+    seen = f"GET of a listing: {page.status}, PROPFIND: {propfind.status}"
+    if page.status == 200 and (
+        _word(page, "content-type") == OWN_TYPE or name in _entries(page.body)
+    ):
+        return subject.ok("listing", f"{seen}: it lists by GET")
     if propfind.status == 207 and quote(name).encode() in propfind.body:
-        return subject.ok("listing", f"{seen}: it lists a folder by PROPFIND")
-    if page.status == 200 and name in _entries(page.body):
-        return subject.ok("listing", f"{seen}: it lists a folder as JSON")
-    meaning = "It lists no folder in a form that programs read. Outgrow needs none so far."
+        return subject.ok("listing", f"{seen}: it lists by PROPFIND")
+    meaning = "It gives this machine no listing: verify asks for each file, which takes long."
     return subject.wrong(Result.NOTE, "listing", seen, meaning)
 
 

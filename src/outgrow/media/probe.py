@@ -19,6 +19,7 @@ from outgrow.errors import ServerError
 from outgrow.http import Access, FileBody, Pool
 from outgrow.media import findings, names
 from outgrow.media.findings import PUT_DONE, Finding, Result, RoundTrip, Sent
+from outgrow.media.lister import LISTING
 from outgrow.media.remedies import recognise
 from outgrow.media.visit import Setup, Visit
 from outgrow.servers import Server
@@ -191,8 +192,9 @@ def _addresses(visit: Visit) -> Finding:
 
 def _listing(visit: Visit) -> Finding:
     folder = f"{visit.folder}/"
+    page = visit.get(f"{LISTING}{folder}")
     propfind = visit.ask("PROPFIND", folder, Depth="1")
-    return findings.listing(visit.subject, propfind, visit.get(folder), "first.txt")
+    return findings.listing(visit.subject, propfind, page, "first.txt")
 
 
 def _deleted(visit: Visit) -> Finding:
@@ -225,17 +227,22 @@ def _bodies(visit: Visit) -> Finding | None:
             sent.append(_send_body(visit, FileBody(file.fileno(), size)))
             if not sent[-1].taken:
                 break
-            visit.delete(visit.name("body.bin"))
+            visit.delete(_body_name(visit, size))
     return findings.bodies(visit.subject, sent, visit.setup.deadline) if sent else None
 
 
 def _send_body(visit: Visit, body: FileBody) -> Sent:
     begin = visit.clock()
     try:
-        reply: Response | ServerError = visit.put(visit.name("body.bin"), body)
+        reply: Response | ServerError = visit.put(_body_name(visit, body.size), body)
     except ServerError as error:
         reply = error
     return Sent(body.size, reply, visit.clock() - begin)
+
+
+def _body_name(visit: Visit, size: int) -> str:
+    """Another one for each: what was deleted is gone for good on Outgrow's own server."""
+    return visit.name(f"body-{size}.bin")
 
 
 CHECKS: Final[tuple[Callable[[Visit], Finding | None], ...]] = (

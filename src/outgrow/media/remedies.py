@@ -72,6 +72,16 @@ _LINES: Final[Mapping[str, Mapping[Kind, str]]] = {
         Kind.APACHE: "FileETag INode MTime Size",
         Kind.NGINX: "etag on;",
     },
+    "listing": {
+        Kind.NGINX: (
+            "location ^~ /.outgrow/list/ { alias /srv/copies/; index .none; autoindex on; "
+            "autoindex_format json; limit_except GET { deny all; } "
+            "allow 10.0.0.0/24; deny all; }"
+        ),
+        Kind.APACHE: "let this machine use PROPFIND: <LimitExcept GET HEAD> Require ip 10.0.0.0/24",
+        Kind.LIGHTTPD: "let this machine use PROPFIND",
+        Kind.OWN: "start it with the token that the storage's option 'token' has",
+    },
     "if-none-match": {
         Kind.NGINX: (
             'set $exists ""; if (-e $document_root$uri) '
