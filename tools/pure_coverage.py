@@ -24,6 +24,8 @@ PURE = {
     "media/journal": "tests/media/test_journal.py",
     "media/listing": "tests/media/test_listing.py",
     "media/names": "tests/media/test_names.py",
+    "media/findings": "tests/media/test_findings.py",
+    "media/remedies": "tests/media/test_findings.py",
     "media/signing": "tests/media/test_signing.py",
     "media/limits": "tests/media/test_limits.py",
     "media/protocol": "tests/media/test_protocol.py",

@@ -80,6 +80,11 @@ def test_a_listing_out_of_order_is_refused(names):
         list(in_order(Entry(name, 1) for name in names))
 
 
+def test_a_listing_in_order_is_left_as_it_is():
+    entries = [Entry("a", 1), Entry("a/b", 1), Entry("b", 1)]
+    assert list(in_order(entries)) == entries
+
+
 @pytest.mark.parametrize(
     ("date", "seconds"),
     [

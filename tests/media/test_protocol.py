@@ -739,3 +739,63 @@ def test_without_a_token_there_is_only_the_signature() -> None:
     assert protocol.accept(signed, rules).parts == ("a",)
     with pytest.raises(protocol.Refused):
         protocol.accept(Request("GET", b"/a", {"authorization": "Bearer t"}), rules)
+
+
+# --- listings
+
+
+@pytest.mark.parametrize(
+    ("target", "parts"),
+    [
+        (b"/.outgrow/list/", ()),
+        (b"/.outgrow/list/a/b/", ("a", "b")),
+        (b"/.outgrow/list/a/b%20c", ("a", "b c")),
+        (b"/.outgrow/list/?x", ()),
+    ],
+)
+def test_a_listing_of_a_folder(target: bytes, parts: tuple[str, ...]) -> None:
+    wanted = accept("GET", target)
+    assert isinstance(wanted, Wanted)
+    assert (wanted.method, wanted.parts) == ("LIST", parts)
+    assert isinstance(head := accept("HEAD", target), Wanted)
+    assert head.method == "HEAD LIST"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("PUT", b"/.outgrow/list/", 405),
+        ("DELETE", b"/.outgrow/list/a", 405),
+        ("GET", b"/.outgrow/list", 400),
+        ("GET", b"/.outgrow/list/..", 400),
+        ("GET", b"/.outgrow/list/a/../../b", 400),
+        ("GET", b"/.outgrow/list/.outgrow-gone", 400),
+    ],
+)
+def test_what_is_no_listing(method: str, target: bytes, status: int) -> None:
+    answer = accept(method, target)
+    assert isinstance(answer, Answer)
+    assert answer.status == status
+
+
+def test_a_listing_is_for_those_who_may_write() -> None:
+    target = b"/.outgrow/list/"
+    answer = accept("GET", target, rules=Rules(token="secret"))
+    assert isinstance(answer, Answer)
+    assert answer.status == 401
+    right = {"authorization": "Bearer secret"}
+    assert isinstance(accept("GET", target, right, rules=Rules(token="secret")), Wanted)
+    # Without a token, a page whose name was made to point here must not read it either.
+    rebound = accept("GET", target, {"host": "evil.example"})
+    assert isinstance(rebound, Answer)
+    assert rebound.status == 421
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"), [("", False), ("sha-256=1", True), ("SHA-256=10, md5=1", True)]
+)
+def test_digests_in_a_listing_are_asked_for(value: str, *, wanted: bool) -> None:
+    listing = accept("GET", b"/.outgrow/list/", {"want-repr-digest": value})
+    assert isinstance(listing, Wanted)
+    assert protocol.wants_digests(listing) is wanted
+    assert header(protocol.listed(), "Content-Type") == "application/x-ndjson"

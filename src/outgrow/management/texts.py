@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from outgrow.media.findings import Finding, Result
 from outgrow.media.repair import Report
+from outgrow.servers import Server
 from outgrow.status import ServerStatus, Snapshot
 
 
@@ -104,3 +106,36 @@ def _cells(one: ServerStatus) -> tuple[str, ...]:
     oldest = "" if one.oldest is None else f"{one.oldest:.0f} s"
     error = escape(one.last_error)
     return (escape(one.name), state, since, owed, str(one.unknown), oldest, error)
+
+
+_COLOURS = {Result.OK: "green", Result.NOTE: "cyan", Result.WARNING: "yellow", Result.BAD: "red"}
+
+
+def probe_table(server: Server, found: Iterable[Finding]) -> Table:
+    """What a probe found on one server, one check a row."""
+    title = f"{escape(server.name)}  {escape(server.address)}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("check", "result", "what was seen", "what it means"):
+        table.add_column(heading)
+    for one in found:
+        result = f"[{_COLOURS[one.result]}]{one.result}[/]"
+        table.add_row(one.check, result, escape(one.seen), escape(one.meaning))
+    return table
+
+
+def remedy_lines(found: Iterable[Finding]) -> Iterator[str]:
+    """What mends it, below the table: lines to be copied, which a table would break."""
+    for one in found:
+        if one.remedy:
+            yield f"{one.check}:"
+            yield from (f"    {line}" for line in one.remedy.splitlines())
+
+
+def finding_lines(found: Iterable[Finding]) -> Iterator[str]:
+    """The same as plain lines, each with the server's name and the result."""
+    for one in found:
+        start = f"{one.server}: {one.result}: {one.check}: {one.seen}"
+        stop = "" if start.endswith(("?", ".")) else "."
+        yield f"{start}{stop} {one.meaning}" if one.meaning else start
+        for line in one.remedy.splitlines():
+            yield f"{one.server}:     {line}"

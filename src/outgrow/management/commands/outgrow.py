@@ -1,7 +1,7 @@
-"""`manage.py outgrow media`: repair, verify, status, delete, retire.
+"""`manage.py outgrow media`: repair, verify, status, probe, delete, retire.
 
 Exit codes, for cron and alerts: 0 when all is well, 1 when a server is still owed
-something (repair) or something is wrong (status --check), 2 for wrong usage.
+something (repair) or something is wrong (status --check, probe), 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from outgrow.errors import OutgrowError
-from outgrow.management import verify
+from outgrow.management import probing, verify
 from outgrow.management.chosen import check_servers, chosen, known_servers, only_one
 from outgrow.management.texts import News, counter, report_facts, report_lines, status_table
 from outgrow.media.journal import LOOKS
@@ -49,6 +49,7 @@ class Command(BaseCommand):
             words.add_parser("verify", help="compare every server with the master")
         )
         _add_status(words.add_parser("status", help="show each media server and what it is owed"))
+        _add_probe(words.add_parser("probe", help="try out what each media server really does"))
         _add_delete(words.add_parser("delete", help="delete files on the master and all servers"))
         _add_retire(words.add_parser("retire", help="forget a server that is in no list any more"))
 
@@ -58,6 +59,7 @@ class Command(BaseCommand):
             "repair": self.repair,
             "verify": self.verify,
             "status": self.status,
+            "probe": self.probe,
             "delete": self.delete,
             "retire": self.retire,
         }[options["word"]]
@@ -214,6 +216,14 @@ class Command(BaseCommand):
                 f"in its list, run: manage.py outgrow media retire {name}"
             )
 
+    # --- probe
+
+    def probe(self, options: dict[str, Any]) -> int:
+        """Try each server out, with files that are removed again."""
+        storages = chosen(options["storage"])
+        check_servers(storages, options["server"])
+        return probing.run(storages, options, self.stdout, self.stderr)
+
     # --- files and servers
 
     def delete(self, options: dict[str, Any]) -> int:
@@ -302,6 +312,11 @@ def _add_status(parser: ArgumentParser) -> None:
         metavar="S",
         help="seconds for which a file may be owed before --check complains (600)",
     )
+
+
+def _add_probe(parser: ArgumentParser) -> None:
+    _add_common(parser)
+    probing.add_arguments(parser)
 
 
 def _add_delete(parser: ArgumentParser) -> None:
