@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from outgrow.errors import (
     ConnectionLost,
     FileCut,
     OutOfTime,
+    ServerDown,
     ServerError,
     TimedOut,
     UnexpectedStatus,
@@ -560,3 +561,160 @@ def test_a_real_server_that_is_killed_and_comes_back(pool: Pool, nginx: Nginx) -
     assert isinstance(run(pool, {server: PUT}).failed[server], ConnectFailed)
     nginx.start()
     assert run(pool, {server: PUT}).done
+
+
+# --- many requests for each server
+
+
+def many(
+    pool: Pool,
+    requests: Iterable[tuple[Server, Request]],
+    *,
+    within: float = 10.0,
+    at_once: int = 4,
+    limits: Limits | None = None,
+) -> dict[str, Outcome]:
+    asked = list(requests)
+    outcomes = fanout.run_all(
+        pool,
+        asked,
+        deadline=time.monotonic() + within,
+        at_once=at_once,
+        limits=limits or Limits(),
+    )
+    ends = [
+        (server, name)
+        for name, outcome in outcomes.items()
+        for server in (*outcome.done, *outcome.failed, *outcome.unknown)
+    ]
+    expected = [(server, request.name) for server, request in asked]
+    assert sorted(ends, key=str) == sorted(expected, key=str), "each request has one end"
+    return outcomes
+
+
+def puts(count: int) -> list[Request]:
+    return [Request("PUT", f"{n:03}", DONE, (), b"%d" % n) for n in range(count)]
+
+
+def test_nothing_to_send(pool: Pool) -> None:
+    assert many(pool, []) == {}
+
+
+def test_many_files_to_several_servers(pool: Pool, media) -> None:
+    servers = [media() for _ in range(3)]
+    outcomes = many(pool, [(named(one), put) for put in puts(100) for one in servers])
+    assert all(len(outcome.done) == 3 for outcome in outcomes.values())
+    assert all(one.files == {f"{n:03}": b"%d" % n for n in range(100)} for one in servers)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_so_many_are_on_their_way_at_once(pool: Pool, media, at_once: int) -> None:
+    server = media()
+    server.hang = "before-answer"
+    held = []
+
+    def watch() -> None:
+        wait_until(lambda: server.held >= at_once, "the first requests did not come")
+        time.sleep(0.2)  # time for one too many, which must not come
+        held.append(server.held)
+        server.thaw()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    outcomes = many(pool, [(named(server), put) for put in puts(3 * at_once)], at_once=at_once)
+    watcher.join(10)
+    assert held == [at_once]
+    assert all(outcome.done for outcome in outcomes.values())
+
+
+def test_a_server_that_falls_silent_is_not_sent_the_rest(pool: Pool, media) -> None:
+    good, frozen = media(), media()
+    frozen.hang = "before-answer"
+    down = Server("down", f"http://127.0.0.1:{free_port()}/")
+    everyone = [named(good), named(frozen), down]
+    with takes(at_most=2.0):
+        outcomes = many(
+            pool,
+            [(server, put) for put in puts(20) for server in everyone],
+            limits=Limits(timeout=0.5),
+        )
+    assert len(good.files) == 20
+    silent = [outcome.missed[named(frozen)] for outcome in outcomes.values()]
+    kinds = [type(error) for error in silent]
+    assert (kinds.count(TimedOut), kinds.count(ServerDown)) == (4, 16)
+    assert sum(named(frozen) in outcome.unknown for outcome in outcomes.values()) == 4
+    # What was never sent surely did not happen.
+    assert all(down in outcome.failed for outcome in outcomes.values())
+    assert frozen.held == 4
+    frozen.thaw()
+
+
+@pytest.mark.parametrize("status", [403, 409, 500])
+def test_a_refusal_is_of_one_name_alone(pool: Pool, media, status: int) -> None:
+    server = media()
+    server.answer_with(status, 1)
+    outcomes = many(pool, [(named(server), put) for put in puts(5)], at_once=1)
+    assert [name for name, outcome in outcomes.items() if outcome.failed] == ["000"]
+    assert set(server.files) == {"001", "002", "003", "004"}
+
+
+def test_when_the_time_is_over_nothing_more_is_sent(pool: Pool, media) -> None:
+    slow = media()
+    slow.delay = 0.2
+    outcomes = many(pool, [(named(slow), put) for put in puts(20)], within=0.5, at_once=2)
+    ends = [type(next(iter(outcome.missed.values()), None)) for outcome in outcomes.values()]
+    assert 1 <= ends.count(type(None)) <= 6
+    assert ends.count(OutOfTime) == 20 - ends.count(type(None))
+    assert 1 <= sum(bool(outcome.unknown) for outcome in outcomes.values()) <= 2
+
+
+def test_a_connection_that_was_closed_while_idle_is_not_the_requests_fault(
+    pool: Pool, media
+) -> None:
+    server = media()
+    for _ in range(3):
+        outcomes = many(pool, [(named(server), put) for put in puts(8)])
+        assert all(outcome.done for outcome in outcomes.values())
+        server.stop()
+        server.start()
+
+
+def test_many_that_are_interrupted_close_their_connections(pool: Pool, media) -> None:
+    frozen = media()
+    frozen.hang = "before-answer"
+
+    def clock() -> float:
+        if frozen.held == 3:
+            raise Stop
+        return time.monotonic()
+
+    before = open_sockets()
+    with pytest.raises(Stop):
+        fanout.run_all(
+            pool,
+            [(named(frozen), put) for put in puts(9)],
+            deadline=1e12,
+            at_once=3,
+            limits=Limits(timeout=0.3),
+            clock=clock,
+        )
+    frozen.thaw()
+    wait_until(lambda: open_sockets() <= before, "sockets were left open")
+
+
+def test_many_over_three_real_servers(pool: Pool, three_nginx: list[Nginx]) -> None:
+    paused = three_nginx[2]
+    everyone = [named(one) for one in three_nginx]
+    paused.pause()
+    outcomes = many(
+        pool,
+        [(server, put) for put in puts(50) for server in everyone],
+        limits=Limits(timeout=0.5),
+    )
+    paused.resume()
+    assert all(set(outcome.done) == set(everyone[:2]) for outcome in outcomes.values())
+    unknown = [name for name, outcome in outcomes.items() if outcome.unknown]
+    assert len(unknown) == 4
+    # What was unknown may be carried out; nothing else may.
+    stored = {path.name for path in paused.root.iterdir()}
+    assert stored <= set(unknown)

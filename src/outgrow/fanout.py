@@ -364,7 +364,8 @@ class _Queue:
         self._deadline = deadline
         self._at_once = at_once
         self._queued: dict[Server, deque[Request]] = {}
-        #: What is on its way, with what the selector knows of it.
+        self._waiting: set[Exchange] = set()
+        #: What the selector knows: the descriptor and mask of each exchange.
         self._known: dict[Exchange, tuple[int, int]] = {}
         self._sent: Counter[Server] = Counter()
 
@@ -376,11 +377,11 @@ class _Queue:
         self._selector = selector
         for server in self._queued:
             self._fill(server)
-        while self._known:
+        while self._waiting:
             now = self._clock()
             if now >= self._deadline:
                 break
-            until = min(self._deadline, *(exchange.due for exchange in self._known))
+            until = min(self._deadline, *(exchange.due for exchange in self._waiting))
             for key, mask in selector.select(max(0.0, until - now)):
                 key.data.handle(mask)
                 self._after(key.data)
@@ -388,7 +389,7 @@ class _Queue:
         self._give_up()
 
     def close(self) -> None:
-        for exchange in self._known:
+        for exchange in self._waiting:
             exchange.close()
 
     def _fill(self, server: Server) -> None:
@@ -397,6 +398,7 @@ class _Queue:
             request = queued.popleft()
             exchange = Exchange(server, request, self._pool, self._limits, self._clock)
             self._sent[server] += 1
+            self._waiting.add(exchange)
             exchange.start()
             self._follow(exchange)
 
@@ -419,6 +421,7 @@ class _Queue:
         if known is not None:
             self._selector.unregister(known[0])
             del self._known[exchange]
+        self._waiting.discard(exchange)
         self._settle(exchange)
         return False
 
@@ -438,7 +441,7 @@ class _Queue:
 
     def _expire(self) -> None:
         now = self._clock()
-        for exchange in [one for one in self._known if now >= one.due]:
+        for exchange in [one for one in self._waiting if now >= one.due]:
             exchange.expire()
             self._after(exchange)
 
@@ -446,7 +449,7 @@ class _Queue:
         """The time is over: what is on its way is unknown, and the rest was never sent."""
         for server in self._queued:
             self._refuse(server, OutOfTime(server.name, "was not asked: the time was over"))
-        for exchange in list(self._known):
+        for exchange in list(self._waiting):
             text = "was still busy when the time was over"
             exchange.abandon(OutOfTime(exchange.server.name, text))
             self._follow(exchange)
