@@ -166,12 +166,81 @@ def test_status_for_machines_and_for_alerts(site, servers):
 def test_a_server_that_is_gone_from_the_settings_is_mentioned_and_can_be_retired(site, servers):
     owe_something(site, servers)
     site.journal.owe("media0", "old.txt")
-    assert "media retire media0" in outgrow("status")[1]
-    assert "with the 1 records" in outgrow("retire", "media0")[1]
+    assert "media server retire media0" in outgrow("status")[1]
+    assert "with the 1 records" in outgrow("server", "retire", "media0")[1]
     assert "media0" not in outgrow("status")[1]
     for name, message in [("media0", "knows no server"), ("media1", "is still in the settings")]:
         with pytest.raises(CommandError, match=message):
-            outgrow("retire", name)
+            outgrow("server", "retire", name)
+
+
+@contextmanager
+def with_servers(site, servers):
+    """The same site with another list of servers, as after a restart."""
+    options = {"servers": {name: server.url for name, server in servers.items()}}
+    options |= {"location": site.location, "downtime": 0.1}
+    media = {"BACKEND": "outgrow.media.HybridStorage", "OPTIONS": options}
+    with override_settings(STORAGES={"default": media}):
+        yield storages["default"]
+
+
+def test_a_server_is_added_while_old_processes_go_on_saving(site, servers):
+    before = [site.save(f"{number}.txt", ContentFile(b"x")) for number in range(5)]
+    with MediaServer() as third, with_servers(site, {**servers, "media3": third}) as new:
+        code, text = outgrow("server", "add", "media3")
+        assert code == 0
+        assert "media3 has every file" in text
+        assert set(before) <= third.files.keys()
+        old = site.save("old.txt", ContentFile(b"x"))  # by a process with the old list
+        assert old not in third.files
+        assert new.journal.summary("media3")[0] == 1
+        assert outgrow("repair", "--no-wait")[0] == 0
+        assert old in third.files
+        # Once more: it is compared, and nothing is sent.
+        third.log.clear()
+        assert outgrow("server", "add", "media3")[0] == 0
+        assert "PUT" not in {method for method, _, _ in third.log}
+
+
+def test_what_cannot_be_added(site, servers):
+    with pytest.raises(CommandError, match="no server 'media9' in the settings"):
+        outgrow("server", "add", "media9")
+    outgrow("repair", "--no-wait")
+    servers["media2"].files["outgrow-master-id.txt"] = b"f" * 32
+    with pytest.raises(CommandError, match=r"belongs to the master .* Nothing was sent"):
+        outgrow("server", "add", "media2")
+
+
+def test_a_server_that_cannot_take_everything_is_not_added_yet(site, servers):
+    outgrow("repair", "--no-wait")
+    name = site.save("f.txt", ContentFile(b"x"))
+    del servers["media2"].files[name]
+    servers["media2"].answer_with(403, method="PUT")
+    code, text = outgrow("server", "add", "media2")
+    assert code == 1
+    assert "does not have everything yet" in text
+    servers["media2"].answer_with(None)
+    assert outgrow("server", "add", "media2")[0] == 0
+    assert name in servers["media2"].files
+
+
+def test_a_server_is_drained_and_retired(site, servers):
+    name = owe_something(site, servers)
+    servers["media2"].stop()
+    code, text = outgrow("server", "drain", "media1")
+    assert code == 1
+    assert "media1 may be the only one that has it" in text
+    servers["media2"].start()
+    code, text = outgrow("server", "drain", "media1")
+    assert code == 0
+    assert "media server retire media1" in text
+    assert name in servers["media2"].files
+    with pytest.raises(CommandError, match="still in the settings"):
+        outgrow("server", "retire", "media1")
+    with with_servers(site, {"media2": servers["media2"]}):
+        assert "media1 is forgotten" in outgrow("server", "retire", "media1")[1]
+        with pytest.raises(CommandError, match="there are 0 servers, and a save needs 1"):
+            outgrow("server", "drain", "media2")
 
 
 def test_files_are_deleted_also_those_that_the_master_lost(site, servers):

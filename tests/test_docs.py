@@ -110,7 +110,7 @@ def _check_words(command: BaseCommand, words: list[str]) -> None:
     parser = command.create_parser("manage.py", "outgrow")
     plain = [word.strip("[]") for word in words]
     # A synopsis names its values: `--max-age S`, `--max-body SIZE`.
-    plain = ["1" if word in {"S", "SIZE"} else word for word in plain]
+    plain = ["1" if word in {"N", "S", "SIZE"} else word for word in plain]
     try:
         parser.parse_args(plain)
     except (argparse.ArgumentError, SystemExit) as error:

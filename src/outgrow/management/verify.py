@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from outgrow.management.chosen import check_servers, chosen, known_servers
-from outgrow.management.texts import counter, report_lines
+from outgrow.management.progress import verifying
+from outgrow.management.texts import report_lines
 from outgrow.media.base import Replicated
 from outgrow.media.distributed import DistributedStorage
 from outgrow.media.repair import Repair, Report
@@ -120,7 +118,8 @@ class _Run:
 
     def code(self) -> int:
         self._verify.journal.prepare()
-        with self._progress() as progress:
+        quiet = self._options["json"]
+        with verifying(self._command.stderr.write, quiet=quiet) as progress:
             found = self._verify.run(progress)
         extras = self._extras(found)
         report = self._mend(found, extras)
@@ -130,17 +129,6 @@ class _Run:
         else:
             self._tell(found, report)
         return 0 if found.equal or self._is_mended(found, report) else 1
-
-    @contextmanager
-    def _progress(self) -> Iterator[Callable[[str], None]]:
-        quiet = self._options["json"]
-        if quiet or not sys.stderr.isatty():
-            yield counter(self._command.stderr.write if not quiet else lambda _: None)
-            return
-        columns = (SpinnerColumn(), TextColumn("{task.completed:.0f} names"), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("verifying", total=None)
-            yield lambda _: bar.advance(task)
 
     # --- mending
 

@@ -13,19 +13,18 @@ import threading
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from typing import Any, cast
 
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.storage import Storage
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from outgrow.errors import OutgrowError
-from outgrow.management import probing, verify
+from outgrow.management import membership, probing, verify
 from outgrow.management.chosen import check_servers, chosen, known_servers, only_one
-from outgrow.management.texts import News, counter, report_facts, report_lines, status_table
+from outgrow.management.progress import repairing
+from outgrow.management.texts import News, report_facts, report_lines, status_table
 from outgrow.media.journal import LOOKS
 from outgrow.media.repair import Repair, Report, Verb
 from outgrow.media.watch import INTERVAL, Watch
@@ -51,7 +50,7 @@ class Command(BaseCommand):
         _add_status(words.add_parser("status", help="show each media server and what it is owed"))
         _add_probe(words.add_parser("probe", help="try out what each media server really does"))
         _add_delete(words.add_parser("delete", help="delete files on the master and all servers"))
-        _add_retire(words.add_parser("retire", help="forget a server that is in no list any more"))
+        membership.add_arguments(words.add_parser("server", help="add, drain or retire a server"))
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run one word; exit with its code."""
@@ -61,7 +60,7 @@ class Command(BaseCommand):
             "status": self.status,
             "probe": self.probe,
             "delete": self.delete,
-            "retire": self.retire,
+            "server": self.server,
         }[options["word"]]
         try:
             code = run(options)
@@ -101,6 +100,10 @@ class Command(BaseCommand):
         """Compare every server with the master: see `outgrow.management.verify`."""
         return verify.run(self, options)
 
+    def server(self, options: dict[str, Any]) -> int:
+        """Add, drain or retire one: see `outgrow.management.membership`."""
+        return membership.run(self, options)
+
     def _prepare(self, repair: Repair, options: dict[str, Any]) -> None:
         """What --adopt and --all ask for, before the pass."""
         for server in repair.servers:
@@ -110,7 +113,7 @@ class Command(BaseCommand):
                 repair.journal.owe_all(server.name)
 
     def _repair(self, alias: str, repair: Repair, options: dict[str, Any]) -> bool:
-        with self._progress(repair, quiet=options["json"]) as progress:
+        with repairing(repair, self.stderr.write, quiet=options["json"]) as progress:
             report = repair.once(settle=not options["no_wait"], progress=progress)
         if options["json"]:
             self._say(alias, json.dumps({"storage": alias, **report_facts(report)}), as_json=True)
@@ -132,19 +135,6 @@ class Command(BaseCommand):
             self._say(alias, line, as_json=options["json"])
         if not count and not options["json"]:
             self._say(alias, "Nothing is owed.")
-
-    @contextmanager
-    def _progress(self, repair: Repair, *, quiet: bool) -> Iterator[Callable[[str], None]]:
-        """A bar on a terminal; elsewhere a line for every thousand names."""
-        total = sum(repair.journal.summary(server.name)[0] for server in repair.servers)
-        if quiet or not sys.stderr.isatty():
-            yield counter(self.stderr.write if not quiet else lambda _: None)
-            return
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("names"), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            # How many names a comparison of everything has, is known at its end.
-            task = bar.add_task("repairing", total=None if repair.everything() else total or None)
-            yield lambda _: bar.advance(task)
 
     def _watch(self, repairs: list[tuple[str, Repair]], options: dict[str, Any]) -> int:
         stop = threading.Event()
@@ -213,7 +203,7 @@ class Command(BaseCommand):
         for name in shot.retired:
             self.stdout.write(
                 f"{name} has records and is not in the settings any more. When no process has it "
-                f"in its list, run: manage.py outgrow media retire {name}"
+                f"in its list, run: manage.py outgrow media server retire {name}"
             )
 
     # --- probe
@@ -235,21 +225,6 @@ class Command(BaseCommand):
             except SuspiciousFileOperation as error:
                 raise CommandError(str(error), returncode=2) from error
             self.stdout.write(f"{name} is deleted, or owed for deletion where a server is down")
-        return 0
-
-    def retire(self, options: dict[str, Any]) -> int:
-        """Forget what a server is owed that the site does not have any more."""
-        storage, name = only_one(options["storage"]), options["name"]
-        if name in known_servers(storage):
-            raise CommandError(
-                f"{name!r} is still in the settings. Take it out of the option 'servers', restart "
-                "every process of the site, and retire it then.",
-                returncode=2,
-            )
-        count = storage.journal.retire(name)
-        if count is None:
-            raise CommandError(f"The journal knows no server {name!r}.", returncode=2)
-        self.stdout.write(f"{name} is forgotten, with the {count} records of what it was owed")
         return 0
 
 
@@ -322,11 +297,6 @@ def _add_probe(parser: ArgumentParser) -> None:
 def _add_delete(parser: ArgumentParser) -> None:
     _add_storage(parser)
     parser.add_argument("name", nargs="+", metavar="FILE", help="as the database has it")
-
-
-def _add_retire(parser: ArgumentParser) -> None:
-    _add_storage(parser)
-    parser.add_argument("name", metavar="SERVER", help="as `status` shows it")
 
 
 def _add_common(parser: ArgumentParser) -> None:
