@@ -231,6 +231,13 @@ def test_a_server_is_drained_and_retired(site, servers):
     assert code == 1
     assert "media1 may be the only one that has it" in text
     servers["media2"].start()
+    lost = site.save("f.txt", ContentFile(b"x"))
+    outgrow("repair", "--no-wait")
+    del servers["media2"].files[lost]  # which nobody knows yet
+    code, text = outgrow("server", "drain", "media1")
+    assert code == 1
+    assert "media1 may be the only one that has what they lack" in text
+    assert outgrow("verify", "--repair")[0] == 0
     code, text = outgrow("server", "drain", "media1")
     assert code == 0
     assert "media server retire media1" in text

@@ -8,10 +8,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from outgrow.management.chosen import known_servers, only_one
-from outgrow.management.progress import repairing
+from outgrow.management.progress import repairing, verifying
 from outgrow.management.texts import report_lines
 from outgrow.media.base import Replicated
 from outgrow.media.repair import Repair, Report
+from outgrow.media.verify import Verify
 from outgrow.servers import Server
 
 
@@ -72,6 +73,14 @@ def _drain(command: BaseCommand, storage: Replicated, name: str) -> int:
         command.stdout.write(
             f"Not yet: the other servers are still owed something, and {name} may be the only one "
             "that has it. Run this again."
+        )
+        return 1
+    with verifying(command.stderr.write, quiet=False) as progress:
+        found = Verify(storage.replication, only=others).run(progress)
+    if not found.equal:
+        command.stdout.write(
+            f"Not yet: the other servers are not as they should be, and {name} may be the only one "
+            "that has what they lack. Run 'media verify', and mend that first."
         )
         return 1
     command.stdout.write(

@@ -173,7 +173,8 @@ class _Run:
 
     def _tell(self, found: Verification, report: Report | None) -> None:
         write = self._command.stdout.write
-        console = Console(file=self._command.stdout, no_color=True)  # type: ignore[arg-type]
+        plain = self._command.style.SUCCESS("") == ""
+        console = Console(file=self._command.stdout, no_color=plain)  # type: ignore[arg-type]
         console.print(_table(self._alias, found))
         for verdict in found.verdicts:
             for line in _verdict_lines(verdict):
@@ -215,9 +216,13 @@ def _table(alias: str, found: Verification) -> Table:
     for heading in ("names", *WRONG, "owed", "hashed"):
         table.add_column(heading, justify="right")
     for one in found.verdicts:
-        counts = (one.compared, *(one.counts[what] for what in WRONG), one.owed, one.hashed)
-        table.add_row(escape(one.server), *map(str, counts))
+        wrong = (_alarming(one.counts[what]) for what in WRONG)
+        table.add_row(escape(one.server), str(one.compared), *wrong, str(one.owed), str(one.hashed))
     return table
+
+
+def _alarming(count: int) -> str:
+    return f"[red]{count}[/]" if count else "0"
 
 
 def _verdict_lines(verdict: Verdict) -> Iterator[str]:

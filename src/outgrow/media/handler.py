@@ -175,6 +175,7 @@ class Exchange:
                 await self._send_body(page, more=True)
         finally:
             left.cancel()
+            await asyncio.shield(asyncio.to_thread(inventory.close))
 
     async def _client_left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Final
 
 from outgrow.media import listing
@@ -35,6 +36,8 @@ class Inventory:
         self._disk = disk
         self._digests = digests
         self._lines = self._produce(folder)
+        # A page may still be made in its thread when nobody wants it any more.
+        self._busy = threading.Lock()
 
     def page(self) -> bytes:
         """The next lines, or an empty one if there is none yet; nothing after the last.
@@ -44,14 +47,20 @@ class Inventory:
         """
         until = time.monotonic() + PATIENCE
         lines, size = [], 0
-        for line in self._lines:
-            lines.append(line)
-            size += len(line)
-            if size >= PAGE or time.monotonic() >= until:
-                return b"".join(lines) or b"\n"
+        with self._busy:
+            for line in self._lines:
+                lines.append(line)
+                size += len(line)
+                if size >= PAGE or time.monotonic() >= until:
+                    return b"".join(lines) or b"\n"
         return b"".join(lines)
 
-    def _produce(self, folder: Parts) -> Iterator[bytes]:
+    def close(self) -> None:
+        """Let go of what is open. Waits for a page that is being made."""
+        with self._busy:
+            self._lines.close()
+
+    def _produce(self, folder: Parts) -> Generator[bytes, None, None]:
         count = 0
         for entry in self._disk.entries(folder):
             found = (yield from self._digested(entry)) if self._digests else entry
