@@ -26,7 +26,7 @@ from benchmarks.measure import Result
 
 def main() -> int:
     first = ("parsers", "fanout", "save", "later", "large")
-    names = (*first, "upload", "memory", "threads", "bring_in", "verify", "listing")
+    names = (*first, "upload", "memory", "threads", "reading", "bring_in", "verify", "listing")
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     arguments.add_argument("--json", action="store_true", help="print JSON, for machines")

@@ -13,8 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import cast
 
 import h11
+import urllib3
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage
 from django.core.files.uploadedfile import TemporaryUploadedFile
@@ -27,6 +29,8 @@ from outgrow.answer import AnswerParser
 from outgrow.endpoint import endpoint
 from outgrow.http import Pool, Request
 from outgrow.media import AsyncStorage, HybridStorage
+from outgrow.media.journal import Look, Wanted
+from outgrow.media.reading import Reader, ReadTransport
 from outgrow.servers import Server
 from tests.live.nginx import Nginx, running_nginx
 
@@ -285,3 +289,48 @@ def threads() -> list[Result]:
                 each.join()
 
         return in_turn({"one thread": one, "eight threads": eight}, count=160)
+
+
+def reading() -> list[Result]:
+    """64 MB read from nginx through open(), per file"""
+    with place() as (folder, nginxes):
+        size = 64 << 20
+        name = "large_aaaaaaaaaaaaa.bin"
+        with (nginxes[0].root / name).open("wb") as file:
+            file.write(os.urandom(1 << 20) * 64)
+        http = urllib3.PoolManager()
+        transport = HybridStorage(
+            location=folder / "ours", base_url="/", servers=[nginxes[0].url]
+        ).transport
+        reader = Reader(cast("ReadTransport", transport), Known(size))
+
+        def with_urllib3() -> None:
+            answer = http.request("GET", f"{nginxes[0].url}/{name}", preload_content=False)
+            read = sum(map(len, iter(lambda: answer.read(1 << 18), b"")))
+            answer.release_conn()
+            assert read == size
+
+        def with_ours() -> None:
+            with reader.open(name) as file:
+                assert sum(map(len, iter(lambda: file.read(1 << 18), b""))) == size
+
+        return in_turn({"urllib3": with_urllib3, "outgrow, open()": with_ours}, count=1)
+
+
+class Known:
+    """A journal that knows one file, of which every server has a copy."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def look(self, _: str) -> Look:
+        return Look(Wanted.PRESENT, (), self._size)
+
+    def debts(self, *_: object) -> list[object]:
+        return []
+
+    def is_owed_all(self, _: str) -> bool:
+        return False
+
+    def servers(self) -> list[str]:
+        return []
