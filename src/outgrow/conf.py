@@ -68,6 +68,8 @@ class MediaOptions:
     certificate: str = ""
     key: str = field(default="", repr=False)
     transport: Callable[..., Any] | None = None
+    #: By server: what stands before a name in the URL for visitors; ends with a slash.
+    public_urls: Mapping[str, str] = field(default_factory=dict)
     #: URLs are signed with `secret`, and good for so many seconds.
     querystring_auth: bool = False
     querystring_expire: float = 3600.0
@@ -190,6 +192,12 @@ def _together(
     if values.get("querystring_auth") and not values.get("secret"):
         hint = "Set 'secret' to the text that the media servers check signatures with."
         yield ConfigurationError(f"{path}['querystring_auth']", "needs a secret.", hint)
+    servers = {server.name for server in values["servers"]}
+    for name in values.get("public_urls", {}):
+        if servers and name not in servers:
+            text = f"has {name!r}, which is not in 'servers'."
+            hint = f"There are: {', '.join(sorted(servers))}."
+            yield ConfigurationError(f"{path}['public_urls']", text, hint)
     timeout, deadline = values.get("timeout", TIMEOUT), values.get("deadline", DEADLINE)
     if deadline < timeout:
         yield ConfigurationError(
@@ -416,6 +424,19 @@ def _transport(value: object) -> Problem:
     return None if value is None or callable(value) else ("can't be called.", "Give a class.")
 
 
+def _public_urls(value: object) -> Problem:
+    hint = "Write {'media1': 'https://media1.example.org/media/'}."
+    if not isinstance(value, Mapping):
+        return "is no mapping of servers to addresses.", hint
+    for name, url in value.items():
+        parts = urlsplit(url) if isinstance(url, str) else None
+        if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
+            return f"has {url!r} for {name!r}, which is no http:// or https:// URL.", hint
+        if parts.query or parts.fragment or parts.username or not url.endswith("/"):
+            return f"has {url!r} for {name!r}, which must end with a slash after its path.", hint
+    return None
+
+
 def _background(value: object) -> Problem:
     if value in BACKGROUND_WORDS:
         return None
@@ -453,6 +474,7 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
     "certificate": _path,
     "key": _path,
     "transport": _transport,
+    "public_urls": _public_urls,
     "background": _background,
     "backlog": _backlog,
     "drain": _positive,

@@ -818,3 +818,34 @@ def test_files_are_listed_in_order_with_their_sizes(journal):
     ]
     assert [entry.name for entry in journal.entries(lambda *_: None, "a/b")] == ["a/b/c.txt"]
     assert [entry.name for entry in journal.entries(lambda *_: None, "A")] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whether_a_server_holds_a_name(journal, name):
+    journal.set_claimed("a")
+    journal.set_claimed("b")
+    attempt = saved(journal, name)
+    assert not journal.holds("a", name)  # it is just being sent
+    journal.settle(attempt, ["b"], ())
+    assert journal.holds("a", name)
+    assert not journal.holds("b", name)
+    assert not journal.holds("new", name)
+    other = saved(journal, f"other.{name}" if len(name) < 200 else "other.txt")
+    journal.settle(other, (), ())
+    assert journal.holds("a", name)
+    (debt,) = journal.debts("b", name)
+    claimed = journal.claim(debt)
+    assert not journal.holds("b", name)
+    journal.confirm(debt, claimed)
+    assert journal.holds("b", name)
+    journal.owe("a", name, unknown=True)
+    assert not journal.holds("a", name)
+    (debt,) = journal.debts("a", name)
+    journal.confirm(debt, journal.claim(debt))  # from now on it is watched
+    assert journal.holds("a", name)
+    everything = journal.owe_all("a")
+    assert not journal.holds("a", name)
+    claimed = journal.claim(everything)
+    assert not journal.holds("a", name)
+    journal.confirm(everything, claimed)
+    assert journal.holds("a", name)

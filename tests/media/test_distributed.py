@@ -477,3 +477,27 @@ def test_verification_knows_the_digests_of_the_catalogue(storage, servers):
     assert [one.counts["extra"] for one in check.run().verdicts] == [0, 0, 1]
     assert all(copies(one)[rotten] == copies(one)[fine] == b"content" for one in servers)
     assert copies(servers[2])["unknown.txt"] == b"?"
+
+
+def test_links_lead_to_servers_that_have_the_file(make, servers):
+    names = [f"media{n}" for n in range(3)]
+    public = {name: f"https://{name}.example.org/" for name in names}
+    urls = {name: server.url for name, server in zip(names, servers, strict=True)}
+    storage = make(servers=urls, public_urls=public)
+    Repair(storage.replication).once(settle=False)
+    servers[1].stop()
+    saved = [storage.save("f.txt", ContentFile(b"x")) for _ in range(12)]
+    found = {make(servers=urls, public_urls=public).url(name)[8:14] for name in saved}
+    assert found == {"media0", "media2"}
+
+
+@pytest.mark.parametrize("aliases", ["PostgreSQL"], indirect=True)
+def test_without_the_database_links_lead_to_the_site(make, servers, monkeypatch, without_database):
+    public = {"media0": "https://media0.example.org/"}
+    urls = {"media0": servers[0].url}
+    storage = make(servers=urls, public_urls=public, catalogue="links")
+    Repair(storage.replication).once(settle=False)
+    name = storage.save("f.txt", ContentFile(b"x"))
+    assert storage.url(name) == f"https://media0.example.org/{name}"
+    monkeypatch.setattr(storage.journal, "alias", "away")
+    assert storage.url(name) == f"/media/{name}"

@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 
 from outgrow import conf
 from outgrow.access import Access, NoCredentials
-from outgrow.errors import ServerError, UnsafeName
+from outgrow.errors import CatalogueUnavailable, ServerError, UnsafeName
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
 from outgrow.media import signing
@@ -26,7 +26,7 @@ from outgrow.media.journal import ATTEMPT_LIMIT, Journal
 from outgrow.media.replication import Replication, Steps, run
 from outgrow.media.transport import HttpTransport, Transport
 from outgrow.media.twins import AsyncTwins
-from outgrow.servers import Health
+from outgrow.servers import Health, ServerSet
 
 logger = logging.getLogger("outgrow.media")
 
@@ -117,6 +117,25 @@ class Replicated(AsyncTwins):
         return Access(
             options.ca, options.certificate, options.key, partial(_authorization, options)
         )
+
+    def place(self, name: str, base_url: str) -> str:
+        """What stands before a name in its URL: where visitors surely find the file.
+
+        A server with a public address that is up and owed nothing of this file; always the
+        same one for a file, so that caches are of use. Without one it is `base_url`.
+        """
+        public = self.options.public_urls
+        if not public:
+            return base_url
+        health = getattr(self.transport, "health", None) or Health()
+        candidates = [one for one in self.options.servers if one.name in public]
+        ranked = ServerSet(candidates, health).ranked(
+            key=name, where=lambda server: self.journal.holds(server.name, name)
+        )
+        with contextlib.suppress(CatalogueUnavailable):
+            for server in ranked:
+                return public[server.name]
+        return base_url
 
     def sign(self, url: str, expire: float | None = None) -> str:
         """The URL, signed if this storage does that; good for `expire` seconds.

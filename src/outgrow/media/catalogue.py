@@ -625,6 +625,16 @@ class Catalogue:
 
     # --- what the servers are known for
 
+    def holds(self, server: str, name: str) -> bool:
+        """See `Journal`. Three short queries."""
+        key = self.key(name)
+        with self._reached():
+            if not self._files().filter(key=key, gone=False, attempt="").exists():
+                return False
+            if self._debts().filter(server=server, key__in=[key, ""], looks=0).exists():
+                return False
+        return self.is_claimed(server)
+
     def is_claimed(self, server: str) -> bool:
         """Whether this catalogue has put its id on the server once."""
         return self._fact(f"claimed {server}") is not None

@@ -85,6 +85,10 @@ FORMAT: Final = 1
 _PARTS: Final = ("new", "open", "owed", "gone", "claimed")
 _KEEP: Final = ".keep"
 
+#: Nanoseconds in which two changes of a folder may have the same time. ext4 has ticks of
+#: 1 to 10 ms, NFS passes on those of its server.
+_TICK: Final = 2_000_000_000
+
 #: Times that a folder is made for a file while others remove it.
 _TRIES: Final = 10
 
@@ -120,6 +124,8 @@ class DirectoryJournal:
         self._token = token
         self._file_clock = file_clock or self._touch
         self._master_id = ""
+        #: What was in a folder, and when that was changed last.
+        self._listings: dict[str, tuple[tuple[int, int], frozenset[str]]] = {}
 
     # --- the folder
 
@@ -431,6 +437,34 @@ class DirectoryJournal:
             if debt is not None and name in {None, debt.name}:
                 yield debt
 
+    def holds(self, server: str, name: str) -> bool:
+        """See `Journal`. Three looks at folders, which are read again when they have changed."""
+        if _folder(server) not in self._listed("claimed"):
+            return False
+        end = f".{journal.field(name)}"
+        if any(file.endswith(end) for file in self._listed("open")):
+            return False
+        # A record without a name ends in a dot, and stands for every name.
+        owed = self._listed(f"owed/{_folder(server)}")
+        return not any(_is_lacking(file) for file in owed if file.endswith((end, ".")))
+
+    def _listed(self, part: str) -> frozenset[str]:
+        """What is in one of the journal's folders."""
+        path = f"{self._folder_text}/{part}"
+        try:
+            found = os.stat(path)
+            known = self._listings.get(part)
+            stamp = (found.st_ino, found.st_mtime_ns)
+            if known is not None and known[0] == stamp:
+                return known[1]
+            names = frozenset(name for name in os.listdir(path) if not name.startswith("."))
+        except FileNotFoundError:
+            return frozenset()
+        # What has changed a moment ago may change again with the same time.
+        if time.time_ns() - found.st_mtime_ns > _TICK:
+            self._listings[part] = (stamp, names)
+        return names
+
     def servers(self) -> list[str]:
         """The names of the servers that have records, configured or not."""
         return sorted(unquote(file) for file in files.names(self.folder / "owed"))
@@ -445,12 +479,11 @@ class DirectoryJournal:
         """
         owed, watched, oldest = 0, 0, None
         for file in files.names(self._owed(server)):
-            attempt_id, kind, looks = (*file.split(".", 3), "", "")[:3]
-            if kind == Kind.UNKNOWN.value and looks != "0":
+            if not _is_lacking(file):
                 watched += 1
                 continue
             owed += 1
-            oldest = min(oldest or math.inf, started(attempt_id))
+            oldest = min(oldest or math.inf, started(file.partition(".")[0]))
         return owed, watched, oldest
 
     def attempts(self) -> Iterator[Attempt]:
@@ -734,6 +767,12 @@ def _explained(error: OSError, path: str | Path) -> OSError:
             "choose another name."
         )
     return error
+
+
+def _is_lacking(file: str) -> bool:
+    """Whether a record says that its server may lack something; else it is only watched."""
+    _, kind, looks = (*file.split(".", 3), "", "")[:3]
+    return kind != Kind.UNKNOWN.value or looks == "0"
 
 
 def _child(

@@ -125,7 +125,7 @@ class DistributedStorage(Replicated, Storage):
         """The address of a file for visitors; signed, with `querystring_auth`, for `expire` s."""
         if not name:
             raise ValueError("The name must be given to url().")
-        url = urljoin(self.base_url, filepath_to_uri(name).lstrip("/"))
+        url = urljoin(self.place(name, self.base_url), filepath_to_uri(name).lstrip("/"))
         return self.sign(url, expire)
 
     # --- reading

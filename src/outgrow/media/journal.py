@@ -321,6 +321,9 @@ class Journal(Protocol):
         and when the oldest of the first arose.
         """
 
+    def holds(self, server: str, name: str) -> bool:
+        """Whether a server surely has what is wanted of a name. For each link of a page: cheap."""
+
     def owe(self, server: str, name: str, *, unknown: bool = False) -> Debt:
         """Record one more debt."""
 

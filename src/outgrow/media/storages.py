@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urljoin
 
 from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, storages
 from django.db import connections, transaction
+from django.utils.encoding import filepath_to_uri
 from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
@@ -63,6 +65,9 @@ class HybridStorage(Replicated, FileSystemStorage):
     `querystring_auth`, `querystring_expire`, `secret`
         Sign what `url` gives (False); for so many seconds (3600); with this secret, which
         the media servers know.
+    `public_urls`
+        For servers that visitors can reach: the address before a file's name, by the
+        server's name. `url` then leads to one that has the file (none).
     `token`
         Sent as ``Authorization: Bearer`` to each server.
     `location`, `base_url`, `allow_overwrite` and Django's other options
@@ -151,7 +156,13 @@ class HybridStorage(Replicated, FileSystemStorage):
             return names.check(found)
 
     def url(self, name: str | None, expire: float | None = None) -> str:
-        """As FileSystemStorage's; signed, with `querystring_auth`, for `expire` seconds."""
+        """As FileSystemStorage's; signed, with `querystring_auth`, for `expire` seconds.
+
+        With `public_urls` it leads to a server that has the file.
+        """
+        if name and self.options.public_urls:
+            place = self.place(name, self.base_url or "")
+            return self.sign(urljoin(place, filepath_to_uri(name).lstrip("/")), expire)
         return self.sign(super().url(name), expire)
 
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
