@@ -495,7 +495,7 @@ def test_links_lead_to_servers_that_have_the_file(make, servers):
 def test_without_the_database_links_lead_to_the_site(make, servers, monkeypatch, without_database):
     public = {"media0": "https://media0.example.org/"}
     urls = {"media0": servers[0].url}
-    storage = make(servers=urls, public_urls=public, catalogue="links")
+    storage = make(servers=urls, public_urls=public)
     Repair(storage.replication).once(settle=False)
     name = storage.save("f.txt", ContentFile(b"x"))
     assert storage.url(name) == f"https://media0.example.org/{name}"
