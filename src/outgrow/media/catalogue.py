@@ -46,6 +46,7 @@ from outgrow import conf
 from outgrow.errors import CatalogueUnavailable, ConfigurationError, SaveInterrupted
 from outgrow.http import FileBody
 from outgrow.media import files, owners
+from outgrow.media.claims import Claims
 from outgrow.media.journal import (
     ABANDONED,
     ATTEMPT_LIMIT,
@@ -73,7 +74,7 @@ SPOOL: Final = "outgrow-upload-"
 COMMITTED, UNTOLD = "-", "?"
 
 
-class Catalogue:
+class Catalogue(Claims):
     """A journal in the database `alias`, for files that transactions of `site` make live.
 
     `name` tells apart the catalogues of several storages. `grace` is in seconds. Safe for
@@ -443,27 +444,6 @@ class Catalogue:
         """See `Journal`."""
         with self._reached():
             return self._debts().filter(server=server, key="", looks=0).exists()
-
-    def claim(self, debt: Debt) -> Debt | None:
-        """See `Journal`. One update; None when another process has it."""
-        claimed = debt.claimed(self._clock(), self._token(4))
-        return claimed if self._move(debt, claimed) else None
-
-    def confirm(self, found: Debt, claimed: Debt) -> None:
-        """See `Journal`."""
-        watched = claimed.confirmed(found, self._clock())
-        if watched is None:
-            self.forget(claimed)
-        else:
-            self._move(claimed, watched)
-
-    def release(self, found: Debt, claimed: Debt) -> None:
-        """See `Journal`."""
-        self._move(claimed, found)
-
-    def is_abandoned(self, debt: Debt) -> bool:
-        """Whether a debt for a name that the catalogue never had is given up."""
-        return self._clock() - debt.since > KEEP_TOMBSTONES
 
     def forget(self, debt: Debt) -> None:
         """See `Journal`."""

@@ -60,6 +60,7 @@ from urllib.parse import quote, unquote
 from outgrow.errors import JournalTooNew, MasterError, SaveInterrupted
 from outgrow.http import FileBody
 from outgrow.media import files, journal, owners
+from outgrow.media.claims import Claims
 from outgrow.media.journal import (
     ABANDONED,
     ATTEMPT_LIMIT,
@@ -93,7 +94,7 @@ _TICK: Final = 2_000_000_000
 _TRIES: Final = 10
 
 
-class DirectoryJournal:
+class DirectoryJournal(Claims):
     """The journal in a folder beside the master. See the module for its laws.
 
     Safe for several threads, processes and machines that share the folder. Holds
@@ -531,27 +532,6 @@ class DirectoryJournal:
         return (one for one in walk(read, start) if one.name.startswith(prefix))
 
     # --- repair
-
-    def claim(self, debt: Debt) -> Debt | None:
-        """See `Journal`. One rename; None when another process has it."""
-        claimed = debt.claimed(self._clock(), self._token(4))
-        return claimed if self._move(debt, claimed) else None
-
-    def confirm(self, found: Debt, claimed: Debt) -> None:
-        """See `Journal`. `found` is the record as it was read before the look."""
-        watched = claimed.confirmed(found, self._clock())
-        if watched is None:
-            self.forget(claimed)
-        else:
-            self._move(claimed, watched)
-
-    def release(self, found: Debt, claimed: Debt) -> None:
-        """The server surely did not do it: the debt is what it was."""
-        self._move(claimed, found)
-
-    def is_abandoned(self, debt: Debt) -> bool:
-        """Whether a debt for a name that the master never had, or lost, is given up."""
-        return self._clock() - debt.since > KEEP_TOMBSTONES
 
     def forget(self, debt: Debt) -> None:
         """Remove a record that was read before the look that made it needless."""
