@@ -189,3 +189,8 @@ def test_an_ordinary_name_always_fits_djangos_default(stem: str, extension: str)
     unique = names.unique(name, MARK, 100)
     assert len(unique) <= 100
     assert unique.endswith(extension)
+
+
+@pytest.mark.parametrize(("name", "safe"), [("a/b.txt", True), (".htaccess", False), ("", False)])
+def test_whether_a_name_is_safe(name: str, *, safe: bool) -> None:
+    assert names.is_safe(name) is safe

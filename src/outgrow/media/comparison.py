@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 
-from outgrow.errors import BadAnswer, NoListing, ServerError, UnexpectedStatus, UnsafeName
+from outgrow.errors import BadAnswer, NoListing, ServerError, UnexpectedStatus
 from outgrow.fanout import DEADLINE, Outcome
 from outgrow.media import listing, names
 from outgrow.media.journal import Journal
@@ -81,7 +81,7 @@ class Comparison:
             yield from self._ask_for(server, batch)
 
     def _ask_for(self, server: Server, batch: list[Entry]) -> Iterator[Difference]:
-        asked = {entry.name: (server,) for entry in batch if _is_safe(entry.name)}
+        asked = {entry.name: (server,) for entry in batch if names.is_safe(entry.name)}
         outcomes = self._transport.stat_all(asked, deadline=time.monotonic() + DEADLINE)
         for entry in batch:
             if entry.name not in asked:
@@ -111,11 +111,3 @@ def _judge(wanted: Entry, server: Server, outcome: Outcome) -> Difference | None
         return None
     kind = Wrong.EXTRA if wanted.size < 0 else Wrong.DIFFERENT
     return Difference(wanted.name, kind, wanted.size, size)
-
-
-def _is_safe(name: str) -> bool:
-    try:
-        names.check(name)
-    except UnsafeName:
-        return False
-    return True

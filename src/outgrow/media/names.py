@@ -56,6 +56,15 @@ def check(name: str, *, length: bool = True) -> str:
     return name
 
 
+def is_safe(name: str) -> bool:
+    """Whether `check` lets a name pass."""
+    try:
+        check(name)
+    except UnsafeName:
+        return False
+    return True
+
+
 def _too_long(name: str) -> str:
     """Which limit of length is broken, or an empty string."""
     if len(name.encode()) > NAME_LIMIT:

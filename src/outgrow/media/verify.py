@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from outgrow.errors import NoListing, ServerError, UnexpectedStatus, UnsafeName
+from outgrow.errors import NoListing, ServerError, UnexpectedStatus
 from outgrow.fanout import DEADLINE
 from outgrow.media import names
 from outgrow.media.comparison import BATCH, Comparison
@@ -118,6 +118,11 @@ class Verification:
     def equal(self) -> bool:
         """Whether nothing is wrong but what is owed."""
         return not self.unreadable and all(one.equal for one in self.verdicts)
+
+    def failed(self, name: str, error: OSError) -> None:
+        """Note what can't be read on the master."""
+        if len(self.unreadable) < SHOWN:
+            self.unreadable[name or "MEDIA_ROOT"] = error.strerror or str(error)
 
     def facts(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -215,9 +220,6 @@ class Verify:
         found: Verification,
         progress: Callable[[str], None],
     ) -> None:
-        def failed(name: str, error: OSError) -> None:
-            found.unreadable[name or "MEDIA_ROOT"] = error.strerror or str(error)
-
         def seen(name: str) -> None:
             verdict.compared += 1
             progress(name)
@@ -231,7 +233,7 @@ class Verify:
             self.journal,
             self.replication.transport,
             prefix=self._prefix,
-            failed=failed,
+            failed=found.failed,
             progress=seen,
             unlisted=unlisted,
         )
@@ -246,7 +248,7 @@ class Verify:
         self, server: Server, batch: list[Difference], owed: frozenset[str], verdict: Verdict
     ) -> None:
         """Note what is still wrong. An empty name in `owed` stands for everything."""
-        safe = [one for one in batch if _is_safe(one.name)]
+        safe = [one for one in batch if names.is_safe(one.name)]
         until = time.monotonic() + DEADLINE
         asked = {one.name: (server,) for one in safe}
         outcomes = self.replication.transport.stat_all(asked, deadline=until)
@@ -283,18 +285,15 @@ class Verify:
         found: Verification,
         progress: Callable[[str], None],
     ) -> None:
-        def failed(name: str, error: OSError) -> None:
-            found.unreadable[name or "MEDIA_ROOT"] = error.strerror or str(error)
-
-        wanted = self.journal.entries(failed, self._prefix)
+        wanted = self.journal.entries(found.failed, self._prefix)
         for entry, digest in self._both(server, wanted):
             progress(entry.name)
-            if not _is_safe(entry.name):
+            if not names.is_safe(entry.name):
                 continue
             try:
                 self._check(server, entry, digest, verdict)
             except OSError as error:
-                failed(entry.name, error)
+                found.failed(entry.name, error)
 
     def _both(self, server: Server, wanted: Iterator[Entry]) -> Iterator[tuple[Entry, str]]:
         """The files to be hashed, each with the digest that the server has told, if any."""
@@ -424,11 +423,3 @@ def _suspects(verdicts: Iterable[Verdict]) -> list[str]:
                 suspect.add(finding.name)
             seen.add((finding.name, finding.digest))
     return sorted(suspect)
-
-
-def _is_safe(name: str) -> bool:
-    try:
-        names.check(name)
-    except UnsafeName:
-        return False
-    return True
