@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 from django.core.files.base import ContentFile
@@ -10,8 +11,9 @@ from django.core.files.base import ContentFile
 from outgrow.errors import JournalTooNew
 from outgrow.media import HybridStorage, journal
 from outgrow.media.directory import DirectoryJournal
-from outgrow.media.journal import LOOKS, Debt, Kind, Look, Wanted
+from outgrow.media.journal import LOOKS, Change, Debt, Kind, Look, Wanted
 from outgrow.media.repair import Action, Repair, Verb, plan
+from outgrow.media.replication import Replication
 from outgrow.media.watch import RETRY, Watch
 from outgrow.testing import FakeClock, MediaServer
 from tests.live.processes import wait_until
@@ -400,3 +402,31 @@ def test_the_watch_ends_when_told_and_leaves_a_heartbeat(storage):
     assert beat["at"] == NOW
     assert 0 <= age < 10
     assert [one["up"] for one in beat["servers"].values()] == [True, True]
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+def test_a_clock_that_is_an_hour_wrong_loses_nothing(storage, servers, skew):
+    """One machine repairs with a clock that is an hour off; the others save by the right one."""
+    servers[1].stop()
+    missed, gone = save(storage), save(storage)
+    storage.delete(gone)
+    servers[1].start()
+    servers[1].hang = "before-answer"
+    late = save(storage)
+    servers[1].thaw()
+    open_attempt = storage.journal.attempt("busy.txt", Change.SAVE)
+    storage.journal.begin(open_attempt).write_bytes(b"x")
+
+    def wrong() -> float:
+        return time.time() + skew
+
+    journal = DirectoryJournal(storage.journal.root, clock=wrong)
+    replication = Replication(journal, storage.transport, need=1, source=journal.copy)
+    report = Repair(replication, clock=wrong).once(settle=False)
+    assert {missed, late} <= servers[1].files.keys()
+    assert gone not in servers[1].files
+    # A save that has only just begun is nobody's to take over.
+    assert report.taken_over == 0
+    assert storage.journal.draft(open_attempt).size == 1
+    # What the wrong clock wrote, the right one reads: nothing stays owed.
+    assert Repair(storage.replication).once(settle=False).still_owed == 0
