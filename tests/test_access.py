@@ -391,3 +391,36 @@ def test_credentials_that_would_break_the_request(value) -> None:
     with pytest.raises(NoCredentials) as caught:
         Access(authorize=lambda _: value).authorization("media1")
     assert value not in str(caught.value)
+
+
+JUNK = {
+    "plain text": b"HTTP/1.1 502 Bad Gateway\r\n\r\n",
+    "a record that is too long": b"\x17\x03\x03\xff\xff" + b"j" * 32,
+    "a record with a wrong sum": b"\x17\x03\x03\x00\x20" + b"j" * 32,
+    "an alert in plain text": b"\x15\x03\x03\x00\x02\x02\x2a",
+}
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("junk", JUNK)
+def test_what_breaks_behind_the_handshake_says_nothing_of_the_request(
+    tmp_path: Path, version: ssl.TLSVersion, junk: str
+) -> None:
+    """The whole PUT was taken in, and then a proxy died: the file may well be stored."""
+    files = Files(tmp_path)
+    context = serving(files.authority.issue_cert("127.0.0.1"))
+    context.minimum_version = context.maximum_version = version
+    taken = []
+
+    def behave(peer: Peer) -> None:
+        taken.append(peer.request()[1])
+        os.write(peer.stream.fileno(), JUNK[junk])
+        peer.stream.recv(1)  # until the client has had enough
+
+    with RawServer(behave, context=context) as raw:
+        server, pool = Server("m", raw.url), Pool(access=Access(files.ca))
+        put = Request("PUT", "a", frozenset({201}), body=b"hello")
+        outcome = fanout.run(pool, {server: put}, need=1, deadline=time.monotonic() + 5)
+        pool.close()
+    assert taken == [b"hello"]
+    assert server in outcome.unknown, outcome.failed

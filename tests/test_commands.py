@@ -441,7 +441,7 @@ def test_the_watch_repairs_a_server_that_comes_back(site, servers, watch):
     watch.send_signal(signal.SIGTERM)
     text = watch.stdout.read()
     assert watch.wait(10) == 0
-    assert "media2 is down: no connection" in text
+    assert "media2 is down: " in text  # how, depends on what was being asked just then
     assert "media2 is up again" in text
     assert "sent 1, deleted 0" in text
 

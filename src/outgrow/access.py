@@ -186,12 +186,17 @@ _ALERTS: Final[tuple[tuple[str, str], ...]] = (
 )
 
 
-def refusal(error: BaseException | None, *, has_certificate: bool) -> str:
+#: Those that a server may send when it has seen its client's certificate.
+_ABOUT_CLIENT: Final = ("CERTIFICATE", "ALERT_UNKNOWN_CA", "ACCESS_DENIED")
+
+
+def refusal(error: BaseException | None, *, has_certificate: bool, handshaking: bool = True) -> str:
     """Why TLS was refused, and what to do about it; empty for other errors.
 
     A server of TLS 1.3 says what it thinks of its client's certificate when the client
-    believes the handshake to be over, and may have sent its request (RFC 8446 §4.4.2.4).
-    It has not carried out any of it.
+    believes the handshake to be over, and may have sent its first request (RFC 8446
+    §4.4.2.4). It has not carried out any of it. No other error says that: behind the
+    handshake (not `handshaking`) only these count.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         remedy = _REMEDIES.get(error.verify_code, "")
@@ -200,6 +205,8 @@ def refusal(error: BaseException | None, *, has_certificate: bool) -> str:
     if not isinstance(error, ssl.SSLError):
         return ""
     reason = getattr(error, "reason", None) or ""  # made by hand it has none
+    if not handshaking and not any(part in reason for part in _ABOUT_CLIENT):
+        return ""
     if reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}:
         return "no TLS connection: what answers there does not speak TLS (is it http://?)"
     if "ALERT_HANDSHAKE_FAILURE" in reason and not has_certificate:

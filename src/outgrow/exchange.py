@@ -446,7 +446,10 @@ class Exchange:
     def _is_refused(self, error: OSError) -> bool:
         """Whether one side does not accept the other's certificate; then that is the end."""
         own = bool(self._pool.access.certificate)
-        reason = access.refusal(error, has_certificate=own)
+        handshaking = self._state is State.HANDSHAKE
+        if self._reused and not handshaking:
+            return False  # the certificates were looked at long ago
+        reason = access.refusal(error, has_certificate=own, handshaking=handshaking)
         if reason:
             self.sent_all = False
             self.abandon(NoAccess(self.server.name, reason), error)

@@ -849,3 +849,30 @@ def test_whether_a_server_holds_a_name(journal, name):
     assert not journal.holds("a", name)
     journal.confirm(everything, claimed)
     assert journal.holds("a", name)
+
+
+def test_one_record_says_that_a_server_is_owed_everything_until_a_walk_begins(journal):
+    record = journal.owe_all("a")
+    assert journal.owe_all("a") == record
+    claimed = journal.claim(record)
+    again = journal.owe_all("a")  # what the walk has looked at may have changed since
+    assert again.id != record.id
+    journal.confirm(record, claimed)
+    assert journal.is_owed_all("a")
+    assert debts(journal) == [again]
+
+
+def test_a_tombstone_for_what_nobody_has_heard_of(journal):
+    unheard = journal.attempt("unheard.txt", Change.DELETE)
+    journal.begin(unheard)
+    assert journal.bury_unheard(unheard)
+    journal.settle(unheard, (), ())
+    assert journal.look("unheard.txt").wanted is Wanted.GONE
+    journal.settle(saved(journal), (), ())
+    before = journal.look("f.txt")
+    known = journal.attempt("f.txt", Change.DELETE)
+    journal.begin(known)
+    assert not journal.bury_unheard(known)
+    journal.settle(known, (), ())
+    assert journal.look("f.txt") == before
+    assert list(journal.attempts()) == []

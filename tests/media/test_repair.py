@@ -9,10 +9,10 @@ import pytest
 from django.core.files.base import ContentFile
 
 from outgrow.errors import JournalTooNew
-from outgrow.media import HybridStorage, journal
+from outgrow.media import HybridStorage, directory, journal
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import LOOKS, Change, Debt, Kind, Look, Wanted
-from outgrow.media.repair import Action, Repair, Verb, plan
+from outgrow.media.repair import Action, Pass, Repair, Report, Verb, plan
 from outgrow.media.replication import Replication
 from outgrow.media.watch import RETRY, Watch
 from outgrow.testing import FakeClock, MediaServer
@@ -430,3 +430,210 @@ def test_a_clock_that_is_an_hour_wrong_loses_nothing(storage, servers, skew):
     assert storage.journal.draft(open_attempt).size == 1
     # What the wrong clock wrote, the right one reads: nothing stays owed.
     assert Repair(storage.replication).once(settle=False).still_owed == 0
+
+
+# --- walks that meet trouble
+
+
+@pytest.fixture
+def walking(storage):
+    """A walk over one server, as its steps, by a repair of its own."""
+
+    def walking(server: int = 0):
+        work = Pass(Report(), lambda _: None, lambda _: True, lambda: True)
+        return Repair(storage.replication).walk(storage.options.servers[server], work)
+
+    return walking
+
+
+def test_two_walks_at_once_are_one(storage, servers, walking):
+    name = save(storage)
+    del servers[0].files[name]
+    one = storage.options.servers[0].name
+    storage.journal.owe_all(one)
+    first, second = walking(), walking()
+    claim, journal = storage.journal.claim, storage.journal
+
+    def slow(debt):
+        del journal.claim
+        next(first)  # the other one is quicker
+        return claim(debt)
+
+    journal.claim = slow
+    assert list(second) == []
+    assert name not in servers[0].files
+    assert list(first)
+    assert name in servers[0].files
+    assert list(journal.debts(one)) == []
+
+
+def test_a_disk_that_is_replaced_during_a_walk_is_filled(storage, servers, walking, tmp_path):
+    names = [save(storage) for _ in range(3)]
+    one = storage.options.servers[0].name
+    del servers[0].files[names[0]]
+    storage.journal.owe_all(one)
+    walk = walking()
+    assert [next(walk), next(walk)] == ["claimed", "compared"]
+    servers[0].files.clear()
+    storage.journal.set_claimed(one, claimed=False)  # repair --adopt, in another process
+    other = HybridStorage(location=tmp_path, base_url="/", servers=[s.url for s in servers])
+    other.transport.probe()
+    list(walk)
+    assert Repair(other.replication).once(settle=False).complete
+    assert set(names) <= servers[0].files.keys()
+
+
+def test_what_one_walk_could_not_read_another_one_owes_too(storage, servers):
+    """The name is among the unreadable already, because it is owed by itself as well."""
+    name = save(storage)
+    storage.journal.owe(storage.options.servers[0].name, name)
+    del servers[1].files[name]
+    storage.journal.owe_all(storage.options.servers[1].name)
+    content = (storage.journal.root / name).read_bytes()
+    spoil(storage, name)
+    Repair(storage.replication).once(settle=False)
+    (storage.journal.root / name).unlink()
+    (storage.journal.root / name).write_bytes(content)
+    assert storage.journal.is_owed_all(storage.options.servers[1].name)
+
+
+def test_what_cannot_be_read_holds_up_no_other_server(storage, servers):
+    names = [save(storage) for _ in range(3)]
+    for server in servers:
+        del server.files[names[0]]
+    spoil(storage, "loop")
+    for one in storage.options.servers:
+        storage.journal.owe_all(one.name)
+    Repair(storage.replication).once(settle=False)
+    assert all(names[0] in server.files for server in servers)
+
+
+def test_a_name_that_cannot_be_looked_at_afterwards_stays_owed(storage, servers):
+    names = [save(storage) for _ in range(3)]
+    one = storage.options.servers[0].name
+    for name in names:
+        storage.journal.owe(one, name)
+        del servers[0].files[name]
+
+    def drive(steps):
+        try:
+            while True:
+                if next(steps) == "put":
+                    spoil(storage, names[0])
+        except StopIteration as end:
+            return end.value
+
+    report = Repair(storage.replication, drive=drive).once(settle=False)
+    assert list(report.unreadable) == [names[0]]
+    assert storage.journal.summary(one)[0] == 1
+    assert set(names) <= servers[0].files.keys()
+
+
+def test_a_file_of_the_kernel_is_no_fault_of_the_server(storage, servers):
+    """Its length is not what can be read of it, as with a file that is cut while it is sent."""
+    (storage.journal.root / "a.txt").symlink_to("/sys/kernel/uevent_seqnum")
+    for number in range(100):
+        (storage.journal.root / f"f{number}.txt").write_bytes(b"x")
+    storage.journal.owe_all(storage.options.servers[0].name)
+    report = Repair(storage.replication).once(settle=False)
+    assert report.down == {}
+    assert list(report.unreadable) == ["a.txt"]
+    assert sum(name.startswith("f") for name in servers[0].files) == 100
+
+
+def test_a_server_that_is_slow_is_not_down(storage, servers):
+    for number in range(60):
+        (storage.journal.root / f"f{number:02}.txt").write_bytes(b"x")
+    one = storage.options.servers[0].name
+    storage.journal.owe_all(one)
+    storage.replication.deadline = 0.5
+    servers[0].delay = 0.1
+    report = Repair(storage.replication).once(settle=False)
+    assert report.down == {}
+    assert all(error.endswith("the time was over") for error in report.errors.values())
+    servers[0].delay = 0.0
+    assert Repair(storage.replication).once(settle=False).complete
+    assert len(servers[0].files) == 61
+
+
+def test_a_file_that_is_deleted_during_the_walk_is_no_trouble(storage, servers, monkeypatch):
+    name, kept = save(storage), save(storage)
+    child = directory._child
+
+    def slow(entry, folder, failed):
+        if entry.name == name and os.path.exists(entry.path):
+            storage.delete(name)
+        return child(entry, folder, failed)
+
+    monkeypatch.setattr(directory, "_child", slow)
+    del servers[0].files[kept]
+    storage.journal.owe_all(storage.options.servers[0].name)
+    assert Repair(storage.replication).once(settle=False).complete
+    assert kept in servers[0].files
+
+
+def test_a_folder_that_is_too_deep_is_told(storage, servers):
+    name = save(storage)
+    del servers[0].files[name]
+    folder = os.open(storage.journal.root, os.O_DIRECTORY)
+    for _ in range(6):
+        os.mkdir("x" * 200, dir_fd=folder)
+        below = os.open("x" * 200, os.O_DIRECTORY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    storage.journal.owe_all(storage.options.servers[0].name)
+    report = Repair(storage.replication).once(settle=False)
+    assert "name too long" in "".join(report.unreadable.values())
+    assert name in servers[0].files
+
+
+def test_a_server_that_wants_folders_and_one_file_that_needs_none(tmp_path):
+    with MediaServer(missing_parent_409=True) as server:
+        storage = HybridStorage(location=tmp_path, base_url="/", servers=[server.url], need=0)
+        Repair(storage.replication).once(settle=False)
+        server.stop()
+        for name in ("f.txt", "a/f.txt", "a/b/f.txt"):
+            storage.save(name, ContentFile(b"x"))
+        server.start()
+        assert Repair(storage.replication).once(settle=False).complete
+        assert len(server.files) == 4
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_wants_to_be_left_alone_is(tmp_path, status):
+    with MediaServer(listing=False) as server:
+        storage = HybridStorage(location=tmp_path, base_url="/", servers=[server.url])
+        Repair(storage.replication).once(settle=False)
+        for number in range(300):
+            (tmp_path / f"f{number}.txt").write_bytes(b"x")
+        storage.journal.owe_all(storage.options.servers[0].name)
+        server.answer_with(status, method="HEAD")
+        report = Repair(storage.replication).once(settle=False)
+        assert str(status) in report.down[storage.options.servers[0].name]
+        assert sum(method == "HEAD" for method, _, _ in server.log) <= 64
+
+
+@pytest.mark.parametrize(
+    "line", [b'["a\\ud800.jpg",1,""]', b'["back\\\\slash",1,""]', b'["a%20b",1,""]']
+)
+def test_what_others_have_put_on_a_server_holds_up_nothing(storage, servers, line):
+    name = save(storage)
+    one = storage.options.servers[0].name
+    servers[0]._list = lambda _: line + b'\n{"count":1}\n'
+    del servers[0].files[name]
+    storage.journal.owe_all(one)
+    assert Repair(storage.replication).once(settle=False).complete
+    assert name in servers[0].files
+
+
+def test_an_endless_listing_names_its_server(storage, servers, monkeypatch):
+    monkeypatch.setattr("outgrow.media.lister.MOST", 5000)
+    name = save(storage)
+    del servers[1].files[name]
+    lines = b"".join(b'["n%06d",1,""]\n' % number for number in range(6000))
+    servers[0]._list = lambda _: lines + b'{"count":6000}\n'
+    for one in storage.options.servers:
+        storage.journal.owe_all(one.name)
+    assert Repair(storage.replication).once(settle=False).complete
+    assert name in servers[1].files

@@ -14,6 +14,7 @@ from django.core.files.storage import storages
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
+from outgrow.media import AsyncStorage
 from outgrow.media.repair import Repair
 from outgrow.media.verify import GRACE, Pace, Verify
 from outgrow.testing import FakeClock, MediaServer
@@ -130,6 +131,21 @@ def test_what_is_owed_is_no_finding(site, servers):
     assert [one["owed"] for one in facts()["verdicts"]] == [1, 1]
 
 
+def test_what_is_just_being_sent_is_no_finding(site, tmp_path):
+    """An asynchronous storage has it in its backlog; another process verifies."""
+
+    class Elsewhere(AsyncStorage):
+        def _hand_on(self, pending):
+            pass
+
+    urls = {one.name: one.address for one in site.options.servers}
+    busy = Elsewhere(location=site.location, base_url="/", servers=urls)
+    name = busy.save("f.txt", ContentFile(b"x"))
+    assert site.exists(name)
+    assert [one["owed"] for one in facts()["verdicts"]] == [1, 1]
+    assert verify()[0] == 0
+
+
 def test_what_changes_meanwhile_is_no_finding(site, servers):
     """A file is saved, and another deleted, after the server was listed."""
     gone = save(site)
@@ -229,7 +245,7 @@ def test_two_servers_speak_against_the_master(site, servers):
     (site.journal.root / name).write_bytes(b"r0tt")
     code, text = verify("--digest", "--repair")
     assert code == 1
-    assert f"{name}: two servers have the same bytes, and the master has others" in text
+    assert f"{name}: no other server has the master's bytes. It is not mended" in text
     assert {server.files[name] for server in servers.values()} == {b"good"}
 
 
@@ -315,3 +331,148 @@ def test_many_extra_files_are_a_mistake(nginx_site):
 def test_wrong_words(site, words):
     with pytest.raises(CommandError):
         verify(*words)
+
+
+# --- whom the word of the master is not enough for
+
+
+def spoil_master(site, name: str, content: bytes) -> None:
+    (site.journal.root / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("left", [b"", b"cont"])
+def test_a_master_that_lost_the_end_of_a_file_cuts_no_copy(site, servers, left):
+    name = save(site)
+    spoil_master(site, name, left)
+    code, text = verify("--repair")
+    assert code == 1
+    assert "it is shorter on the master than on a server" in text
+    assert {server.files[name] for server in servers.values()} == {b"content"}
+    assert verify("--repair", "--force")[0] == 0  # a person has looked at it
+    assert {server.files[name] for server in servers.values()} == {left}
+
+
+@pytest.mark.parametrize("words", [["--sample", "1"], ["--digest", "--server", "media1"]])
+def test_a_rotten_master_needs_a_witness(site, servers, words):
+    names = [save(site) for _ in range(3)]
+    for name in names:
+        spoil_master(site, name, b"r0tten!")
+    for _ in range(5):
+        assert verify(*words, "--repair")[0] == 1
+    assert {server.files[name] for server in servers.values() for name in names} == {b"content"}
+
+
+def test_two_lengths_that_agree_speak_against_the_master(site, servers):
+    name = save(site, b"a long content")
+    for server in servers.values():
+        server.files[name] = b"content"
+    assert "two servers have the same length" in verify("--repair")[1]
+    assert {server.files[name] for server in servers.values()} == {b"content"}
+
+
+def test_more_findings_than_are_kept_need_another_run(site, servers, monkeypatch):
+    monkeypatch.setattr("outgrow.media.verify.SHOWN", 2)
+    names = [save(site) for _ in range(5)]
+    for name in names:
+        servers["media1"].files[name] = b"garbage"
+    codes = [verify("--digest", "--repair")[0] for _ in range(3)]
+    assert codes == [1, 1, 0]
+    assert {servers["media1"].files[name] for name in names} == {b"content"}
+
+
+def test_what_is_only_watched_is_no_excuse(site, servers):
+    name = save(site)
+    site.journal.owe("media1", name, unknown=True)
+    Repair(site.replication).once(settle=False)
+    del servers["media1"].files[name]
+    assert found() == {("media1", "missing", name)}
+    assert verify("--repair")[0] == 0
+    assert name in servers["media1"].files
+
+
+def test_unsafe_names_on_the_master_are_told(site, servers):
+    (site.journal.root / "bad\\name.txt").write_bytes(b"x")
+    code, text = verify()
+    assert code == 1
+    assert "the name is not safe" in text
+
+
+def test_a_server_that_answers_503_is_not_said_to_miss_anything(site, servers):
+    name = save(site)
+    servers["media1"].files[name] = b"short"
+    servers["media1"].answer_with(503, method="HEAD")
+    outcome = facts()["verdicts"][0]
+    assert "503" in outcome["down"]
+    assert sum(outcome["counts"].values()) == 0
+
+
+def test_the_rate_counts_for_all_that_is_read(site, servers):
+    save(site, b"x" * 100_000)
+    clock = FakeClock(0)
+    pace = Pace(10_000, clock, clock.advance)
+    assert Verify(site.replication, digest=True, pace=pace).run().equal
+    assert clock() >= 30  # 100 KB of the master and of a server, twice
+
+
+def test_what_cannot_be_read_is_told_up_to_a_limit(site, monkeypatch):
+    monkeypatch.setattr("outgrow.media.verify.SHOWN", 3)
+    for number in range(10):
+        (site.journal.root / f"loop{number}").symlink_to(f"loop{number}")
+    assert len(facts()["unreadable"]) == 3
+
+
+# --- and what is never deleted
+
+
+def test_a_volume_that_is_not_mounted_deletes_nothing(nginx_site, tmp_path):
+    site, server = nginx_site
+    names = [save(site, name="photos/f.txt") for _ in range(5)]
+    for name in names:
+        os.utime(server.root / name, (OLD, OLD))
+    (site.journal.root / "photos").rename(tmp_path / "volume")
+    with pytest.raises(CommandError, match=r"has nothing at all in photos\. Is that mounted"):
+        verify("--remove-extra")
+    (site.journal.root / "photos").symlink_to("/mnt/not-mounted")
+    with pytest.raises(CommandError, match="nothing was removed"):
+        verify("--remove-extra")
+    assert all((server.root / name).exists() for name in names)
+
+
+def test_nothing_is_removed_while_a_part_of_the_master_cannot_be_read(nginx_site):
+    site, server = nginx_site
+    put(server, "old.txt", old=True)
+    (site.journal.root / "loop").symlink_to("loop")
+    with pytest.raises(CommandError, match="not all could be read: loop"):
+        verify("--remove-extra")
+    assert (server.root / "old.txt").exists()
+
+
+def test_removing_is_for_all_servers(site):
+    with pytest.raises(CommandError, match="can't be used with --server"):
+        verify("--remove-extra", "--server", "media1")
+
+
+def test_what_is_saved_meanwhile_is_not_removed(tmp_path):
+    with running_nginx() as server:
+        options = {"servers": {"media1": server.url}, "location": str(tmp_path), "names": "keep"}
+        media = {"BACKEND": "outgrow.media.HybridStorage", "OPTIONS": options}
+        with override_settings(STORAGES={"default": media}):
+            site = storages["default"]
+            Repair(site.replication).once(settle=False)
+            put(server, "logo.png", old=True)
+            check = Verify(site.replication)
+            outcome = check.run()
+            chosen = check.extras(outcome, time.time())
+            assert chosen == ["logo.png"]
+            save(site, b"the new logo", "logo.png")
+            assert check.remove_extra(outcome, chosen) == 0
+            with site.open("logo.png") as file:
+                assert file.read() == b"the new logo"
+
+
+def test_a_folder_in_the_place_of_an_extra_file(nginx_site):
+    site, server = nginx_site
+    put(server, "album", old=True)
+    (site.journal.root / "album").mkdir()
+    assert verify("--remove-extra")[0] == 1
+    assert (site.journal.root / "album").is_dir()

@@ -66,7 +66,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=f"delete what nobody has heard of and is older than {GRACE / 3600:g} hours",
     )
     parser.add_argument(
-        "--force", action="store_true", help=f"even if there are more than {REMOVE_LIMIT} of them"
+        "--force", action="store_true", help="also where something speaks against it"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
 
@@ -136,7 +136,23 @@ class _Run:
         """What is to be removed. Refuses too much before anything is changed."""
         if not self._options["remove_extra"]:
             return []
+        if self._options["server"]:
+            raise CommandError(
+                "--remove-extra deletes a file on all servers, and can't be used with --server."
+            )
+        if found.unreadable and not self._options["force"]:
+            what = ", ".join(list(found.unreadable)[:5])
+            raise CommandError(
+                f"{self._alias}: nothing was removed, for not all could be read: {what}. "
+                "What is missing on the master for that reason would be deleted everywhere."
+            )
         extras = self._verify.extras(found, time.time())
+        strange = self._verify.strange(extras)
+        if strange and not self._options["force"]:
+            raise CommandError(
+                f"{self._alias}: nothing was removed, for the master has nothing at all in "
+                f"{', '.join(strange)}. Is that mounted? Say --force if all of it is to go."
+            )
         # Without a master there is no second look at what nobody has heard of.
         limit = 0 if self._is_distributed else REMOVE_LIMIT
         if len(extras) > limit and not self._options["force"]:
@@ -151,13 +167,15 @@ class _Run:
 
     def _mend(self, found: Verification, extras: list[str]) -> Report | None:
         self._verify.remove_extra(found, extras)
-        if not self._options["repair"] or not self._verify.owe(found):
+        if not self._options["repair"] or not self._verify.owe(found, force=self._options["force"]):
             return None
         return self._repair.once(settle=False)
 
     def _is_mended(self, found: Verification, report: Report | None) -> bool:
         """Whether all that was wrong was mended, as far as can be told without another look."""
-        if found.unreadable or found.suspect or any(one.down for one in found.verdicts):
+        down = any(one.down for one in found.verdicts)
+        suspect = found.suspect and not self._options["force"]
+        if found.unreadable or found.unsafe or suspect or down:
             return False
         extra = {
             finding.name
@@ -167,6 +185,8 @@ class _Run:
         }
         if len(extra) > found.removed:
             return False
+        if any(sum(one.counts.values()) > len(one.findings) for one in found.verdicts):
+            return False  # more than are kept: the next run mends the next
         return not any(map(_mendable, found.verdicts)) or (report is not None and report.complete)
 
     # --- telling
@@ -181,10 +201,12 @@ class _Run:
                 write(line)
         for name, reason in list(found.unreadable.items())[:_TOLD]:
             write(f"{name} can't be read: {reason}")
-        for name in found.suspect[:_TOLD]:
+        for name in sorted(found.unsafe)[:_TOLD]:
+            write(f"{name!r} on the master is not sent: the name is not safe for web servers")
+        for name, why in list(found.suspect.items())[:_TOLD]:
             write(
-                f"{name}: two servers have the same bytes, and the master has others. It was not "
-                "mended. Look at it: if the master's disk is at fault, copy the file back to it."
+                f"{name}: {why}. It is not mended. Look at it: if the master is at fault, copy the "
+                "file back to it; if not, say --repair --force."
             )
         if found.removed:
             write(f"deleted {found.removed} files that nobody had heard of")

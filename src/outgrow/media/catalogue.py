@@ -82,6 +82,8 @@ class Catalogue(Claims):
     use. Each method raises `CatalogueUnavailable` when the database can't be reached.
     """
 
+    has_digests = True
+
     def __init__(
         self,
         alias: str,
@@ -292,6 +294,23 @@ class Catalogue(Claims):
 
     # --- deletions
 
+    def bury_unheard(self, attempt: Attempt) -> bool:
+        """See `Journal`. One insert, never an update."""
+        row = File(
+            key=self.key(attempt.name),
+            catalogue=self.name,
+            name=attempt.name,
+            gone=True,
+            attempt=attempt.id,
+            owner=attempt.owner,
+        )
+        try:
+            with self._reached():
+                row.save(using=self.alias, force_insert=True)
+        except IntegrityError:
+            return False
+        return True
+
     def bury(self, attempt: Attempt) -> bool:
         """See `Journal`. The tombstone is the record of the attempt, too (law 4)."""
         key = self.key(attempt.name)
@@ -432,7 +451,10 @@ class Catalogue(Claims):
         return self._owe(self._row(self.attempt(name, Change.SAVE), server, kind))
 
     def owe_all(self, server: str) -> Debt:
-        """Record that a server is owed everything: it is new, or owes too much to count."""
+        """See `Journal`."""
+        for debt in self.debts(server, ""):
+            if debt.kind is Kind.ALL:  # no walk has begun since
+                return debt
         return self._owe(self._row(self.attempt("", Change.SAVE), server, Kind.ALL))
 
     def _owe(self, row: Owed) -> Debt:

@@ -20,8 +20,8 @@ from outgrow.media.transport import Transport
 from outgrow.media.walking import ordered
 from outgrow.servers import Server
 
-#: Names that are asked for at once, where there is no listing.
-BATCH = 256
+#: Names that are asked for together, where there is no listing.
+BATCH = 64
 
 
 class Comparison:
@@ -98,7 +98,7 @@ def _judge(wanted: Entry, server: Server, outcome: Outcome) -> Difference | None
     response = outcome.done.get(server)
     if response is None:
         error = outcome.missed[server]
-        if not isinstance(error, UnexpectedStatus):
+        if not isinstance(error, UnexpectedStatus) or error.status not in range(400, 429):
             raise error
         # It refuses this one name: whoever tries to mend it finds out why.
         return Difference(wanted.name, Wrong.DIFFERENT, wanted.size)

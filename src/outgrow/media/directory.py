@@ -105,6 +105,8 @@ class DirectoryJournal(Claims):
     is touched to learn that (law 6).
     """
 
+    has_digests = False
+
     def __init__(
         self,
         root: str | os.PathLike[str],
@@ -308,6 +310,13 @@ class DirectoryJournal(Claims):
             if not files.is_same(draft, path):
                 raise
 
+    def bury_unheard(self, attempt: Attempt) -> bool:
+        """See `Journal`. Nothing of the master is touched."""
+        if os.path.lexists(self.root / attempt.name):
+            return False
+        self._empty(attempt.name)
+        return True
+
     def bury(self, attempt: Attempt) -> bool:
         """See `Journal`. The tombstone soon holds nothing of the file any more."""
         name = attempt.name
@@ -397,8 +406,11 @@ class DirectoryJournal(Claims):
         return self._owe(server, self._new_id(), name, Kind.UNKNOWN if unknown else Kind.OWED)
 
     def owe_all(self, server: str) -> Debt:
-        """Record that a server is owed everything: it is new, or owes too much to count."""
+        """See `Journal`."""
         self.prepare()
+        for debt in self.debts(server, ""):
+            if debt.kind is Kind.ALL:  # no walk has begun since
+                return debt
         return self._owe(server, self._new_id(), "", Kind.ALL)
 
     def is_owed_all(self, server: str) -> bool:
@@ -509,12 +521,14 @@ class DirectoryJournal(Claims):
         `failed` is called with each folder that can't be read, and each file.
         """
         above: list[tuple[int, int]] = []
+        start = prefix[: prefix.rfind("/") + 1]
+        depth = start.count("/")
 
         def read(folder: str) -> Iterator[Child]:
             try:
                 found = os.stat(self.root / folder)
                 place = (found.st_dev, found.st_ino)
-                del above[folder.count("/") :]
+                del above[folder.count("/") - depth :]
                 if place in above:
                     return  # a link that leads back up
                 above.append(place)
@@ -527,9 +541,8 @@ class DirectoryJournal(Claims):
                 failed(folder.rstrip("/"), error)
 
         if not prefix:
-            return walk(read)
-        start = prefix[: prefix.rfind("/") + 1]
-        return (one for one in walk(read, start) if one.name.startswith(prefix))
+            return walk(read, too_deep=failed)
+        return (one for one in walk(read, start, too_deep=failed) if one.name.startswith(prefix))
 
     # --- repair
 
@@ -765,6 +778,8 @@ def _child(
         if entry.is_dir():
             return Child(f"{entry.name}/")
         return Child(entry.name, entry.stat().st_size) if entry.is_file() else None
+    except FileNotFoundError:
+        return None  # deleted a moment ago
     except OSError as error:
         failed(folder + entry.name, error)
         return None

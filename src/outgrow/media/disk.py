@@ -34,7 +34,7 @@ from pathlib import Path
 
 from outgrow.errors import ConfigurationError
 from outgrow.media.conditions import File
-from outgrow.media.listing import Child, Entry
+from outgrow.media.listing import Child, Entry, is_text
 from outgrow.media.protocol import NoFile, State
 from outgrow.media.tombstones import Expired, Parts, Tombstones
 from outgrow.media.walking import walk
@@ -337,7 +337,7 @@ class Upload:
 
 def _child(entry: os.DirEntry[str]) -> Iterator[Child]:
     """What an entry of a folder is in a listing, if it is in it."""
-    if entry.name.startswith(".") or not _is_text(entry.name):
+    if entry.name.startswith(".") or not is_text(entry.name):
         return
     if entry.is_dir(follow_symlinks=False):
         yield Child(f"{entry.name}/")
@@ -347,15 +347,6 @@ def _child(entry: os.DirEntry[str]) -> Iterator[Child]:
         if stat.S_ISREG(found.st_mode):
             date = str(int(found.st_mtime))
             yield Child(entry.name, found.st_size, date)
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name is UTF-8. What is not was no upload: somebody put it there."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _look(above: int, name: str) -> State:

@@ -192,6 +192,8 @@ class Journal(Protocol):
 
     #: Seconds after which an attempt that has not moved counts as dead.
     attempt_limit: float
+    #: Whether size and digest of a file are on record. Else the master's disk says them.
+    has_digests: bool
 
     @property
     def master_id(self) -> str:
@@ -235,6 +237,9 @@ class Journal(Protocol):
 
     def opened(self, attempt: Attempt, look: Look) -> AbstractContextManager[FileBody | None]:
         """The content of a save; None when it was deleted or replaced meanwhile."""
+
+    def bury_unheard(self, attempt: Attempt) -> bool:
+        """Leave a tombstone for a name that nobody has heard of. False when it is there now."""
 
     def bury(self, attempt: Attempt) -> bool:
         """Delete the attempt's name and leave a tombstone. False when it was not there.
@@ -328,7 +333,10 @@ class Journal(Protocol):
         """Record one more debt."""
 
     def owe_all(self, server: str) -> Debt:
-        """Record that a server is owed everything."""
+        """Record that a server is owed everything, from this moment on.
+
+        One record is enough until a walk claims it: the walk looks at all after that.
+        """
 
     def is_owed_all(self, server: str) -> bool:
         """Whether a server is owed everything, or just being sent it."""

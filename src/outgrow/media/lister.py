@@ -14,13 +14,15 @@ The laws:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 from urllib.parse import unquote
 
 from outgrow.download import PIECE, Download
 from outgrow.endpoint import endpoint
-from outgrow.errors import BadAnswer, NoListing, UnexpectedStatus
+from outgrow.errors import BadAnswer, NoListing, TimedOut, UnexpectedStatus
 from outgrow.http import Request
 from outgrow.media.listing import (
     OWN_TYPE,
@@ -43,6 +45,12 @@ LISTING: Final = ".outgrow/list/"
 #: Seconds: nginx and WebDAV servers look at each file of a folder before they say a word.
 LISTING_TIMEOUT: Final = 60.0
 
+#: Names in one listing: some 5 GB of temporary files. Nobody has so many on a few servers.
+MOST: Final = 50_000_000
+
+#: Seconds for a whole listing. One that takes longer drips, or never ends.
+LISTING_DEADLINE: Final = 2 * 3600.0
+
 #: What is asked of WebDAV: less than everything, which is slow.
 _PROPFIND: Final = (
     b'<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop>'
@@ -55,9 +63,13 @@ Ask = Callable[[Request], Download]
 class Lister:
     """Lists one server. `ask` makes a Download that is not open yet. Used by one thread."""
 
-    def __init__(self, server: Server, ask: Ask) -> None:
+    def __init__(
+        self, server: Server, ask: Ask, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.server = server
         self._ask = ask
+        self._clock = clock
+        self._until = 0.0
 
     def entries(self, prefix: str = "", *, digests: bool = False) -> Iterator[Entry]:
         """Every file whose name begins with `prefix`, in order.
@@ -67,8 +79,9 @@ class Lister:
         `ServerError` when the server fails or says what can't be.
         """
         folder = prefix[: prefix.rfind("/") + 1]
+        self._until = self._clock() + LISTING_DEADLINE
         try:
-            for entry in in_order(self._tree(folder, digests=digests)):
+            for entry in _limited(in_order(self._tree(folder, digests=digests))):
                 if entry.name.startswith(prefix) and entry.name != MASTER_ID_FILE:
                     yield entry
         except BadListing as error:
@@ -92,7 +105,7 @@ class Lister:
 
     def _own(self, download: Download) -> Iterator[Entry]:
         lines = Lines()
-        while data := download.read(PIECE):
+        for data in self._pieces(download):
             for entry in lines.feed(data):
                 if not _is_hidden(entry.name):
                     yield entry
@@ -134,9 +147,23 @@ class Lister:
             if download.status not in request.accept:
                 text = f"answered {request.method} {request.name!r} with {download.status}"
                 raise UnexpectedStatus(self.server.name, download.status, text)
-            while data := download.read(PIECE):
+            for data in self._pieces(download):
                 yield from parser.feed(data)
             parser.close()
+
+    def _pieces(self, download: Download) -> Iterator[bytes]:
+        while data := download.read(PIECE):
+            if self._clock() > self._until:
+                hours = LISTING_DEADLINE / 3600
+                reason = f"its listing has no end after {hours:g} hours"
+                raise TimedOut(self.server.name, reason)
+            yield data
+
+
+def _limited(entries: Iterator[Entry]) -> Iterator[Entry]:
+    yield from islice(entries, MOST)
+    if next(entries, None) is not None:
+        raise BadListing(f"it has more than {MOST:,} names")
 
 
 def _propfind(folder: str, depth: str) -> Request:

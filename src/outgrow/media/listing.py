@@ -28,6 +28,12 @@ from xml.parsers import expat
 #: Bytes of one entry. A name has 1,000 bytes at most, and can be quoted in six for each.
 LINE_LIMIT: Final = 65536
 
+#: Bytes without a single entry in them: blank lines, comments, what is left out.
+EMPTY_LIMIT: Final = 1 << 24
+
+#: Elements within each other; an answer of WebDAV has six.
+DEPTH_LIMIT: Final = 50
+
 #: The media type of our own listing: JSON texts, one a line.
 OWN_TYPE: Final = "application/x-ndjson"
 
@@ -161,9 +167,11 @@ class Lines:
         self._rest = b""
         self._count = 0
         self._ended = False
+        self._empty = 0
 
     def feed(self, data: bytes) -> Iterator[Entry]:
         """The entries that are whole now."""
+        self._empty = _still_empty(self._empty, data)
         head, newline, self._rest = (self._rest + data).rpartition(b"\n")
         if len(self._rest) > LINE_LIMIT:
             raise BadListing(f"a line is longer than {LINE_LIMIT} bytes")
@@ -174,7 +182,10 @@ class Lines:
                 self._close(found)
                 continue
             self._count += 1
-            yield _entry(found)
+            self._empty = 0
+            entry = _entry(found)
+            if is_text(entry.name):
+                yield entry
 
     def _close(self, found: dict[str, object]) -> None:
         if found != {"count": self._count}:
@@ -187,6 +198,24 @@ class Lines:
             raise BadListing(f"it was cut after {self._count} entries")
 
 
+def _still_empty(size: int, data: bytes) -> int:
+    """Bytes since the last entry. Raises `BadListing` when they are too many."""
+    if size > EMPTY_LIMIT:
+        raise BadListing(f"nothing is in {EMPTY_LIMIT} bytes of it")
+    return size + len(data)
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is UTF-8. What is not was no upload: somebody put it there."""
+    if name.isascii():
+        return True
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _json_lines(text: bytes) -> list[object]:
     """Many lines at once: one call of the parser costs as much as twenty names."""
     return _loads(b"[" + b",".join(filter(None, text.split(b"\n"))) + b"]")
@@ -194,7 +223,8 @@ def _json_lines(text: bytes) -> list[object]:
 
 def _loads(text: bytes) -> list[object]:
     try:
-        found: list[object] = json.loads(text)
+        # A name that is no UTF-8 is left out, and must not spoil the others.
+        found: list[object] = json.loads(text.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         raise BadListing(f"it is not JSON: {error}"[:200]) from error
     return found
@@ -246,9 +276,11 @@ class Autoindex:
         self._rest = b""
         self._began = False
         self._ended = False
+        self._empty = 0
 
     def feed(self, data: bytes) -> Iterator[Child]:
         """See `FolderParser`."""
+        self._empty = _still_empty(self._empty, data)
         head, newline, self._rest = (self._rest + data).rpartition(b"\n")
         if len(self._rest) > LINE_LIMIT:
             raise BadListing(f"a line is longer than {LINE_LIMIT} bytes")
@@ -278,6 +310,7 @@ class Autoindex:
         text = text.strip().removesuffix(b",").removeprefix(b",")
         for child in map(_autoindex_child, _loads(b"[" + text + b"]")):
             if child is not None:
+                self._empty = 0
                 yield child
 
 
@@ -295,7 +328,7 @@ def _autoindex_child(found: object) -> Child | None:
         raise _no_entry(found)
     if kind != "file" and not is_folder:
         raise _no_entry(found)
-    if name.startswith("."):
+    if name.startswith(".") or not is_text(name):
         return None
     if "/" in name or "\0" in name or not name:
         raise BadListing(f"{name[:80]!r} is no name of a file")
@@ -315,6 +348,8 @@ class Multistatus:
         self._text = ""
         self._reset()
         self._ended = False
+        self._empty = 0
+        self._depth = 0
         parser = self._parser = expat.ParserCreate(namespace_separator=" ")
         parser.buffer_text = True
         parser.StartElementHandler = self._open
@@ -325,8 +360,11 @@ class Multistatus:
 
     def feed(self, data: bytes) -> Iterator[Child]:
         """See `FolderParser`."""
+        self._empty = _still_empty(self._empty, data)
         self._parse(data, last=False)
         found, self._found = self._found, []
+        if found:
+            self._empty = 0
         yield from found
 
     def close(self) -> None:
@@ -346,6 +384,9 @@ class Multistatus:
 
     def _open(self, element: str, _: object) -> None:
         self._text = ""
+        self._depth += 1
+        if self._depth > DEPTH_LIMIT:
+            raise BadListing(f"it has more than {DEPTH_LIMIT} elements within each other")
         if element == "DAV: response":
             self._reset()
         elif element == "DAV: collection":
@@ -357,6 +398,7 @@ class Multistatus:
             raise BadListing(f"a text is longer than {LINE_LIMIT} characters")
 
     def _close_element(self, element: str) -> None:
+        self._depth -= 1
         match element:
             case "DAV: href":
                 self._href = self._text.strip()
@@ -371,14 +413,18 @@ class Multistatus:
         self._text = ""
 
     def _take(self) -> None:
-        path = unquote(urlsplit(self._href).path, errors="surrogateescape").rstrip("/")
+        try:
+            quoted = urlsplit(self._href).path
+        except ValueError:
+            raise BadListing(f"{self._href[:80]!r} is no address") from None
+        path = unquote(quoted, errors="surrogateescape").rstrip("/")
         if path == self._folder:
             return
         folder, _, name = path.rpartition("/")
         if folder != self._folder:
             raise BadListing(f"{path[:80]!r} is not in the folder {self._folder[:80]!r}")
         _part(name)
-        if name.startswith("."):
+        if name.startswith(".") or not is_text(name):
             return
         if not self._is_folder and not _LENGTH.fullmatch(self._size):
             raise BadListing(f"it does not say how long {name[:80]!r} is")

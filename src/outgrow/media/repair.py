@@ -29,11 +29,14 @@ from typing import Any, ClassVar, Final
 
 from outgrow.errors import (
     CatalogueUnavailable,
+    FileCut,
     MasterError,
+    OutOfTime,
     ServerError,
     UnexpectedStatus,
     UnsafeName,
 )
+from outgrow.media import names
 from outgrow.media.comparison import Comparison
 from outgrow.media.journal import (
     LOOKS,
@@ -192,8 +195,8 @@ class Repair:
         #: Names that are mended together: few at first, and after a failure, so that a
         #: server that fails for every name is not sent dozens of them.
         self._size = FAILURES_LIMIT
-        #: When a walk that met an unreadable folder is to be tried again.
-        self._walk_at = 0.0
+        #: By server, when a walk that met what can't be read is to be tried again.
+        self._walk_at: dict[str, float] = {}
 
     # --- the plan
 
@@ -275,8 +278,10 @@ class Repair:
         for server in {*self.journal.servers(), *(one.name for one in self.servers)}:
             if self.journal.count(server) <= RECORDS_LIMIT:
                 continue
+            # Read first: what is recorded from now on may come after another's walk.
+            debts = list(self.journal.debts(server))
             self.journal.owe_all(server)
-            for debt in list(self.journal.debts(server)):
+            for debt in debts:
                 # An unknown request must be watched, whatever else is owed.
                 if debt.kind is Kind.OWED:
                     self.journal.forget(debt)
@@ -344,12 +349,23 @@ class Repair:
         A server that answers 5xx to one name may take the others. One that answers 4xx
         is never down for that, or hostile names could keep it from being repaired.
         """
+        if isinstance(error, FileCut):
+            self._unreadable(report, name, OSError(error.reason))
+            return
+        if isinstance(error, OutOfTime):
+            # It was slow, or others before it were: the next batch has a time of its own.
+            self._refused(server, name, error, report)
+            return
         if not isinstance(error, UnexpectedStatus) or error.status in {429, 503, 507}:
             report.down[server.name] = error.reason
             return
         self._failures[server.name] = self._failures[server.name] + 1 if error.status >= 500 else 0
         if self._failures[server.name] >= FAILURES_LIMIT:
             report.down[server.name] = error.reason
+        self._refused(server, name, error, report)
+
+    @staticmethod
+    def _refused(server: Server, name: str, error: ServerError, report: Report) -> None:
         if len(report.errors) < Report.SHOWN:
             report.errors[server.name, name] = error.reason
 
@@ -368,7 +384,8 @@ class Repair:
     def _walk_all(self, servers: Iterable[Server], work: Pass) -> None:
         """Step 4 of a pass."""
         for server in servers:
-            if server.name not in work.report.down and self._clock() >= self._walk_at:
+            due = self._clock() >= self._walk_at.get(server.name, 0.0)
+            if due and server.name not in work.report.down:
                 self._drive(self.walk(server, work))
 
     def walk(self, server: Server, work: Pass) -> Steps[None]:
@@ -384,11 +401,13 @@ class Repair:
         if not found or not work.go_on():
             return
         claims = [(debt, claimed) for debt in found if (claimed := self.journal.claim(debt))]
+        if not claims:
+            return  # another pass was quicker
         yield "claimed"
-        unreadable = len(work.report.unreadable)
-        whole = yield from self._bring_all(server, work)
-        if len(work.report.unreadable) > unreadable:
-            self._walk_at = self._clock() + WALK_AGAIN
+        troubles: list[str] = []
+        whole = yield from self._bring_all(server, work, troubles)
+        if troubles:
+            self._walk_at[server.name] = self._clock() + WALK_AGAIN
             whole = False
         for debt, claimed in claims:
             if whole:
@@ -397,9 +416,12 @@ class Repair:
                 self.journal.release(debt, claimed)
         yield "walked"
 
-    def _bring_all(self, server: Server, work: Pass) -> Steps[bool]:
-        """Mend every name that is not as it should be. False when it broke off."""
-        suspects = self._suspects(server, work)
+    def _bring_all(self, server: Server, work: Pass, troubles: list[str]) -> Steps[bool]:
+        """Mend every name that is not as it should be. False when it broke off.
+
+        `troubles` gets what could not be looked at, or some of it.
+        """
+        suspects = self._suspects(server, work, troubles)
         while True:
             try:
                 batch = list(islice(suspects, self._size))
@@ -408,18 +430,26 @@ class Repair:
             except ServerError as error:
                 work.report.down[server.name] = error.reason
                 return False
+            except _FATAL:
+                raise
+            except OSError as error:
+                # No room to sort what it says that it has, say.
+                work.report.down[server.name] = f"it can't be compared: {error}"
+                return False
             if not batch:
                 return True
             yield "compared"
             mended = yield from self.replication.bring(server, batch)
+            troubles += [one.name for one in mended if isinstance(one.error, OSError)][:1]
             self._count_all(mended, work)
             if server.name in work.report.down or not work.go_on():
                 return False
 
-    def _suspects(self, server: Server, work: Pass) -> Iterator[str]:
+    def _suspects(self, server: Server, work: Pass, troubles: list[str]) -> Iterator[str]:
         """The names that are not as they should be on a server, or may not be."""
 
         def failed(folder: str, error: OSError) -> None:
+            troubles[:] = [folder]
             self._unreadable(work.report, folder, error)
 
         if self.replication.reused:
@@ -436,14 +466,18 @@ class Repair:
         transport = self.replication.transport
         comparison = Comparison(self.journal, transport, failed=failed, progress=progress)
         for one in comparison.differences(server):
-            if one.kind is not Wrong.EXTRA or self._wanted(one.name) is Wanted.GONE:
+            if one.kind is not Wrong.EXTRA or self._is_gone(one.name, failed):
                 yield one.name
 
-    def _wanted(self, name: str) -> Wanted:
+    def _is_gone(self, name: str, failed: Callable[[str, OSError], None]) -> bool:
+        """Whether what a server has was deleted. What is unsafe was never ours."""
         try:
-            return self.journal.look(name).wanted
-        except OSError:
-            return Wanted.UNHEARD  # nothing is sent for it
+            return names.is_safe(name) and self.journal.look(name).wanted is Wanted.GONE
+        except _FATAL:
+            raise
+        except OSError as error:
+            failed(name, error)
+            return False
 
     # --- the second look
 

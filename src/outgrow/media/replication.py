@@ -40,9 +40,11 @@ from outgrow.errors import (
     AnotherMaster,
     CatalogueUnavailable,
     ConnectFailed,
+    FileCut,
     ForeignServer,
     MasterError,
     NotEnoughServers,
+    OutOfTime,
     ServerDown,
     ServerError,
     UnexpectedStatus,
@@ -405,6 +407,21 @@ class Replication:
         pending = yield from self.bury(name)
         return (yield from self.forward(pending))
 
+    def delete_unheard(self, name: str) -> Steps[Outcome | None]:
+        """Delete on all servers what nobody has heard of; None when somebody has, by now.
+
+        Unlike `delete` it never touches a file of the master: one that was saved a moment
+        ago stays, and is owed to the servers.
+        """
+        attempt = self.journal.attempt(name, Change.DELETE)
+        self.journal.begin(attempt)
+        yield "recorded"
+        if not self.journal.bury_unheard(attempt):
+            self.journal.settle(attempt, (), ())
+            return None
+        yield "buried"
+        return (yield from self.forward(Pending(attempt, None)))
+
     def bury(self, name: str) -> Steps[Pending]:
         """Delete `name` on the master alone. `forward` does the rest, here or later."""
         attempt = self.journal.attempt(name, Change.DELETE)
@@ -467,7 +484,7 @@ class Replication:
         self._delete_again([one for one in works if one.wants(Wanted.GONE)])
         yield "sent"
         for work in works:
-            overtaken = bool(work.claims) and self.journal.look(work.name) != work.look
+            overtaken = bool(work.claims) and self._is_overtaken(work)
             self._account(work.claims, work.mended.outcome, overtaken=overtaken)
         yield "settled"
         return [work.mended for work in works]
@@ -498,11 +515,21 @@ class Replication:
         if work.look is None or work.look.wanted is Wanted.UNHEARD:
             return
         outcome = work.mended.outcome
-        overtaken = self.journal.look(work.name) != work.look
-        if overtaken or server in outcome.unknown:
+        if self._is_overtaken(work) or server in outcome.unknown:
             self.journal.owe(server.name, work.name, unknown=True)
-        elif isinstance(outcome.failed.get(server), UnexpectedStatus):
+        elif isinstance(outcome.failed.get(server), (UnexpectedStatus, FileCut, OutOfTime)):
+            # The walk goes on. After any other error it ends, and its record stays.
             self.journal.owe(server.name, work.name)
+
+    def _is_overtaken(self, work: _Mending) -> bool:
+        """The second look (law 6): whether the name is another one now, or can't be looked at."""
+        try:
+            return self.journal.look(work.name) != work.look
+        except (MasterError, CatalogueUnavailable):
+            raise
+        except OSError as error:
+            work.mended.error = error
+            return True
 
     def _look_at(self, work: _Mending) -> None:
         try:
@@ -559,12 +586,20 @@ class Replication:
             if work.name not in outcomes:
                 continue
             work.mended.outcome = outcomes[work.name]
-            if self.journal.look(work.name).wanted is Wanted.GONE:
+            if self._is_overtaken(work) and self._is_gone(work.name):
                 undone.append(work)
         # Law 6. What the DELETE confirms is still watched: the claims stay unknown.
         if undone:
             gone = {work.name: work.servers for work in undone}
             self.transport.delete_all(gone, deadline=self._clock() + self.deadline)
+
+    def _is_gone(self, name: str) -> bool:
+        try:
+            return self.journal.look(name).wanted is Wanted.GONE
+        except (MasterError, CatalogueUnavailable):
+            raise
+        except OSError:
+            return False
 
     def _open_source(self, work: _Mending, stack: ExitStack) -> FileBody | None:
         """What is to be sent; None when it was deleted meanwhile, or can't be read."""

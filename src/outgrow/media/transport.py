@@ -67,10 +67,7 @@ class Registry(Protocol):
         """Remember that it was."""
 
     def owe_all(self, server: str) -> object:
-        """Record that a server is owed everything."""
-
-    def is_owed_all(self, server: str) -> bool:
-        """Whether that is recorded already."""
+        """Record that a server is owed everything, from this moment on."""
 
 
 class Transport(Protocol):
@@ -200,7 +197,8 @@ class HttpTransport:
                     homeless.setdefault(name, []).append(server)
         if homeless:
             self._make_all_folders(homeless, deadline)
-            for name, later in self._run_all(requests, homeless, deadline).items():
+            again = {name: requests[name] for name in homeless}
+            for name, later in self._run_all(again, homeless, deadline).items():
                 _supersede(outcomes[name], later)
         return outcomes
 
@@ -248,12 +246,14 @@ class HttpTransport:
 
     def list(self, server: Server, prefix: str = "", *, digests: bool = False) -> Iterator[Entry]:
         """See `Transport`."""
-        limits = replace(self._limits, timeout=max(self._limits.timeout, LISTING_TIMEOUT))
+        timeout = max(self._limits.timeout, LISTING_TIMEOUT)
+        # It may be slow for as long as it likes to look at its disk, within reason.
+        limits = replace(self._limits, timeout=timeout, floor=0)
 
         def ask(request: Request) -> Download:
             return Download(self._pool, server, request, limits=limits, clock=self._clock)
 
-        return Lister(server, ask).entries(prefix, digests=digests)
+        return Lister(server, ask, self._clock).entries(prefix, digests=digests)
 
     def probe(
         self, servers: Iterable[Server] | None = None, *, claim: bool = True
@@ -464,8 +464,7 @@ class HttpTransport:
         Then the id is read again: another process may have been quicker (412), or
         may have won afterwards where If-None-Match is ignored.
         """
-        if not self._registry.is_owed_all(server.name):
-            self._registry.owe_all(server.name)
+        self._registry.owe_all(server.name)
         headers = (("If-None-Match", "*"),)
         body = (self._registry.master_id + "\n").encode("ascii")
         request = Request("PUT", names.MASTER_ID_FILE, PUT_DONE | {412}, headers, body)

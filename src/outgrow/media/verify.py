@@ -9,8 +9,10 @@ The laws:
 1. What is deleted here is deleted by the protocol: a tombstone first. A file that the
    master has never heard of is only removed when somebody asks for that, after a
    grace, and never many of them without more words.
-2. Two servers that agree with each other and not with the master speak against the
-   master. Then nothing is mended by itself.
+2. A master's disk can rot, or lose the end of a file, as any other. Where its word is all
+   there is, nothing is mended that it alone speaks for: bytes must be those of another
+   server, too, and a file that is longer on a server is not cut. What is on record (a
+   catalogue's sizes and digests) needs no witness.
 3. Memory does not depend on the number of files; of what is wrong `SHOWN` are kept.
 """
 
@@ -21,11 +23,18 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from outgrow.errors import NoListing, ServerError, UnexpectedStatus
+from outgrow.errors import (
+    CatalogueUnavailable,
+    MasterError,
+    NoListing,
+    ServerError,
+    UnexpectedStatus,
+)
 from outgrow.fanout import DEADLINE
 from outgrow.media import names
 from outgrow.media.comparison import BATCH, Comparison
@@ -67,8 +76,9 @@ class Finding:
     found: int = -1
     #: When the server's file was changed last, in seconds since the epoch, if it says so.
     modified: float | None = None
-    #: What the server's bytes come to, where that speaks against the master's disk.
+    #: What the server's bytes come to, and the master's, where that speaks against its disk.
     digest: str = ""
+    expected: str = ""
 
 
 @dataclass(slots=True)
@@ -105,19 +115,22 @@ class Verdict:
 class Verification:
     """What was found on all servers. `unreadable`: names on the master, with the reason.
 
-    `suspect` has the names whose bytes on the master are unlike those that two servers have.
+    `unsafe` has names on the master that no server is sent, and `suspect` those for which the
+    master may be wrong (law 2), with what speaks against it.
     """
 
     verdicts: list[Verdict] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
-    suspect: list[str] = field(default_factory=list)
+    unsafe: set[str] = field(default_factory=set)
+    suspect: dict[str, str] = field(default_factory=dict)
     owed_now: int = 0
     removed: int = 0
 
     @property
     def equal(self) -> bool:
         """Whether nothing is wrong but what is owed."""
-        return not self.unreadable and all(one.equal for one in self.verdicts)
+        well = not self.unreadable and not self.unsafe
+        return well and all(one.equal for one in self.verdicts)
 
     def failed(self, name: str, error: OSError) -> None:
         """Note what can't be read on the master."""
@@ -126,7 +139,7 @@ class Verification:
 
     def facts(self) -> dict[str, Any]:
         """All of it as plain values."""
-        return {**asdict(self), "equal": self.equal}
+        return {**asdict(self), "unsafe": sorted(self.unsafe), "equal": self.equal}
 
 
 class Pace:
@@ -138,19 +151,19 @@ class Pace:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._rate = rate
+        self.rate = rate
         self._clock = clock
         self._sleep = sleep
         self._free_at = 0.0
 
     def spend(self, size: int) -> None:
         """Wait until the bytes before these have had their time."""
-        if not self._rate:
+        if not self.rate:
             return
         now = self._clock()
         if self._free_at > now:
             self._sleep(self._free_at - now)
-        self._free_at = max(self._free_at, now) + size / self._rate
+        self._free_at = max(self._free_at, now) + size / self.rate
 
 
 class Verify:
@@ -182,6 +195,7 @@ class Verify:
         self._sample = sample
         self._pace = pace or Pace(0)
         self._random = choose or random.Random()  # noqa: S311 - which files are looked at
+        self._chosen: list[Entry] | None = None
 
     def run(self, progress: Callable[[str], None] = lambda _: None) -> Verification:
         """Compare. `progress` is called with each name, once for each server.
@@ -208,7 +222,8 @@ class Verify:
                     self._hash_all(server, verdict, found, progress)
             except ServerError as error:
                 verdict.down = error.reason
-        found.suspect = _suspects(found.verdicts)
+        if not self.journal.has_digests:
+            found.suspect = self._suspects(found.verdicts)
         return found
 
     # --- names and sizes
@@ -238,43 +253,50 @@ class Verify:
             unlisted=unlisted,
         )
         differences = comparison.differences(server)
-        owed: frozenset[str] | None = None
         while batch := list(islice(differences, BATCH)):
-            if owed is None:
-                owed = frozenset(debt.name for debt in self.journal.debts(server.name))
-            self._look_again(server, batch, owed, verdict)
+            self._look_again(server, batch, verdict, found)
+
+    def _owed(self, server: Server) -> set[str]:
+        """The names that a server is owed, or is just being told of; an empty one for all."""
+        found = {debt.name for debt in self.journal.debts(server.name) if debt.looks == 0}
+        return found | {attempt.name for attempt in self.journal.attempts()}
 
     def _look_again(
-        self, server: Server, batch: list[Difference], owed: frozenset[str], verdict: Verdict
+        self, server: Server, batch: list[Difference], verdict: Verdict, found: Verification
     ) -> None:
-        """Note what is still wrong. An empty name in `owed` stands for everything."""
+        """Note what is still wrong."""
+        owed = self._owed(server)
         safe = [one for one in batch if names.is_safe(one.name)]
+        unsafe = {one.name for one in batch if one.wanted >= 0} - {one.name for one in safe}
+        found.unsafe.update(islice(unsafe, max(0, SHOWN - len(found.unsafe))))
         until = time.monotonic() + DEADLINE
         asked = {one.name: (server,) for one in safe}
         outcomes = self.replication.transport.stat_all(asked, deadline=until)
         for one in safe:
             outcome = outcomes[one.name]
             response = outcome.done.get(server)
-            if response is None and not isinstance(outcome.missed[server], UnexpectedStatus):
-                raise outcome.missed[server]
+            if response is None:
+                _raise_unless_refused(outcome.missed[server])
             size = -1
             if response is not None and response.status == 200:
                 length = response.headers.get("content-length", "")
                 size = int(length) if length.isdecimal() else one.found
-            what = _judge(self._look(one.name), size)
+            try:
+                look = self.journal.look(one.name)
+            except (MasterError, CatalogueUnavailable):
+                raise
+            except OSError as error:
+                found.failed(one.name, error)
+                continue
+            what = _judge(look, size)
             if not what:
                 continue
             if what != EXTRA and not owed.isdisjoint({one.name, ""}):
                 verdict.owed += 1
                 continue
             modified = Entry(one.name, 0, one.date).modified
-            verdict.note(Finding(server.name, one.name, what, one.wanted, size, modified))
-
-    def _look(self, name: str) -> Look:
-        try:
-            return self.journal.look(name)
-        except OSError:
-            return Look(Wanted.UNHEARD)  # the walk has told why
+            wanted = look.size if look.wanted is Wanted.PRESENT else -1
+            verdict.note(Finding(server.name, one.name, what, wanted, size, modified))
 
     # --- bytes
 
@@ -298,7 +320,13 @@ class Verify:
     def _both(self, server: Server, wanted: Iterator[Entry]) -> Iterator[tuple[Entry, str]]:
         """The files to be hashed, each with the digest that the server has told, if any."""
         if self._sample is not None:
-            yield from ((entry, "") for entry in _chosen(wanted, self._sample, self._random))
+            if self._chosen is None:  # the same files on all servers, that they may be compared
+                self._chosen = _chosen(wanted, self._sample, self._random)
+            yield from ((entry, "") for entry in self._chosen)
+            return
+        if self._pace.rate:
+            # A server that computes sums by itself knows no rate.
+            yield from ((entry, "") for entry in wanted)
             return
         try:
             listed = self.replication.transport.list(server, self._prefix, digests=True)
@@ -323,8 +351,8 @@ class Verify:
             return
         size = before.size
         # A digest that is on record speaks for itself; what a disk says may be what rots.
-        against = "" if entry.digest else theirs
-        verdict.note(Finding(server.name, entry.name, CONTENT, size, size, None, against))
+        against = ("", "") if entry.digest else (theirs, ours)
+        verdict.note(Finding(server.name, entry.name, CONTENT, size, size, None, *against))
 
     def _remote(self, server: Server, name: str) -> str:
         """The SHA-256 of a server's file; nothing when it has none."""
@@ -346,27 +374,54 @@ class Verify:
                 return ""
             offset = 0
             while data := os.pread(body.descriptor, _PIECE, offset):
+                self._pace.spend(len(data))
                 running.update(data)
                 offset += len(data)
         return running.hexdigest()
 
     # --- what is done about it
 
-    def owe(self, found: Verification) -> int:
+    def owe(self, found: Verification, *, force: bool = False) -> int:
         """Owe every server what is wrong on it, for a repair pass to mend. How much that is.
 
-        Not what speaks against the master (law 2), and nothing that is extra. A server
-        with more than `SHOWN` findings is owed everything.
+        Not what speaks against the master (law 2), unless by `force`, and nothing that is
+        extra. Of a server with more than `SHOWN` findings those that were kept.
         """
         for verdict in found.verdicts:
-            if sum(verdict.counts.values()) > len(verdict.findings):
-                self.journal.owe_all(verdict.server)
             for finding in verdict.findings:
-                if finding.what == EXTRA or finding.name in found.suspect:
+                suspect = finding.name in found.suspect and not force
+                if finding.what == EXTRA or suspect:
                     continue
                 self.journal.owe(verdict.server, finding.name)
                 found.owed_now += 1
         return found.owed_now
+
+    def _suspects(self, verdicts: Iterable[Verdict]) -> dict[str, str]:
+        """The names for which the master's disk may be wrong, and why (law 2)."""
+        found: dict[str, str] = {}
+        lengths: set[tuple[str, int]] = set()
+        witnesses: dict[str, set[str]] = {}
+        for finding in (one for verdict in verdicts for one in verdict.findings):
+            if finding.what == DIFFERENT:
+                if finding.found > finding.wanted:
+                    found[finding.name] = "it is shorter on the master than on a server"
+                elif (finding.name, finding.found) in lengths:
+                    found[finding.name] = "two servers have the same length, the master another"
+                lengths.add((finding.name, finding.found))
+            if finding.what == CONTENT and finding.name not in found:
+                agreed = witnesses.setdefault(finding.name, self._witnesses(finding))
+                if finding.server in agreed or not agreed:
+                    found[finding.name] = "no other server has the master's bytes"
+        return found
+
+    def _witnesses(self, finding: Finding) -> set[str]:
+        """The servers that have the bytes that the master has, as far as they can be asked."""
+        agreed = set()
+        for server in self.replication.transport.servers:
+            with suppress(ServerError):
+                if self._remote(server, finding.name) == finding.expected:
+                    agreed.add(server.name)
+        return agreed
 
     def extras(self, found: Verification, now: float) -> list[str]:
         """The files that nobody has heard of, and that are older than `GRACE`."""
@@ -380,12 +435,23 @@ class Verify:
         }
         return sorted(old)
 
+    def strange(self, extras: Iterable[str]) -> list[str]:
+        """The top folders of these files in which the master has nothing at all.
+
+        One may be a volume that is not mounted, and then it is not the files that are wrong.
+        """
+        tops = {name.partition("/")[0] for name in extras if "/" in name}
+        return [
+            top
+            for top in sorted(tops)
+            if next(self.journal.entries(_ignore, f"{top}/"), None) is None
+        ]
+
     def remove_extra(self, found: Verification, chosen: Iterable[str]) -> int:
         """Delete files that nobody has heard of, by the protocol (law 1). How many that were."""
         for name in chosen:
             # Somebody may have saved it since, or restored it.
-            if self.journal.look(name).wanted is Wanted.UNHEARD:
-                run(self.replication.delete(name))
+            if run(self.replication.delete_unheard(name)) is not None:
                 found.removed += 1
         return found.removed
 
@@ -411,15 +477,11 @@ def _chosen(entries: Iterator[Entry], count: int, choose: random.Random) -> list
     return sorted(kept)
 
 
-def _suspects(verdicts: Iterable[Verdict]) -> list[str]:
-    """Names for which two servers have the same bytes, and the master others."""
-    seen: set[tuple[str, str]] = set()
-    suspect = set()
-    for verdict in verdicts:
-        for finding in verdict.findings:
-            if not finding.digest:
-                continue
-            if (finding.name, finding.digest) in seen:
-                suspect.add(finding.name)
-            seen.add((finding.name, finding.digest))
-    return sorted(suspect)
+def _raise_unless_refused(error: ServerError) -> None:
+    """A server that refuses one name goes on with the others; any other error ends it."""
+    if not isinstance(error, UnexpectedStatus) or error.status not in range(400, 429):
+        raise error
+
+
+def _ignore(_: str, __: OSError) -> None:
+    pass

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -19,11 +21,21 @@ IN_MEMORY: Final = 50_000
 Row = TypeVar("Row", bound=tuple[object, ...])
 
 
-def walk(read: Callable[[str], Iterator[Child]], folder: str = "") -> Iterator[Entry]:
+def _no_end(folder: str, error: OSError) -> None:
+    raise BadListing(f"the folder {folder[:80]!r}... lies too deep") from error
+
+
+def walk(
+    read: Callable[[str], Iterator[Child]],
+    folder: str = "",
+    *,
+    too_deep: Callable[[str, OSError], None] = _no_end,
+) -> Iterator[Entry]:
     """The files below a folder, in order; `read` gives what is in one, in any order.
 
     A folder's name ends in a slash, and that of the root is empty. The folders above the
-    present one are kept open. Raises `BadListing` for folders that never end.
+    present one are kept open. `too_deep` is called with a folder whose name is longer
+    than any name may be; without it that raises `BadListing`.
     """
     opened = [(folder, _children(read(folder)))]
     while opened:
@@ -34,7 +46,8 @@ def walk(read: Callable[[str], Iterator[Child]], folder: str = "") -> Iterator[E
                 yield Entry(path, size, date)
                 continue
             if len(path) > NAME_LIMIT:
-                raise BadListing(f"the folder {path[:80]!r}... lies too deep")
+                too_deep(path, OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)))
+                continue
             opened.append((path, _children(read(path))))
             break
         else:
