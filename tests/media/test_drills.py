@@ -207,8 +207,36 @@ def test_sigkill_at_every_step_of_repair(tmp_path, servers, grain):
         assert set(names) <= wanted.keys()
         assert gone not in wanted
         forget_watched(warm)
-    wanted = 25 if grain == "call" else 12
+    wanted = 25 if grain == "call" else 9
     assert died >= wanted, "the repair of three names has fewer steps than it had"
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("grain", ["step", "call"])
+def test_sigkill_at_every_step_of_bringing_in(tmp_path, servers, grain):
+    """The same for a walk over a server that is owed everything."""
+    urls = [server.url for server in servers]
+    warm = storage_at(tmp_path, urls)
+    heal(warm)
+    names = [warm.save("kept.bin", ContentFile(b"kept")) for _ in range(3)]
+    server = warm.options.servers[2].name
+    died = 0
+    for step, told in deaths(grain):
+        gone = warm.save("gone.bin", ContentFile(b"gone"))
+        content = servers[2].files[gone]
+        warm.delete(gone)
+        servers[2].files[gone] = content
+        del servers[2].files[names[0]]
+        servers[2].files[names[1]] = b"cut"
+        warm.journal.owe_all(server)
+        code, _ = act(tmp_path, urls, "repair", step)
+        died += told(code)
+        heal(warm)
+        assert check_equal(tmp_path, servers).keys() == set(names)
+        forget_watched(warm)
+    wanted = 15 if grain == "call" else 7
+    assert died >= wanted, "bringing in three names has fewer steps than it had"
 
 
 @pytest.mark.drill
