@@ -7,21 +7,22 @@ by uvicorn, with `connections` of our own that may cost no more than `limits` sa
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import re
 import resource
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from outgrow.errors import ConfigurationError, MissingExtra
 from outgrow.media.disk import Disk
+from outgrow.media.doors import Door, Place, open_doors
 from outgrow.media.handler import Exchange, Message, Receive, Send
 from outgrow.media.limits import Limits
 from outgrow.media.protocol import Rules
@@ -34,8 +35,6 @@ SWEEP_EVERY = 3600
 
 #: Seconds that running requests are given when the server is stopped.
 GRACE = 1
-
-_INTERNET = {socket.AF_INET, socket.AF_INET6}
 
 
 class MediaApplication:
@@ -69,17 +68,29 @@ class MediaApplication:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's life (ASGI 3)."""
+        await self._serve(self.rules, scope, receive, send)
+
+    def behind(self, door: Door) -> Callable[[Message, Receive, Send], Awaitable[None]]:
+        """The same application, for those who come in by this door."""
+        rules = replace(door.rules, max_head=self.limits.max_head)
+
+        async def serve(scope: Message, receive: Receive, send: Send) -> None:
+            await self._serve(rules, scope, receive, send)
+
+        return serve
+
+    async def _serve(self, rules: Rules, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
+            await self._exchange(rules, scope, receive, send)
 
-    async def _serve(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _exchange(self, rules: Rules, scope: Message, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
         try:
-            exchange = Exchange(self.disk, self.rules, self.limits, scope, receive, send)
+            exchange = Exchange(self.disk, rules, self.limits, scope, receive, send)
             await exchange.run()
         finally:
             self._running.discard(task)
@@ -125,17 +136,20 @@ def serve(
     fsync: bool = True,
     reused: Iterable[Parts] = (),
     fd: int | None = None,
+    write_bind: str | None = None,
+    write_fd: int | None = None,
     ready: Callable[[str], None] = _say,
 ) -> None:
     """Run a media server until SIGTERM or SIGINT.
 
     `bind` is ``host:port``; port 0 chooses one. `fd` is a listening socket that
-    was inherited, used instead of `bind`. `ready` gets one line, with the address
+    was inherited, used instead of `bind`. With `write_bind` or `write_fd` files are
+    written and listed there alone. `ready` gets one line, with the addresses
     and the root, when requests are answered. The other arguments are those of
     `MediaApplication`. Call it in the main thread.
 
     Raises MissingExtra without uvicorn, and ConfigurationError for a bad address,
-    for a root that can't be used, and without a token where others can connect.
+    for a root that can't be used, and without a token where others could write.
     """
     try:
         import uvicorn
@@ -148,44 +162,54 @@ def serve(
             "files are private, but without a token Outgrow itself could not read them.",
             "Give a token (--token-file, or OUTGROW_MEDIA_TOKEN).",
         )
-    host, port = parse_bind(bind)
-    # Whoever gave it this name may call it by it.
-    rules = replace(rules, hosts=rules.hosts | {host.lower()})
     application = MediaApplication(root, rules=rules, limits=limits, fsync=fsync, reused=reused)
-    listener = _inherit(fd) if fd is not None else _listen(host, port)
-    if rules.token is None and not _is_loopback(listener):
-        listener.close()
-        raise ConfigurationError(
-            "bind",
-            f"{bind} can be reached from other machines, and without a token they could write.",
-            "Give a token (--token-file, or OUTGROW_MEDIA_TOKEN), or bind to 127.0.0.1.",
-        )
-    if listener.family in _INTERNET:
-        # asyncio sets this only where the socket names its protocol; without it each
-        # download waits some 40 ms for a delayed acknowledgement. Connections inherit it.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _allow_files(limits.max_files)
+    doors = open_doors(
+        Place("bind" if fd is None else "fd", bind, fd),
+        _writing_place(write_bind, write_fd),
+        rules,
+    )
+    _allow_files(limits.max_files * len(doors))
     # So that a root that can't be used is our error, not uvicorn's traceback.
     application.disk.open()
     application.disk.close()
 
-    served = root.resolve()
+    addresses = "; files are written at ".join(door.address for door in doors)
+    line = f"Serving {root.resolve()} on {addresses}"
+    first, *more = [(_uvicorn_config(uvicorn, application, door), door.listener) for door in doors]
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            ready(f"Serving {served} on {_address(listener)}")
+            for config, listener in more:
+                connect = partial(
+                    config.http_protocol_class,
+                    config=config,
+                    server_state=self.server_state,
+                    app_state=self.lifespan.state,
+                )
+                # uvicorn stops all its servers and connections in one order.
+                loop = asyncio.get_running_loop()
+                self.servers.append(
+                    await loop.create_server(connect, sock=listener, backlog=config.backlog)
+                )
+            ready(line)
 
     # uvicorn stops in order, and then raises the signal again for its caller.
     with suppress(KeyboardInterrupt):
-        Server(_uvicorn_config(uvicorn, application)).run([listener])
+        Server(first[0]).run([first[1]])
 
 
-def _uvicorn_config(uvicorn: Any, application: MediaApplication) -> Any:
+def _writing_place(bind: str | None, fd: int | None) -> Place | None:
+    if bind is None and fd is None:
+        return None
+    return Place("write-bind" if fd is None else "write-fd", bind or "", fd)
+
+
+def _uvicorn_config(uvicorn: Any, application: MediaApplication, door: Door) -> Any:
     from outgrow.media.connections import limited
 
-    return uvicorn.Config(
-        application,
+    config = uvicorn.Config(
+        application.behind(door),
         http=limited(application.limits),
         ws="none",
         lifespan="on",
@@ -197,6 +221,8 @@ def _uvicorn_config(uvicorn: Any, application: MediaApplication) -> Any:
         timeout_keep_alive=application.limits.keep_alive,
         timeout_graceful_shutdown=GRACE,
     )
+    config.load()
+    return config
 
 
 def _allow_files(wanted: int) -> None:
@@ -205,17 +231,6 @@ def _allow_files(wanted: int) -> None:
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def parse_bind(bind: str) -> tuple[str, int]:
-    """``host:port`` or ``[address]:port`` as host and port. Raises ConfigurationError."""
-    host, colon, port = bind.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigurationError(
-            "bind", f"{bind!r} is not an address.", "Write host:port, as in 127.0.0.1:8080."
-        )
-    return host, int(port)
 
 
 def parse_reused(names: str, folders: Iterable[str]) -> list[Parts]:
@@ -266,36 +281,3 @@ def _read_line(file: Path) -> str:
         raise ConfigurationError(
             str(file), f"the token can't be read: {error.strerror}."
         ) from error
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, *_rest, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        return socket.create_server(address[:2], family=family, backlog=1024)
-    except OSError as error:
-        raise ConfigurationError(
-            "bind", f"can't listen on {host}:{port}: {error.strerror}."
-        ) from error
-
-
-def _inherit(fd: int) -> socket.socket:
-    try:
-        return socket.socket(fileno=fd)
-    except OSError as error:
-        raise ConfigurationError("fd", f"{fd} is not a socket: {error.strerror}.") from error
-
-
-def _is_loopback(listener: socket.socket) -> bool:
-    """Whether only this machine can connect."""
-    if listener.family not in _INTERNET:
-        return True  # a Unix socket, guarded by its permissions
-    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
-
-
-def _address(listener: socket.socket) -> str:
-    name = listener.getsockname()
-    if not isinstance(name, tuple):
-        return f"unix:{name}"
-    return f"http://[{name[0]}]:{name[1]}" if ":" in name[0] else f"http://{name[0]}:{name[1]}"
