@@ -54,6 +54,8 @@ def main() -> None:
 @click.option("--max-head", default="16K", show_default=True, help="Bytes of a request's head.")
 @click.option("--head-timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds.")
 @click.option("--connections", type=COUNT, default=1000, show_default=True, help="0: no limit.")
+@click.option("--scrub", default="0", help="Bytes a second, as in 5M: compare with checksums.")
+@click.option("--scrub-every", default="7d", show_default=True, help="Days between two passes.")
 @click.option("--fd", type=int, help="An inherited, listening socket, instead of --bind.")
 @click.option("--write-fd", type=int, help="The same, instead of --write-bind.")
 def media_server(
@@ -74,6 +76,8 @@ def media_server(
     max_head: str,
     head_timeout: float,
     connections: int,
+    scrub: str,
+    scrub_every: str,
     fd: int | None,
     write_fd: int | None,
 ) -> None:
@@ -107,6 +111,7 @@ def media_server(
             ),
             fsync=fsync,
             reused=server.parse_reused(names, reused),
+            scrub=server.parse_scrub(scrub, scrub_every),
             fd=fd,
             write_bind=write_bind,
             write_fd=write_fd,

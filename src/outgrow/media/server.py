@@ -13,7 +13,8 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -24,8 +25,10 @@ from outgrow.errors import ConfigurationError, MissingExtra
 from outgrow.media.disk import Disk
 from outgrow.media.doors import Door, Place, open_doors
 from outgrow.media.handler import Exchange, Message, Receive, Send
+from outgrow.media.integrity import Scrub
 from outgrow.media.limits import Limits
 from outgrow.media.protocol import Rules
+from outgrow.media.scrubber import Scrubber
 from outgrow.media.tombstones import EVERYTHING, Parts
 
 logger = logging.getLogger("outgrow.media.server")
@@ -43,8 +46,9 @@ class MediaApplication:
     Writing needs the header ``Authorization: Bearer <token>``; without a token in
     `rules` whoever can connect may write. `fsync`: an upload is on the disk before
     it is answered. `reused`: names that may be put again after they were deleted; any
-    other is gone for a week (see `tombstones`). The `limits` of what is not a body are
-    kept by the server that runs it (see `connections`).
+    other is gone for a week (see `tombstones`). `scrub`: all files are
+    compared with their checksums, at that rate (see `scrubber`). The `limits` of what is
+    not a body are kept by the server that runs it (see `connections`).
 
     It needs ASGI's lifespan, which opens the root; that raises ConfigurationError
     when the root can't be used. Several processes may use one root at a time;
@@ -59,12 +63,26 @@ class MediaApplication:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         fsync: bool = True,
         reused: Iterable[Parts] = (),
+        scrub: Scrub | None = None,
     ) -> None:
-        self.disk = Disk(root, fsync=fsync, reused=reused)
+        self.disk = Disk(root, fsync=fsync, reused=reused, records=scrub is not None)
+        self._scrubber = Scrubber(self.disk, scrub) if scrub else None
         self.rules = replace(rules, max_head=limits.max_head)
         self.limits = limits
         self._running: set[asyncio.Task[Any]] = set()
         self._stopping = asyncio.Event()
+
+    def open(self) -> None:
+        """Take hold of the root. Raises ConfigurationError when it can't be used."""
+        self.disk.open()
+        if self._scrubber is not None:
+            self._scrubber.open()
+
+    def close(self) -> None:
+        """Let go of the root. Harmless when closed."""
+        if self._scrubber is not None:
+            self._scrubber.close()
+        self.disk.close()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's life (ASGI 3)."""
@@ -97,20 +115,37 @@ class MediaApplication:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        self.disk.open()
-        sweeper = asyncio.create_task(self._sweep())
-        self._running.add(sweeper)
-        sweeper.add_done_callback(self._running.discard)
+        self.open()
+        self._begin(self._sweep())
+        if self._scrubber is not None:
+            self._begin(self._run_aside(self._scrubber))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self._stopping.set()
+        if self._scrubber is not None:
+            self._scrubber.stop()
         # Cancelled requests still wait for their threads, which use the root. One
         # that a dead disk holds for longer keeps it open; the process ends anyway.
         if self._running:
             await asyncio.wait(self._running, timeout=GRACE)
         if not self._running:
-            self.disk.close()
+            self.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run_aside(self, scrubber: Scrubber) -> None:
+        """Scrub in a thread that no request waits for."""
+        thread = ThreadPoolExecutor(1, "outgrow-scrubber")
+        try:
+            await asyncio.get_running_loop().run_in_executor(thread, scrubber.run)
+        except OSError as error:
+            logger.error("The files can't be scrubbed: %s", error)  # noqa: TRY400 - one line
+        finally:
+            thread.shutdown(wait=False)
 
     async def _sweep(self) -> None:
         while not self._stopping.is_set():
@@ -135,6 +170,7 @@ def serve(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     fsync: bool = True,
     reused: Iterable[Parts] = (),
+    scrub: Scrub | None = None,
     fd: int | None = None,
     write_bind: str | None = None,
     write_fd: int | None = None,
@@ -162,7 +198,9 @@ def serve(
             "files are private, but without a token Outgrow itself could not read them.",
             "Give a token (--token-file, or OUTGROW_MEDIA_TOKEN).",
         )
-    application = MediaApplication(root, rules=rules, limits=limits, fsync=fsync, reused=reused)
+    application = MediaApplication(
+        root, rules=rules, limits=limits, fsync=fsync, reused=reused, scrub=scrub
+    )
     doors = open_doors(
         Place("bind" if fd is None else "fd", bind, fd),
         _writing_place(write_bind, write_fd),
@@ -170,8 +208,8 @@ def serve(
     )
     _allow_files(limits.max_files * len(doors))
     # So that a root that can't be used is our error, not uvicorn's traceback.
-    application.disk.open()
-    application.disk.close()
+    application.open()
+    application.close()
 
     addresses = "; files are written at ".join(door.address for door in doors)
     line = f"Serving {root.resolve()} on {addresses}"
@@ -255,6 +293,18 @@ def parse_size(text: str) -> int:
     if found is None:
         raise ConfigurationError("size", f"{text!r} is not a size.", "Write 500K, 10M or 2G.")
     return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
+
+
+def parse_scrub(rate: str, every: str) -> Scrub | None:
+    """Bytes a second, as in ``5M``, and days, as in ``7d``; None for a rate of 0.
+
+    Raises ConfigurationError for what is neither, and for less than a day.
+    """
+    days = re.fullmatch(r"([0-9]{1,4})d", every.strip().lower())
+    if days is None or int(days[1]) < 1:
+        raise ConfigurationError("scrub-every", f"{every!r} is no number of days.", "Write 7d.")
+    speed = parse_size(rate)
+    return Scrub(speed, int(days[1]) * 86400.0) if speed else None
 
 
 def read_token(
