@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import logging
 import os
@@ -13,15 +14,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from django.core.files.base import ContentFile
+from django.core.files.storage import storages
+from django.core.management import call_command
+from django.test import override_settings
 
 from outgrow.media import checksums
 from outgrow.media.disk import NEW_FOLDER, Disk
 from outgrow.media.integrity import KEEP_FILES, Record, Scrub
 from outgrow.media.protocol import NoFile, State
 from outgrow.media.quarantine import BAD_FOLDER
+from outgrow.media.repair import Repair
 from outgrow.media.scrubber import MANY, RETRY, Scrubber
 from outgrow.media.tombstones import EVERYTHING
 from tests.live.processes import missing, wait_until
@@ -730,6 +737,33 @@ def test_sigkill_in_a_pass_and_the_next_server_goes_on(root: Path) -> None:
         wait_until(lambda: scrubbed(root), "the pass did not end")
     assert all(os.listxattr(root / name) for name in names)
     assert held(root) == []
+
+
+def test_verify_finds_it_missing_and_mends_it(root: Path, tmp_path: Path) -> None:
+    options = {"location": str(tmp_path / "master"), "downtime": 0.1}
+    with running(root, "--scrub", "100M") as server, ExitStack() as stack:
+        options["servers"] = {"media1": f"http://127.0.0.1:{server.port}"}
+        media = {"BACKEND": "outgrow.media.HybridStorage", "OPTIONS": options}
+        stack.enter_context(override_settings(STORAGES={"default": media}))
+        site = storages["default"]
+        Repair(site.replication).once(settle=False)
+        good, bad = (site.save("f.txt", ContentFile(CONTENT)) for _ in range(2))
+        wait_until(lambda: scrubbed(root), "the first pass did not end")
+        flip(root / bad)
+    (root / BAD_FOLDER / "progress.json").unlink()
+    with running(root, "--scrub", "100M") as server, ExitStack() as stack:
+        options["servers"] = {"media1": f"http://127.0.0.1:{server.port}"}
+        stack.enter_context(override_settings(STORAGES={"default": media}))
+        wait_until(lambda: not (root / bad).exists(), "the bad file is still there")
+        told = io.StringIO()
+        with pytest.raises(SystemExit):
+            call_command("outgrow", "media", "verify", stdout=told)
+        assert f"media1: {bad} is not there" in told.getvalue()
+        assert good not in told.getvalue()
+        call_command("outgrow", "media", "verify", "--repair", stdout=io.StringIO())
+        call_command("outgrow", "media", "verify", stdout=told)
+    assert (root / bad).read_bytes() == CONTENT
+    assert len(held(root)) == 1
 
 
 def refusal(root: Path, *options: str, wrapper: tuple[str, ...] = ()) -> str:
