@@ -311,8 +311,16 @@ def test_a_file_is_deleted_while_it_is_looked_at(passes: Passes, root: Path, num
     ("number", "flipped"), [(2, True), (3, True), (4, True), (2, False), (3, False)]
 )
 def test_a_file_is_replaced_while_it_is_looked_at(
-    root: Path, number: int, *, flipped: bool
+    root: Path, number: int, monkeypatch: pytest.MonkeyPatch, *, flipped: bool
 ) -> None:
+    renamed: list[str] = []
+    real = os.rename
+
+    def rename(source: str, name: str, **folders: int) -> None:
+        renamed.append(source)
+        real(source, name, **folders)
+
+    monkeypatch.setattr(os, "rename", rename)
     disk = Disk(root, fsync=False, records=True, reused=[EVERYTHING])
     disk.open()
     passes = Passes(disk)
@@ -325,6 +333,7 @@ def test_a_file_is_replaced_while_it_is_looked_at(
     passes.once()
     assert path.read_bytes() == b"a new one"
     assert held(root) == []
+    assert "a" not in renamed  # it was there all the time
     disk.close()
 
 
@@ -335,6 +344,16 @@ def test_a_file_is_written_to_while_it_is_looked_at(passes: Passes, root: Path) 
     passes.once()
     assert path.read_bytes() == b"by hand"
     assert held(root) == []
+
+
+def test_a_file_that_is_written_to_meanwhile_gets_no_record(passes: Passes, root: Path) -> None:
+    path = root / "a"
+    path.write_bytes(b"by ha")
+    passes.meanwhile = at(3, lambda: path.write_bytes(b"by hand"))
+    passes.once()
+    assert os.listxattr(path) == []
+    passes.once()
+    assert os.listxattr(path) == [checksums.ATTRIBUTE]
 
 
 @pytest.mark.parametrize("more", [False, True])
@@ -581,6 +600,26 @@ def test_files_of_another_user_are_counted(
     assert os.listxattr(root / "ours") == [checksums.ATTRIBUTE]
 
 
+def test_the_move_is_on_the_disk_before_it_is_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(root, records=True)
+    disk.open()
+    flip(store(disk, "folder/a"))
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    Passes(disk).once()
+    disk.close()
+    # The new place first: it is nowhere at no time.
+    assert synced == [str(root / BAD_FOLDER), str(root / "folder")]
+
+
 def test_the_quarantine_has_an_end(
     passes: Passes, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -695,9 +734,13 @@ def test_a_listing_tells_the_bytes_and_not_the_record(root: Path) -> None:
     assert hashlib.sha256(content).hexdigest().encode() in listed
 
 
-def test_requests_are_answered_during_a_slow_pass_that_ends_soon(root: Path) -> None:
-    for number in range(20):
-        (root / f"{number}").write_bytes(os.urandom(1_000_000))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_requests_are_answered_during_a_slow_pass_that_ends_soon(
+    root: Path, number: signal.Signals
+) -> None:
+    names = [f"{number:02}" for number in range(20)]
+    for name in names:
+        (root / name).write_bytes(os.urandom(50_000))
     settle(root)
     with running(root, "--scrub", "100K") as server:
         slowest = 0.0
@@ -707,11 +750,14 @@ def test_requests_are_answered_during_a_slow_pass_that_ends_soon(root: Path) -> 
             assert server.ask("GET", "/x").content == CONTENT
             slowest = max(slowest, time.monotonic() - began)
         assert slowest < 1
-        assert not scrubbed(root)
+        wait_until(lambda: bool(os.listxattr(root / "03")), "nothing is looked at")
         began = time.monotonic()
-        errors = server.stop()
+        errors = server.stop(number)
         assert time.monotonic() - began < 3
     assert "Traceback" not in errors
+    # It knows how far it came.
+    assert str(progress(root)["position"]) >= "02"
+    assert not scrubbed(root)
 
 
 def test_the_rate_of_the_real_server(root: Path) -> None:
