@@ -54,7 +54,7 @@ def main() -> None:
 @click.option("--max-head", default="16K", show_default=True, help="Bytes of a request's head.")
 @click.option("--head-timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds.")
 @click.option("--connections", type=COUNT, default=1000, show_default=True, help="0: no limit.")
-@click.option("--scrub", default="0", help="Bytes a second, as in 5M: compare with checksums.")
+@click.option("--scrub", default="0", help="Compare files with checksums: as in 5M, a second.")
 @click.option("--scrub-every", default="7d", show_default=True, help="Days between two passes.")
 @click.option("--fd", type=int, help="An inherited, listening socket, instead of --bind.")
 @click.option("--write-fd", type=int, help="The same, instead of --write-bind.")

@@ -46,9 +46,9 @@ class MediaApplication:
     Writing needs the header ``Authorization: Bearer <token>``; without a token in
     `rules` whoever can connect may write. `fsync`: an upload is on the disk before
     it is answered. `reused`: names that may be put again after they were deleted; any
-    other is gone for a week (see `tombstones`). `scrub`: all files are
-    compared with their checksums, at that rate (see `scrubber`). The `limits` of what is
-    not a body are kept by the server that runs it (see `connections`).
+    other is gone for a week (see `tombstones`). `scrub`: all files are compared with their
+    checksums, at that rate (see `scrubber`). The `limits` of what is not a body are kept
+    by the server that runs it (see `connections`).
 
     It needs ASGI's lifespan, which opens the root; that raises ConfigurationError
     when the root can't be used. Several processes may use one root at a time;
