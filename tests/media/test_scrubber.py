@@ -577,6 +577,33 @@ def test_a_full_disk_does_not_end_it(
     assert progress(root)["position"] == ""
 
 
+@pytest.mark.parametrize("call", ["open", "pread", "scandir"])
+def test_too_many_open_files_are_not_the_disks_fault(
+    passes: Passes,
+    root: Path,
+    call: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    flip(store(passes.disk, "a"))
+    real, failed = getattr(os, call), []
+
+    def fail_once(*words: object, **named: object) -> object:
+        # Not yet for what is opened before the pass.
+        if passes.waits and not failed:
+            failed.append(words)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(*words, **named)
+
+    monkeypatch.setattr(os, call, fail_once)
+    passes.longest = RETRY + 1
+    passes.once()
+    assert failed
+    assert "can't be scrubbed now" in caplog.messages[0]
+    assert len(caplog.messages) == 2
+    assert len(held(root)) == 1
+
+
 def test_files_of_another_user_are_counted(
     passes: Passes, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

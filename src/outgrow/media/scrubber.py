@@ -17,6 +17,7 @@ asked for. So each file is compared with the checksum that it was stored with. T
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -47,6 +48,10 @@ RETRY = 60.0
 
 #: Seconds after which the progress is written down.
 SAVE_EVERY = 60.0
+
+
+#: Errors of a process that has too much to do, and not of the disk: they pass.
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class _Stopped(Exception):
@@ -170,10 +175,12 @@ class Scrubber:
         except PermissionError:
             self._unwatched += 1
         except OSError as error:
-            self._count(f"The folder {folder!r} can't be read: {error.strerror}")
+            self._count(error, f"The folder {folder!r} can't be read: {error.strerror}")
 
-    def _count(self, what: str) -> None:
+    def _count(self, error: OSError | None, what: str) -> None:
         """Say what is wrong with the disk; there is an end to it (law 4)."""
+        if error is not None and error.errno in _PASSING:
+            raise error
         logger.error("%s", what)
         self._bad += 1
         if self._bad >= MANY:
@@ -191,8 +198,9 @@ class Scrubber:
             self._unwatched += 1
         except OSError as error:
             self._count(
+                error,
                 f"{name!r} can't be read: {error.strerror}. It is left where it is; remove it, "
-                "and 'media verify --repair' puts a good copy there."
+                "and 'media verify --repair' puts a good copy there.",
             )
 
     def _check(self, parts: Parts, file: File, descriptor: int) -> None:
@@ -248,11 +256,12 @@ class Scrubber:
                 return
             removed = self._quarantine.shrink()
         except OSError as error:
-            self._count(f"{what}, and can't be moved to the quarantine: {error.strerror}")
+            self._count(error, f"{what}, and can't be moved to the quarantine: {error.strerror}")
             return
         self._count(
+            None,
             f"{what}. It was moved to the quarantine; "
-            "'media verify --repair' puts a good copy there."
+            "'media verify --repair' puts a good copy there.",
         )
         if removed:
             logger.warning("The quarantine was full: its %d oldest files were removed.", removed)

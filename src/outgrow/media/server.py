@@ -213,9 +213,16 @@ def serve(
 
     addresses = "; files are written at ".join(door.address for door in doors)
     line = f"Serving {root.resolve()} on {addresses}"
+    _run(uvicorn, application, doors, lambda: ready(line))
+
+
+def _run(
+    uvicorn: Any, application: MediaApplication, doors: Iterable[Door], ready: Callable[[], None]
+) -> None:
+    """Let uvicorn serve at all doors. It starts at one, and stops all in one order."""
     first, *more = [(_uvicorn_config(uvicorn, application, door), door.listener) for door in doors]
 
-    class Server(uvicorn.Server):
+    class Server(uvicorn.Server):  # type: ignore[misc]
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             for config, listener in more:
@@ -225,12 +232,11 @@ def serve(
                     server_state=self.server_state,
                     app_state=self.lifespan.state,
                 )
-                # uvicorn stops all its servers and connections in one order.
                 loop = asyncio.get_running_loop()
                 self.servers.append(
                     await loop.create_server(connect, sock=listener, backlog=config.backlog)
                 )
-            ready(line)
+            ready()
 
     # uvicorn stops in order, and then raises the signal again for its caller.
     with suppress(KeyboardInterrupt):
