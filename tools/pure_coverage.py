@@ -27,6 +27,7 @@ PURE = {
     "media/findings": "tests/media/test_findings.py",
     "media/remedies": "tests/media/test_findings.py",
     "media/signing": "tests/media/test_signing.py",
+    "media/integrity": "tests/media/test_integrity.py",
     "media/limits": "tests/media/test_limits.py",
     "media/protocol": "tests/media/test_protocol.py",
     "media/conditions": "tests/media/test_protocol.py",

@@ -31,6 +31,7 @@ def main() -> None:
 @main.command("media-server")
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="The folder.")
 @click.option("--bind", default="127.0.0.1:8080", show_default=True, help="host:port; 0: any.")
+@click.option("--write-bind", help="host:port where alone files are written and listed.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="Or OUTGROW_MEDIA_TOKEN.")
 @click.option("--host", "hosts", multiple=True, help="A name to be written to by, without a token.")
 @click.option(
@@ -53,10 +54,14 @@ def main() -> None:
 @click.option("--max-head", default="16K", show_default=True, help="Bytes of a request's head.")
 @click.option("--head-timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds.")
 @click.option("--connections", type=COUNT, default=1000, show_default=True, help="0: no limit.")
+@click.option("--scrub", default="0", help="Compare files with checksums: as in 5M, a second.")
+@click.option("--scrub-every", default="7d", show_default=True, help="Days between two passes.")
 @click.option("--fd", type=int, help="An inherited, listening socket, instead of --bind.")
+@click.option("--write-fd", type=int, help="The same, instead of --write-bind.")
 def media_server(
     root: Path,
     bind: str,
+    write_bind: str | None,
     token_file: Path | None,
     hosts: tuple[str, ...],
     names: str,
@@ -71,12 +76,15 @@ def media_server(
     max_head: str,
     head_timeout: float,
     connections: int,
+    scrub: str,
+    scrub_every: str,
     fd: int | None,
+    write_fd: int | None,
 ) -> None:
     """Serve and store the files below a folder, over HTTP.
 
-    Reading is public. Writing needs the token, unless the server can be reached
-    from this machine only.
+    Reading is public. Writing needs the token, unless the server, or its --write-bind,
+    can be reached from this machine only.
     """
     from outgrow.media import server
     from outgrow.media.limits import Limits
@@ -103,7 +111,10 @@ def media_server(
             ),
             fsync=fsync,
             reused=server.parse_reused(names, reused),
+            scrub=server.parse_scrub(scrub, scrub_every),
             fd=fd,
+            write_bind=write_bind,
+            write_fd=write_fd,
         )
 
 

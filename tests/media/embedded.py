@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import http.client
 import os
 import re
@@ -34,7 +35,9 @@ class Embedded:
         self.root = root
         self.process = process
         self.ready = ready
-        self.port = int(ready.strip().rpartition(":")[2])
+        #: The last one is where it may be written to.
+        self.ports = [int(port) for port in re.findall(r":(\d+)(?=;|$)", ready.strip())]
+        self.port = self.ports[-1] if self.ports else 0
         self.new = root / ".outgrow-new"
 
     @property
@@ -61,6 +64,12 @@ class Embedded:
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), 10)
+
+    def by_port(self, number: int) -> Embedded:
+        """The same server, asked at one of its ports."""
+        other = copy.copy(self)
+        other.port = self.ports[number]
+        return other
 
     def ask(
         self,

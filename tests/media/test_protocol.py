@@ -100,6 +100,31 @@ def test_a_method_it_does_not_know(method: str) -> None:
     assert refused(method).status == 501
 
 
+@pytest.mark.parametrize("token", [None, "s3cret"])
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("GET", b"/a.txt", 200),
+        ("HEAD", b"/a.txt", 200),
+        ("PUT", b"/a.txt", 405),
+        ("DELETE", b"/a.txt", 405),
+        ("POST", b"/a.txt", 405),
+        ("BREW", b"/a.txt", 501),
+        ("GET", b"/.outgrow/list/", 405),
+        ("HEAD", b"/.outgrow/list/a/", 405),
+        ("PUT", b"/.outgrow/list/", 405),
+    ],
+)
+def test_where_files_are_only_read(
+    token: str | None, method: str, target: bytes, status: int
+) -> None:
+    headers = {"authorization": "Bearer s3cret", "content-length": "3"}
+    answer = accept(method, target, headers, Rules(token=token, reads_only=True))
+    assert (answer.status if isinstance(answer, Answer) else 200) == status
+    if isinstance(answer, Answer):
+        assert header(answer, "Allow") == ("GET, HEAD" if status == 405 else None)
+
+
 # Names
 
 

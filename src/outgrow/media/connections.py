@@ -10,8 +10,9 @@ connection that says nothing. The laws:
 3. What was sent is read by the client at `min_rate` at least, or the connection is
    cut off: over each `body_timeout` spent waiting for the reader, whatever the
    answer is and whether it is the last. What the kernel holds counts as unread.
-4. There are `max_connections` at most. For another one the longest idle is closed;
-   if all are busy it is answered 503, and beyond a few more cut off unanswered.
+4. There are `max_connections` at most on each port, so that a crowd of readers does not
+   keep the writers out. For another one the longest idle of that port is closed; if all
+   are busy it is answered 503, and beyond a few more cut off unanswered.
 5. No answer is ever sent into the middle of another.
 
 `handler` keeps the limits of bodies that come in.
@@ -23,7 +24,7 @@ import asyncio
 import fcntl
 import struct
 import termios
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -33,14 +34,16 @@ from outgrow.media.protocol import Answer
 
 
 def limited(limits: Limits) -> type[Connection]:
-    """The class that uvicorn makes its connections of."""
-    return type("LimitedConnection", (Connection,), {"limits": limits})
+    """The class that uvicorn makes the connections to one port of."""
+    return type("LimitedConnection", (Connection,), {"limits": limits, "crowd": set()})
 
 
 class Connection(HttpToolsProtocol):
     """A connection that keeps the laws above."""
 
     limits: ClassVar[Limits] = Limits()
+    #: All that are connected to the same port.
+    crowd: ClassVar[set[Connection]] = set()
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -64,10 +67,11 @@ class Connection(HttpToolsProtocol):
         # Whatever the kernel does not take at once is waited for (law 3). It costs
         # no time: the kernel's own buffer is full then.
         transport.set_write_buffer_limits(high=0)
-        crowd = len(self.connections) - self.limits.max_connections
-        if crowd > 0 and self.limits.max_connections and not self._close_longest_idle():
+        self.crowd.add(self)
+        surplus = len(self.crowd) - self.limits.max_connections
+        if surplus > 0 and self.limits.max_connections and not self._close_longest_idle():
             self._surplus = True
-            if crowd > SPARE:
+            if surplus > SPARE:
                 transport.abort()
                 return
         # uvicorn sets this timer after an answer only.
@@ -77,10 +81,9 @@ class Connection(HttpToolsProtocol):
 
     def _close_longest_idle(self) -> bool:
         """Make room. The timer of keep-alive runs exactly while a connection is idle."""
-        others = cast("set[Connection]", self.connections)
         idle = [
             (timer.when(), id(other), other)
-            for other in others
+            for other in self.crowd
             if (timer := other.timeout_keep_alive_task) is not None
         ]
         if not idle:
@@ -88,11 +91,12 @@ class Connection(HttpToolsProtocol):
         _when, _id, longest = min(idle)
         longest._unset_keepalive_if_required()  # noqa: SLF001 - of this class
         longest.transport.close()
-        self.connections.discard(longest)
+        self.crowd.discard(longest)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers."""
+        self.crowd.discard(self)
         self._unset_keepalive_if_required()
         self._stop_head_timer()
         self._stop_reader_timer()

@@ -15,6 +15,7 @@ The laws:
 4. With `fsync`, an upload is on the disk before it is answered: its bytes first,
    then its name, then the names of folders made for it. So is a deletion.
 5. What was deleted stays deleted: see `tombstones`.
+6. A checksum that is known is with the upload before it has its name: see `checksums`.
 
 Everything here blocks; the server calls it in threads. All calls are thread-safe.
 """
@@ -33,7 +34,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from outgrow.errors import ConfigurationError
+from outgrow.media import checksums
 from outgrow.media.conditions import File
+from outgrow.media.integrity import Record
 from outgrow.media.listing import Child, Entry, is_text
 from outgrow.media.protocol import NoFile, State
 from outgrow.media.tombstones import Expired, Parts, Tombstones
@@ -59,14 +62,24 @@ class Missing(Exception):
 class Disk:
     """The files below `root`. `open` it before use and `close` it after.
 
-    `reused`: see `Tombstones`.
+    `reused`: see `Tombstones`. `records`: uploads have a record of their checksum, where
+    the file system can keep one; `keeps_records` says whether it can, once open.
     """
 
-    def __init__(self, root: Path, *, fsync: bool = True, reused: Iterable[Parts] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        fsync: bool = True,
+        reused: Iterable[Parts] = (),
+        records: bool = False,
+    ) -> None:
         self.path = root
         self.fsync = fsync
         self.tombstones = Tombstones(reused)
         self.changing = threading.Lock()
+        self.keeps_records = False
+        self._records = records
         self._root = -1
         self._new = -1
 
@@ -77,9 +90,8 @@ class Disk:
         """
         try:
             self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            with suppress(FileExistsError):
-                os.mkdir(NEW_FOLDER, 0o700, dir_fd=self._root)
-            self._new = os.open(NEW_FOLDER, _FOLDER, dir_fd=self._root)
+            self._new = self.own_folder(NEW_FOLDER)
+            self.keeps_records = self._records and checksums.are_kept(self._new)
             self.tombstones.open(self._root)
             self._clear()
         except OSError as error:
@@ -97,6 +109,12 @@ class Disk:
             if descriptor >= 0:
                 os.close(descriptor)
         self._root = self._new = -1
+
+    def own_folder(self, name: str) -> int:
+        """A descriptor of a folder in the root that is ours alone; made if it is missing."""
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=self._root)
+        return os.open(name, _FOLDER, dir_fd=self._root)
 
     def _clear(self) -> None:
         """Remove leftovers, unless another server uses this root at the same time."""
@@ -175,10 +193,11 @@ class Disk:
 
         No links are followed, and dotfiles and deleted names are left out.
         """
-        found = walk(self._children, "".join(f"{part}/" for part in folder))
+        found = walk(self.children, "".join(f"{part}/" for part in folder))
         return (one for one in found if not self.tombstones.has(tuple(one.name.split("/"))))
 
-    def _children(self, folder: str) -> Iterator[Child]:
+    def children(self, folder: str) -> Iterator[Child]:
+        """What is in a folder whose name ends in a slash, or is empty; nothing if it has gone."""
         # A folder's name ends in a slash: its own descriptor is that above nothing.
         with (
             suppress(Missing),
@@ -207,6 +226,27 @@ class Disk:
                 self._remove_leftover(Expired(parts, None))
                 self.sync(self.tombstones.descriptor)
             return missing.state
+
+    def withdraw(self, parts: Parts, file: File, folder: int, label: str) -> bool:
+        """Move a file to a folder of our own, by one rename, if this is still the file there.
+
+        Another process may have put another file at the name between the look and the
+        rename; that one goes back. Says whether the file was moved.
+        """
+        with suppress(Missing, FileNotFoundError), self.folder(parts) as above:
+            with self.changing:
+                if self.look_in(above, parts) != file:
+                    return False
+                os.rename(parts[-1], label, src_dir_fd=above, dst_dir_fd=folder)
+                moved = _look(folder, label) == file
+                if not moved:
+                    with suppress(FileExistsError):  # and a still newer one is there
+                        os.link(label, parts[-1], src_dir_fd=folder, dst_dir_fd=above)
+                    os.unlink(label, dir_fd=folder)
+            self.sync(folder)
+            self.sync(above)
+            return moved
+        return False
 
     def _bury(self, above: int, parts: Parts) -> bool:
         """Make the tombstone and remove the file, in this order where that can be."""
@@ -289,17 +329,26 @@ class Upload:
                 rest = rest[os.write(self._writable(), rest) :]
 
     def commit(
-        self, parts: Parts, check: Callable[[State], None], *, exclusive: bool
+        self,
+        parts: Parts,
+        check: Callable[[State], None],
+        *,
+        exclusive: bool,
+        digest: bytes | None = None,
     ) -> tuple[File, bool]:
         """Give the file its name; return the file and whether the name is new.
 
         `check(state)` may raise, and then nothing changes. With `exclusive`,
-        raises FileExistsError when another process was faster.
+        raises FileExistsError when another process was faster. `digest`: its SHA-256,
+        to be remembered.
         """
         with self._busy:
             # ext4 and others stamp files with a clock of some ms; the ETag shall
             # tell apart files that came faster, in an inode that was used again.
             os.utime(self._writable(), ns=(now := time.time_ns(), now))
+            if digest is not None and self._disk.keeps_records:
+                file = describe(os.fstat(self._descriptor))
+                checksums.try_to_write(self._descriptor, Record.of(file, digest))
             self._disk.sync(self._descriptor)
             with self._disk.checked(parts, check, self._disk.sync) as above:
                 with self._disk.changing:
@@ -310,7 +359,7 @@ class Upload:
                         _remove_file(above, parts[-1])
                         check(NoFile.GONE)
                 self._disk.sync(above)
-            return _describe(os.fstat(self._descriptor)), state is NoFile.MISSING
+            return describe(os.fstat(self._descriptor)), state is NoFile.MISSING
 
     def _give_name(self, above: int, name: str, *, exclusive: bool) -> None:
         if exclusive:
@@ -398,11 +447,12 @@ def _unless_link(error: OSError) -> Exception:
 
 def _judge(found: os.stat_result) -> State:
     if stat.S_ISREG(found.st_mode):
-        return _describe(found)
+        return describe(found)
     if stat.S_ISDIR(found.st_mode):
         return NoFile.FOLDER
     return NoFile.LINK if stat.S_ISLNK(found.st_mode) else NoFile.SPECIAL
 
 
-def _describe(found: os.stat_result) -> File:
+def describe(found: os.stat_result) -> File:
+    """What names the version of a regular file."""
     return File(found.st_ino, found.st_size, found.st_mtime_ns)

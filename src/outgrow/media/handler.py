@@ -295,10 +295,10 @@ class _Upload:
         self._disk = disk
         self._wanted = wanted
         self._file: Upload | None = None
-        self._sums = {
-            digest.algorithm: hashlib.new(digest.algorithm, usedforsecurity=False)
-            for digest in wanted.digests
-        }
+        algorithms = {digest.algorithm for digest in wanted.digests}
+        if disk.keeps_records:
+            algorithms.add("sha256")
+        self._sums = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
 
     def write(self, data: bytes) -> None:
         if self._file is None:
@@ -313,7 +313,9 @@ class _Upload:
         sums = {algorithm: running.digest() for algorithm, running in self._sums.items()}
         protocol.check_digests(wanted.digests, sums)
         check = partial(protocol.check_write, wanted)
-        file, created = self._file.commit(wanted.parts, check, exclusive=wanted.exclusive)
+        file, created = self._file.commit(
+            wanted.parts, check, exclusive=wanted.exclusive, digest=sums.get("sha256")
+        )
         return protocol.stored(file, created=created)
 
     def discard(self) -> None:

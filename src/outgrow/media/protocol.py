@@ -38,7 +38,8 @@ ALWAYS = (("X-Content-Type-Options", "nosniff"),)
 #: What a target of a listing begins with, before the folder's name.
 LISTING = b"/.outgrow/list/"
 
-METHODS = ("GET", "HEAD", "PUT", "DELETE")
+READING = ("GET", "HEAD")
+METHODS = (*READING, "PUT", "DELETE")
 
 #: Registered methods that this server does not offer (RFC 9110, 4918, 5789): 405.
 #: Any other is unknown to it: 501 (RFC 9110 §9.1).
@@ -104,7 +105,8 @@ class Rules:
     resolve to this machine, and its scripts would then be let in (DNS rebinding).
     `max_body` and `max_head` are bytes; 0 is no limit. `active`: uploads that could
     run scripts are shown and not only offered to be saved. With a `secret`, reading needs
-    the token or a signed URL below `prefix` (see `signing`).
+    the token or a signed URL below `prefix` (see `signing`). `reads_only`: nothing is
+    written or listed here, whoever asks.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -114,6 +116,7 @@ class Rules:
     max_head: int = 0
     secret: str = field(default="", repr=False)
     prefix: str = ""
+    reads_only: bool = False
 
 
 class NoFile(Enum):
@@ -184,11 +187,11 @@ def accept(request: Request, rules: Rules) -> Wanted:
     """Judge a request by its head alone. Raises Refused."""
     if rules.max_head and request.size > rules.max_head:
         raise Refused(head_too_large(rules.max_head))
-    _check_method(request.method)
+    _check_method(request.method, rules)
     if request.target.startswith(LISTING):
         return _accept_listing(request, rules)
     parts = _parse_target(request.target)
-    if request.method in {"GET", "HEAD"}:
+    if request.method in READING:
         _check_reader(request, parts, rules)
         return Wanted(request.method, parts, request.headers)
     _check_host(request.headers, rules)
@@ -201,7 +204,9 @@ def accept(request: Request, rules: Rules) -> Wanted:
 
 def _accept_listing(request: Request, rules: Rules) -> Wanted:
     """A listing is for those who may write: names of files are a secret, too."""
-    if request.method not in {"GET", "HEAD"}:
+    if rules.reads_only:
+        raise Refused(_not_here())
+    if request.method not in READING:
         raise Refused(refusal(405, "a listing can only be read", ("Allow", "GET, HEAD")))
     _check_host(request.headers, rules)
     _check_writer(request.headers, rules)
@@ -324,13 +329,23 @@ def failure(error: OSError) -> Answer:
     return refusal(500, "the server could not carry this out; its log says why")
 
 
-def _check_method(method: str) -> None:
-    if method in METHODS:
+def _check_method(method: str, rules: Rules) -> None:
+    if method in READING:
         return
+    if method in METHODS and not rules.reads_only:
+        return
+    if method in METHODS:
+        raise Refused(_not_here())
     if method in _OTHER_METHODS:
-        allowed = ", ".join(METHODS)
+        allowed = ", ".join(READING if rules.reads_only else METHODS)
         raise Refused(refusal(405, f"this server knows {allowed}", ("Allow", allowed)))
     raise Refused(refusal(501, "this method is unknown"))
+
+
+def _not_here() -> Answer:
+    """The answer to a writer who came to the port of the readers."""
+    text = "here files are only read; they are written and listed at --write-bind"
+    return refusal(405, text, ("Allow", ", ".join(READING)))
 
 
 def _parse_target(target: bytes) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
     python gravedigger.py ROOT WHAT CALLS
 
-WHAT is delete, put or sweep; the name is always folder/file. CALLS is how many calls of
+WHAT is delete, put, sweep or scrub; the name is always folder/file. CALLS is how many calls of
 the system it makes before it kills itself; a large number is never reached.
 """
 
@@ -17,7 +17,9 @@ from typing import Any
 
 from outgrow.media import protocol
 from outgrow.media.disk import Disk
+from outgrow.media.integrity import Scrub
 from outgrow.media.protocol import Refused, Wanted
+from outgrow.media.scrubber import Scrubber
 
 PARTS = ("folder", "file")
 
@@ -37,14 +39,24 @@ def killer(calls: int) -> Any:
     return before
 
 
+def one_pass(disk: Disk) -> Scrubber:
+    """A scrubber that ends when it would rest until the next pass."""
+    scrubber = Scrubber(disk, Scrub(rate=10**9), pause=lambda seconds: seconds > 10)
+    scrubber.open()
+    return scrubber
+
+
 def main() -> None:
     root, what, calls = sys.argv[1:]
-    disk = Disk(Path(root))
+    disk = Disk(Path(root), records=what == "scrub")
     disk.open()
+    scrubber = one_pass(disk) if what == "scrub" else None
     wanted = Wanted("PUT", PARTS, {})
     sys.setprofile(killer(int(calls)))
     if what == "delete":
         disk.remove(PARTS, lambda _state: None)
+    elif scrubber is not None:
+        scrubber.run()
     elif what == "sweep":
         disk.sweep(time.time(), lambda: False)
     else:
