@@ -21,6 +21,9 @@ from outgrow.servers import Server
 #: Seconds for which what the watch wrote is believed, and it counts as running.
 HEARTBEAT_FRESH: Final = 30.0
 
+#: Seconds for which a file may be owed before someone is to be told, if nothing else is said.
+MAX_AGE: Final = 600.0
+
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:

@@ -88,6 +88,14 @@ def counter(write: Callable[[str], Any]) -> Callable[[str], None]:
     return count
 
 
+def duration(seconds: float) -> str:
+    """A length of time for people, in its largest unit: "50 s", "12 min", "3 h", "2 days"."""
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86_400:.0f} days"
+
+
 def status_table(shot: Snapshot) -> Table:
     """Every media server of a storage, one a row."""
     table = Table(title=f"Media servers of STORAGES[{shot.storage!r}]", title_justify="left")

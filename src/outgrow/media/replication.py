@@ -29,6 +29,7 @@ process at each step, and let several run interleaved in every order.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -196,6 +197,12 @@ class Replication:
         self.reused = reused
         self.deadline = deadline
         self._clock = clock
+
+    def within(self, deadline: float) -> Replication:
+        """The same, with at most so many seconds for each save, delete or mend."""
+        hurried = copy.copy(self)
+        hurried.deadline = min(self.deadline, deadline)
+        return hurried
 
     # --- save
 

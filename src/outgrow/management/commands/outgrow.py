@@ -28,7 +28,7 @@ from outgrow.management.texts import News, report_facts, report_lines, status_ta
 from outgrow.media.journal import LOOKS
 from outgrow.media.repair import Repair, Report, Verb
 from outgrow.media.watch import INTERVAL, Watch
-from outgrow.status import Snapshot, snapshot_of
+from outgrow.status import MAX_AGE, Snapshot, snapshot_of
 
 
 class Command(BaseCommand):
@@ -283,9 +283,9 @@ def _add_status(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-age",
         type=float,
-        default=600.0,
+        default=MAX_AGE,
         metavar="S",
-        help="seconds for which a file may be owed before --check complains (600)",
+        help=f"seconds for which a file may be owed before --check complains ({MAX_AGE:g})",
     )
 
 
