@@ -17,6 +17,7 @@ from django.db import connections, transaction
 from django.http import FileResponse
 from PIL import Image
 
+from outgrow import signals
 from outgrow.errors import CatalogueUnavailable, NoCopy, NotEnoughServers
 from outgrow.media import DistributedStorage
 from outgrow.media.catalogue import Catalogue
@@ -219,6 +220,31 @@ def test_a_save_that_is_rolled_back_is_removed(storage, servers, monkeypatch):
     monkeypatch.setattr(storage.journal, "grace", -1)
     heal(storage)
     assert [copies(server) for server in servers] == [{}] * 3
+
+
+def test_receivers_are_told_what_was_given_up(storage, servers, monkeypatch, caplog):
+    told = []
+
+    def broken(**_):
+        raise ZeroDivisionError("a receiver's own fault")
+
+    def receiver(sender, name, **more):
+        told.append((sender, name, more["storage"]))
+
+    monkeypatch.setattr(storage.journal, "grace", -1)
+    names = []
+    signals.file_given_up.connect(broken)
+    signals.file_given_up.connect(receiver)
+    try:
+        rolled_back(storage, lambda: names.append(storage.save("f.txt", ContentFile(b"x"))))
+        storage.save("g.txt", ContentFile(b"x"))
+        heal(storage)
+        heal(storage)
+    finally:
+        signals.file_given_up.disconnect(broken)
+        signals.file_given_up.disconnect(receiver)
+    assert told == [(DistributedStorage, names[0], storage)]
+    assert "A receiver of file_given_up failed" in caplog.text
 
 
 def test_a_save_that_is_committed_stays(storage, servers, monkeypatch):

@@ -240,6 +240,20 @@ def test_bit_rot_is_found_and_mended(site, servers, words):
     assert servers["media1"].files[fine] == b"fine"
 
 
+def test_bytes_that_are_owed_are_no_finding(site, servers):
+    name = save(site, b"good")
+    servers["media2"].files[name] = b"g00d"
+    site.journal.owe("media2", name)
+    assert found("--digest") == set()
+    assert [one["owed"] for one in facts("--digest")["verdicts"]] == [0, 1]
+
+
+def test_another_length_is_told_once(site, servers):
+    name = save(site, b"good")
+    servers["media2"].files[name] = b"bad"
+    assert found("--digest") == {("media2", "different", name)}
+
+
 def test_two_servers_speak_against_the_master(site, servers):
     name = save(site, b"good")
     (site.journal.root / name).write_bytes(b"r0tt")

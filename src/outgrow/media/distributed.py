@@ -8,6 +8,7 @@ primary database; `outgrow.media.catalogue` has the laws.
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -22,7 +23,7 @@ from django.utils import timezone
 from django.utils.encoding import filepath_to_uri
 from django.utils.functional import cached_property
 
-from outgrow import conf
+from outgrow import conf, signals
 from outgrow.errors import CatalogueUnavailable, UnsafeName
 from outgrow.media import names, uploads
 from outgrow.media.base import MADE, Replicated, suspicious
@@ -33,6 +34,9 @@ from outgrow.media.replication import Replication, Upload
 
 #: Bytes that a reader asks for at once.
 _BUFFER = 1 << 16
+
+
+logger = logging.getLogger("outgrow.media")
 
 
 class DistributedStorage(Replicated, Storage):
@@ -102,7 +106,16 @@ class DistributedStorage(Replicated, Storage):
             need=self.options.need,
             source=self.reader.copy,
             deadline=self.options.deadline,
+            given_up=self._tell_given_up,
         )
+
+    def _tell_given_up(self, name: str) -> None:
+        """Send the signal. What a receiver raises is logged: the repair goes on."""
+        sent = signals.file_given_up.send_robust(type(self), storage=self, name=name)
+        for receiver, answer in sent:
+            if isinstance(answer, Exception):
+                text = "A receiver of file_given_up failed for %r: %r"
+                logger.error(text, name, receiver, exc_info=answer)
 
     @property
     def base_url(self) -> str:

@@ -263,7 +263,10 @@ class Repair:
                 raise
             except OSError as error:
                 self._unreadable(report, attempt.name, error)
-        report.given_up = len(self.journal.reap(servers))
+        given_up = self.journal.reap(servers)
+        report.given_up = len(given_up)
+        for name in given_up:
+            self.replication.given_up(name)
 
     def _probe(self, report: Report) -> list[Server]:
         problems = self.replication.transport.probe(self.servers)

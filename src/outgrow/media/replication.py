@@ -176,7 +176,8 @@ class Replication:
 
     `source` gives a copy of a file that some servers lack: of the one that was looked at,
     or None when that is there no more. `reused` says that names may be used again
-    (`names="keep"`). `clock` is the monotonic one, in seconds.
+    (`names="keep"`). `clock` is the monotonic one, in seconds. `given_up` is called with each
+    name that a repair pass has deleted because the site's transaction was rolled back.
     """
 
     def __init__(
@@ -189,6 +190,7 @@ class Replication:
         reused: bool = False,
         deadline: float = DEADLINE,
         clock: Callable[[], float] = time.monotonic,
+        given_up: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.journal = journal
         self.transport = transport
@@ -197,6 +199,7 @@ class Replication:
         self.reused = reused
         self.deadline = deadline
         self._clock = clock
+        self.given_up = given_up
 
     def within(self, deadline: float) -> Replication:
         """The same, with at most so many seconds for each save, delete or mend."""

@@ -308,9 +308,10 @@ class Verify:
         progress: Callable[[str], None],
     ) -> None:
         wanted = self.journal.entries(found.failed, self._prefix)
+        told = {finding.name for finding in verdict.findings}
         for entry, digest in self._both(server, wanted):
             progress(entry.name)
-            if not names.is_safe(entry.name):
+            if entry.name in told or not names.is_safe(entry.name):
                 continue
             try:
                 self._check(server, entry, digest, verdict)
@@ -348,6 +349,9 @@ class Verify:
             return
         verdict.hashed += 1
         if theirs == ours or self.journal.look(entry.name) != before:
+            return
+        if not self._owed(server).isdisjoint({entry.name, ""}):
+            verdict.owed += 1
             return
         size = before.size
         # A digest that is on record speaks for itself; what a disk says may be what rots.
