@@ -1,7 +1,8 @@
-"""`manage.py outgrow media`: repair, verify, status, probe, delete, retire.
+"""`manage.py outgrow media`: repair, verify, status, probe, delete, server.
 
 Exit codes, for cron and alerts: 0 when all is well, 1 when a server is still owed
-something (repair) or something is wrong (status --check, probe), 2 for wrong usage.
+something (repair) or something is wrong (verify, status --check, probe, server), 2 for
+wrong usage.
 """
 
 from __future__ import annotations
