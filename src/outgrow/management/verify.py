@@ -86,6 +86,11 @@ def _rate(text: str) -> float:
 
 def run(command: BaseCommand, options: dict[str, Any]) -> int:
     """Compare, tell, and mend if asked to. 0 when nothing is wrong (any more) but what is owed."""
+    if options["remove_extra"] and options["server"]:
+        raise CommandError(
+            "--remove-extra deletes a file on all servers, and can't be used with --server.",
+            returncode=2,
+        )
     storages = chosen(options["storage"])
     check_servers(storages, options["server"])
     wanted = set(options["server"])
@@ -136,10 +141,6 @@ class _Run:
         """What is to be removed. Refuses too much before anything is changed."""
         if not self._options["remove_extra"]:
             return []
-        if self._options["server"]:
-            raise CommandError(
-                "--remove-extra deletes a file on all servers, and can't be used with --server."
-            )
         if found.unreadable and not self._options["force"]:
             what = ", ".join(list(found.unreadable)[:5])
             raise CommandError(
