@@ -24,6 +24,7 @@ from outgrow.media.catalogue import Catalogue
 from outgrow.media.repair import Repair
 from outgrow.media.verify import Verify
 from outgrow.testing import MediaServer
+from tests.live.nginx import running_nginx
 from tests.live.postgres import OWN, SITE
 
 MASTER_ID = "outgrow-master-id.txt"
@@ -527,3 +528,24 @@ def test_without_the_database_links_lead_to_the_site(make, servers, monkeypatch,
     assert storage.url(name) == f"https://media0.example.org/{name}"
     monkeypatch.setattr(storage.journal, "alias", "away")
     assert storage.url(name) == f"/media/{name}"
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_when_a_file_was_saved_that_only_the_servers_know(make, tmp_path, settings, use_tz):
+    settings.USE_TZ = use_tz
+    with running_nginx() as server:
+        storage = make(servers=[server.url], need=1, catalogue=f"times{use_tz}")
+        Repair(storage.replication).once(settle=False)
+        (server.root / "by-hand.txt").write_bytes(b"hello")
+        os.utime(server.root / "by-hand.txt", (1_700_000_000, 1_700_000_000))
+        at = storage.get_modified_time("by-hand.txt")
+        assert storage.size("by-hand.txt") == 5
+    assert (at.tzinfo is not None) is use_tz
+    assert at.timestamp() == 1_700_000_000
+
+
+def test_a_server_that_does_not_say_when_a_file_was_changed(storage, servers):
+    for server in servers:  # the server for tests sends no Last-Modified
+        server.files["by-hand.txt"] = b"hello"
+    with pytest.raises(NoCopy, match=r"does not say when 'by-hand\.txt' was changed"):
+        storage.get_modified_time("by-hand.txt")

@@ -29,7 +29,7 @@ from outgrow.media import names, uploads
 from outgrow.media.base import MADE, Replicated, suspicious
 from outgrow.media.catalogue import Catalogue
 from outgrow.media.journal import Wanted
-from outgrow.media.reading import Reader, ReadTransport
+from outgrow.media.reading import Reader, ReadTransport, RemoteFile
 from outgrow.media.replication import Replication, Upload
 
 #: Bytes that a reader asks for at once.
@@ -171,25 +171,27 @@ class DistributedStorage(Replicated, Storage):
 
     def size(self, name: str) -> int:
         """Bytes in the file, by the catalogue; else by a server."""
-        return int(self._known(name, lambda: self.journal.size(name)))
+        return int(self._known(name, self.journal.size, lambda file: file.size))
 
     def get_modified_time(self, name: str) -> datetime:
-        """When the file was saved."""
-        at: datetime = self._known(name, lambda: self.journal.saved_at(name))
+        """When the file was saved, by the catalogue; else by a server."""
+        at: datetime = self._known(name, self.journal.saved_at, lambda file: file.modified)
         return at if conf.use_tz() else timezone.make_naive(at)
 
-    def _known(self, name: str, ask: Callable[[], Any]) -> Any:
+    def _known(
+        self, name: str, ask: Callable[[str], Any], read: Callable[[RemoteFile], Any]
+    ) -> Any:
         """What the catalogue says of a file; without it, a server's answer."""
         with suspicious():
             names.check(name)
         try:
-            known = ask()
+            known = ask(name)
         except CatalogueUnavailable:
             known = None
         if known is not None:
             return known
         with self.reader.open(name) as file:
-            return file.size
+            return read(file)
 
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
         """The folders and files in a folder, by the catalogue."""

@@ -23,6 +23,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import IO, Any, Final, Protocol
 
 from outgrow.download import PIECE, Download
@@ -260,6 +262,24 @@ class RemoteFile(io.RawIOBase):
             self.begin()
         assert self._size is not None  # begin() sets it or raises
         return self._size
+
+    @property
+    def modified(self) -> datetime:
+        """When the file was changed last, as the server that gives it says (in UTC).
+
+        Raises `NoCopy` when it does not say.
+        """
+        if self._download is None:
+            self.begin()
+        assert self._download is not None  # begin() sets it or raises
+        text = self._download.headers.get("last-modified", "")
+        try:
+            return parsedate_to_datetime(text)
+        except ValueError as error:
+            raise NoCopy(
+                f"{self._download.server.name} does not say when {self.name!r} was changed "
+                f"(Last-Modified: {text[:40]!r}), and no catalogue knows it."
+            ) from error
 
     def readable(self) -> bool:
         """It is."""
