@@ -42,6 +42,13 @@ EXAMPLES = [
         ),
     ),
     (
+        errors.NotDeleted("a.jpg", {"media2": DOWN}),
+        (
+            "'a.jpg' was not deleted by every server: media2: was not asked. Delete it again when "
+            "they answer; without a catalogue nothing else will."
+        ),
+    ),
+    (
         errors.TopologyErrors(
             [errors.TopologyError("a", "is wrong."), errors.TopologyError("b", "is too.")]
         ),

@@ -88,6 +88,8 @@ def _check_tls(options: Mapping[str, Any], path: str, kind: str) -> Iterator[Che
 
 def _check_catalogue(options: Mapping[str, Any], path: str, kind: str) -> Iterator[CheckMessage]:
     """Two connections: one that the site's transactions never touch."""
+    if options.get("journal") == "none":
+        return
     own, site = options.get("database", "outgrow"), options.get("using", "default")
     for name, alias in (("database", own), ("using", site)):
         if alias not in conf.databases():

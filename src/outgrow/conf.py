@@ -39,6 +39,7 @@ _LARGEST: Final = 1_000_000
 BACKGROUND_WORDS: Final = ("thread", "tasks", "celery", "rq")
 NEED_WORDS: Final = ("majority", "all")
 NAMES_WORDS: Final = ("unique", "keep")
+JOURNAL_WORDS: Final = ("database", "none")
 READ_WORDS: Final = ("any", "majority")
 
 
@@ -84,8 +85,9 @@ class MediaOptions:
     drain: float = 10.0
     queue: str = ""
     broker: str = ""
-    #: Of a distributed storage: the catalogue's own alias, the name of the catalogue, seconds
-    #: for which a transaction may last, and what `exists` believes.
+    #: Of a distributed storage: "none" for no catalogue; the catalogue's own alias, its name,
+    #: seconds for which a transaction may last, and what `exists` believes.
+    journal: str = "database"
     database: str = "outgrow"
     catalogue: str = "media"
     grace: float = 86400.0
@@ -93,7 +95,7 @@ class MediaOptions:
 
 
 _ASYNC_ONLY: Final = ("background", "backlog", "drain", "queue", "broker")
-_DISTRIBUTED_ONLY: Final = ("database", "catalogue", "grace", "read")
+_DISTRIBUTED_ONLY: Final = ("journal", "database", "catalogue", "grace", "read")
 _ALL: Final = tuple(option.name for option in fields(MediaOptions))
 
 #: The options of a storage that saves on the servers, and of one that does so later.
@@ -157,6 +159,17 @@ def _needed(
     if "need" not in known:
         return 0  # it waits for no server
     without_master = "database" in known
+    if given.get("journal") == "none":
+        if given.get("need", "all") != "all":
+            problems.append(
+                ConfigurationError(
+                    f"{path}['need']",
+                    f"is {given['need']!r}, but without a catalogue nobody could tell the other "
+                    "servers later.",
+                    "Leave it out: all servers must take a file.",
+                )
+            )
+        return count
     need = given.get("need", "majority" if without_master else 1)
     if without_master and need == 0:
         problems.append(
@@ -424,6 +437,12 @@ def _transport(value: object) -> Problem:
     return None if value is None or callable(value) else ("can't be called.", "Give a class.")
 
 
+def _journal(value: object) -> Problem:
+    if value in JOURNAL_WORDS:
+        return None
+    return f"is {value!r}.", "Write 'database' or 'none'."
+
+
 def _public_urls(value: object) -> Problem:
     hint = "Write {'media1': 'https://media1.example.org/media/'}."
     if not isinstance(value, Mapping):
@@ -480,6 +499,7 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
     "drain": _positive,
     "queue": _text,
     "broker": _text,
+    "journal": _journal,
     "database": _text,
     "using": _text,
     "catalogue": _text,

@@ -14,6 +14,7 @@
     ├── CatalogueUnavailable    the database of a storage without a master is away
     ├── NoCopy                  no server that can be asked gave a whole copy
     ├── NotEnoughServers        fewer than `need` media servers took the file
+    ├── NotDeleted              without a catalogue: not every server deleted the file
     ├── ProcessFailed           a process of `outgrow up` did not start or stop
     └── ServerError             one server did not do what it was asked
         ├── ConnectFailed       nothing was sent: refused, unreachable, no such host
@@ -254,6 +255,29 @@ class NotEnoughServers(OutgrowError, OSError):
         if reasons.endswith("?"):
             return text  # it ends with what to do already
         return f"{text}. Start the servers and save again, or lower the option 'need'."
+
+
+class NotDeleted(OutgrowError, OSError):
+    """A server has not deleted a file, and nothing remembers that it should.
+
+    `missed` holds each such server's name with its `ServerError`. Only storages without a
+    catalogue raise it (``journal="none"``); deleting again is always right.
+    """
+
+    def __init__(self, name: str, missed: Mapping[str, ServerError]) -> None:
+        super().__init__()
+        self.name = name
+        self.missed = dict(missed)
+
+    def __reduce__(self) -> tuple[type[NotDeleted], tuple[object, ...]]:
+        return type(self), (self.name, self.missed)
+
+    def __str__(self) -> str:
+        reasons = "; ".join(map(str, self.missed.values()))
+        return (
+            f"{self.name!r} was not deleted by every server: {reasons}. Delete it again when they "
+            "answer; without a catalogue nothing else will."
+        )
 
 
 class ProcessFailed(OutgrowError):

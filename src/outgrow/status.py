@@ -73,6 +73,8 @@ class Snapshot:
     watched_at: datetime | None
     watch_age: float | None
     retired: tuple[str, ...]
+    #: Whether there is anything that a watch could repair.
+    has_journal: bool = True
     #: What the watch has done since it began: "put", "deleted" and "errors".
     totals: dict[str, int] = field(default_factory=dict)
 
@@ -84,7 +86,7 @@ class Snapshot:
     def problems(self, max_age: float) -> list[str]:
         """What an operator is to be woken for, in words. `max_age` is in seconds."""
         found = []
-        if not self.is_watched:
+        if self.has_journal and not self.is_watched:
             last = f"{self.watch_age:.0f} s ago" if self.watch_age is not None else "never"
             found.append(
                 f"'manage.py outgrow media repair --watch' is not running (last seen: {last}). "
@@ -177,6 +179,7 @@ def snapshot_of(alias: str, storage: Replicated, *, probe: bool = False) -> Snap
         watched_at=None if age is None else datetime.fromtimestamp(time.time() - age, UTC),
         watch_age=age,
         retired=tuple(_retired(journal, {server.name for server in servers})),
+        has_journal=storage.options.journal != "none",
         totals=dict(totals) if isinstance(totals, dict) else {},
     )
 

@@ -96,6 +96,10 @@ def run(command: BaseCommand, options: dict[str, Any]) -> int:
     wanted = set(options["server"])
     code = 0
     for alias, storage in storages:
+        if storage.options.journal == "none":
+            raise CommandError(
+                f"{alias}: without a catalogue (journal='none') nothing says what should be there."
+            )
         if not wanted or known_servers(storage) & wanted:
             code |= _Run(command, alias, storage, options).code()
     return code

@@ -29,7 +29,6 @@ import hashlib
 import json
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -42,13 +41,11 @@ from django.db import DatabaseError, IntegrityError, connections, models, transa
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.functions import Now
 
-from outgrow import conf
 from outgrow.errors import CatalogueUnavailable, ConfigurationError, SaveInterrupted
 from outgrow.http import FileBody
-from outgrow.media import files, owners
+from outgrow.media import owners, spool
 from outgrow.media.claims import Claims
 from outgrow.media.journal import (
-    ABANDONED,
     ATTEMPT_LIMIT,
     KEEP_TOMBSTONES,
     Attempt,
@@ -66,9 +63,6 @@ from outgrow.media.walking import ordered
 
 #: Rows that are read, or written, in one statement.
 CHUNK: Final = 500
-
-#: Begins the names of uploads that are on their way, in Django's folder for such.
-SPOOL: Final = "outgrow-upload-"
 
 #: In `File.transaction`: the row was live when it was written, or nobody can ask.
 COMMITTED, UNTOLD = "-", "?"
@@ -190,20 +184,11 @@ class Catalogue(Claims):
 
     def begin(self, attempt: Attempt) -> Path:
         """See `Journal`. Nothing is on record before the commit, and nothing has happened."""
-        return _spool_folder() / f"{SPOOL}{attempt.id}"
+        return spool.path(attempt)
 
     def draft(self, attempt: Attempt) -> Look:
         """See `Journal`. Reads the file, for its digest."""
-        try:
-            with self.begin(attempt).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                size = os.fstat(file.fileno()).st_size
-        except FileNotFoundError:
-            raise SaveInterrupted(
-                f"The upload of {attempt.name!r} has vanished from {_spool_folder()} before it "
-                "was sent. Nothing was saved; save it again."
-            ) from None
-        return Look(Wanted.PRESENT, (digest,), size)
+        return spool.look(attempt)
 
     def commit(self, attempt: Attempt, look: Look, *, mode: int | None = None) -> None:
         """See `Journal`. Law 2; `mode` is for folders, and there are none."""
@@ -239,8 +224,8 @@ class Catalogue(Claims):
     @contextmanager
     def opened(self, attempt: Attempt, look: Look) -> Iterator[FileBody | None]:
         """See `Journal`. The upload, which is on this machine until the save ends."""
-        with self.begin(attempt).open("rb") as file:
-            yield FileBody(file.fileno(), look.size)
+        with spool.opened(attempt, look) as body:
+            yield body
 
     def accept(self, attempt: Attempt) -> None:
         """See `Journal`. The site's transaction, if there is one, makes the file live (law 3)."""
@@ -266,7 +251,7 @@ class Catalogue(Claims):
         with self._reached(atomic=bool(debts)):
             Owed.objects.using(self.alias).bulk_create(debts)
             changed = self._ours(attempt).update(attempt="", transaction=told, changed_at=Now())
-        files.remove(self.begin(attempt))
+        spool.remove(attempt)
         if not changed and attempt.change is Change.SAVE:
             if not connections[self.site].in_atomic_block:
                 self.revoke(attempt.name)
@@ -280,7 +265,7 @@ class Catalogue(Claims):
 
     def discard(self, attempt: Attempt) -> None:
         """See `Journal`."""
-        files.remove(self.begin(attempt))
+        spool.remove(attempt)
         with self._reached():
             self._ours(attempt).delete()
 
@@ -598,7 +583,7 @@ class Catalogue(Claims):
                 rows = self._files().filter(gone=True, attempt="", changed_at__lt=Now() - old)
                 keys = list(rows.filter(~models.Exists(owed)).values_list("key", flat=True))
                 removed = self._remove(keys)
-        return removed + _sweep_spool()
+        return removed + spool.sweep()
 
     def _revoke_gone(self) -> None:
         """What is gone is not live: a save that was taken for dead may have said so since."""
@@ -706,18 +691,3 @@ def _number(connection: BaseDatabaseWrapper) -> str:
         cursor.execute("SELECT pg_current_xact_id()::text")
         (number,) = cursor.fetchone()
     return str(number)
-
-
-def _spool_folder() -> Path:
-    return Path(conf.upload_folder() or tempfile.gettempdir())
-
-
-def _sweep_spool() -> int:
-    """Remove the uploads that processes of this machine left when they were killed."""
-    removed, now = 0, time.time()
-    for entry in _spool_folder().glob(f"{SPOOL}*"):
-        changed = files.changed_at(entry)
-        if changed is not None and now - changed > ABANDONED:
-            with contextlib.suppress(PermissionError):  # another user's
-                removed += files.remove(entry)
-    return removed

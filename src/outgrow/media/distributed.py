@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, cast
@@ -24,13 +25,15 @@ from django.utils.encoding import filepath_to_uri
 from django.utils.functional import cached_property
 
 from outgrow import conf, signals
-from outgrow.errors import CatalogueUnavailable, UnsafeName
+from outgrow.errors import CatalogueUnavailable, NoCopy, NoListing, NotDeleted, UnsafeName
 from outgrow.media import names, uploads
 from outgrow.media.base import MADE, Replicated, suspicious
 from outgrow.media.catalogue import Catalogue
 from outgrow.media.journal import Wanted
 from outgrow.media.reading import Reader, ReadTransport, RemoteFile
 from outgrow.media.replication import Replication, Upload
+from outgrow.media.unrecorded import Unrecorded
+from outgrow.servers import Health, ServerSet
 
 #: Bytes that a reader asks for at once.
 _BUFFER = 1 << 16
@@ -48,6 +51,9 @@ class DistributedStorage(Replicated, Storage):
     `need`
         How many servers must have taken a file for `save` to succeed: a number,
         ``"majority"`` (the default) or ``"all"``. The others are owed it.
+    `journal`
+        ``"none"`` for a site without a database: all servers take a file or the save fails,
+        and nothing is repaired (``"database"``).
     `database`
         The alias of DATABASES that the catalogue has for itself (``"outgrow"``): a second
         connection to the primary database, or a file of its own with SQLite.
@@ -81,9 +87,11 @@ class DistributedStorage(Replicated, Storage):
     # --- the parts
 
     @cached_property
-    def journal(self) -> Catalogue:
+    def journal(self) -> Catalogue | Unrecorded:
         """What the files are, and what each server is owed."""
         options = self.options
+        if options.journal == "none":
+            return Unrecorded(options.catalogue, left=_tell_left, attempt_limit=self.attempt_limit)
         return Catalogue(
             options.database,
             site=options.using,
@@ -107,6 +115,7 @@ class DistributedStorage(Replicated, Storage):
             source=self.reader.copy,
             deadline=self.options.deadline,
             given_up=self._tell_given_up,
+            deletes_need=self.options.need if self.options.journal == "none" else 0,
         )
 
     def _tell_given_up(self, name: str) -> None:
@@ -197,13 +206,27 @@ class DistributedStorage(Replicated, Storage):
         """The folders and files in a folder, by the catalogue."""
         prefix = f"{path.strip('/')}/" if path.strip("/") else ""
         folders, files = set(), []
-        for name in self.journal.below(prefix):
+        for name in self._below(prefix):
             first, slash, _ = name.removeprefix(prefix).partition("/")
             if slash:
                 folders.add(first)
             else:
                 files.append(first)
         return sorted(folders), sorted(files)
+
+    def _below(self, prefix: str) -> Iterator[str]:
+        """The names that begin so; without a catalogue, those that the first server has."""
+        if isinstance(self.journal, Catalogue):
+            yield from self.journal.below(prefix)
+            return
+        for server in ServerSet(self.options.servers, Health()).ranked(key=prefix):
+            with suppress(NoListing):
+                yield from [entry.name for entry in self.transport.list(server, prefix)]
+                return
+        raise NoCopy(
+            f"No media server says which files begin with {prefix!r}. Let one of them have a "
+            "listing; see the page on media servers."
+        )
 
     # --- writing
 
@@ -238,4 +261,13 @@ class DistributedStorage(Replicated, Storage):
         transaction.on_commit(partial(self._remove, name), using=using)
 
     def _remove(self, name: str) -> None:
-        self._log("delete", name, self.drive(self.replication.delete(name)))
+        outcome = self.drive(self.replication.delete(name))
+        if outcome.missed and isinstance(self.journal, Unrecorded):
+            missed = {server.name: error for server, error in outcome.missed.items()}
+            raise NotDeleted(name, missed)
+        self._log("delete", name, outcome)
+
+
+def _tell_left(name: str, servers: list[str]) -> None:
+    """Without a catalogue all that can be done is to say it."""
+    logger.error("A file %r may be left on %s; nothing will remove it", name, ", ".join(servers))

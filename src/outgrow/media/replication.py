@@ -178,6 +178,7 @@ class Replication:
     or None when that is there no more. `reused` says that names may be used again
     (`names="keep"`). `clock` is the monotonic one, in seconds. `given_up` is called with each
     name that a repair pass has deleted because the site's transaction was rolled back.
+    `deletes_need` is how many servers a delete waits for; the others can be told later.
     """
 
     def __init__(
@@ -191,6 +192,7 @@ class Replication:
         deadline: float = DEADLINE,
         clock: Callable[[], float] = time.monotonic,
         given_up: Callable[[str], object] = lambda _: None,
+        deletes_need: int = 0,
     ) -> None:
         self.journal = journal
         self.transport = transport
@@ -200,6 +202,7 @@ class Replication:
         self.deadline = deadline
         self._clock = clock
         self.given_up = given_up
+        self._deletes_need = deletes_need
 
     def within(self, deadline: float) -> Replication:
         """The same, with at most so many seconds for each save, delete or mend."""
@@ -449,7 +452,9 @@ class Replication:
 
     def _send_delete(self, attempt: Attempt, until: float) -> Steps[Outcome]:
         servers = self.transport.servers
-        outcome = self.transport.delete(attempt.name, servers=servers, deadline=until)
+        outcome = self.transport.delete(
+            attempt.name, servers=servers, deadline=until, need=self._deletes_need
+        )
         yield "sent"
         self.journal.settle(attempt, *self._still_owed(attempt.name, outcome))
         yield "settled"
