@@ -138,6 +138,7 @@ def test_wrong_words_are_told(site):
     for words, message in [
         (["repair", "--server", "media9"], "There are: media1, media2"),
         (["repair", "--adopt"], "--adopt needs --server"),
+        (["repair", "--rate", "quickly"], "is not bytes a second"),
         (["status", "--storage", "plain"], "There are: 'default'"),
     ]:
         with pytest.raises(CommandError, match=message):

@@ -12,6 +12,7 @@ from outgrow.errors import JournalTooNew
 from outgrow.media import HybridStorage, directory, journal
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import LOOKS, Change, Debt, Kind, Look, Wanted
+from outgrow.media.pace import Pace
 from outgrow.media.repair import Action, Pass, Repair, Report, Verb, plan
 from outgrow.media.replication import Replication
 from outgrow.media.watch import RETRY, Watch
@@ -637,3 +638,15 @@ def test_an_endless_listing_names_its_server(storage, servers, monkeypatch):
         storage.journal.owe_all(one.name)
     assert Repair(storage.replication).once(settle=False).complete
     assert name in servers[1].files
+
+
+def test_a_repair_is_no_faster_than_it_is_told(storage, servers):
+    names = [storage.save("f.txt", ContentFile(b"x" * 10_000)) for _ in range(4)]
+    for name in names:
+        del servers[0].files[name]
+    storage.journal.owe_all(storage.options.servers[0].name)
+    clock = FakeClock(0)
+    pace = Pace(1000, clock, clock.advance)
+    assert Repair(storage.replication.at(pace)).once(settle=False).complete
+    assert set(names) <= servers[0].files.keys()
+    assert clock() == 30  # the last one goes without a wait behind it

@@ -15,8 +15,9 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from outgrow.media import AsyncStorage
+from outgrow.media.pace import Pace
 from outgrow.media.repair import Repair
-from outgrow.media.verify import GRACE, Pace, Verify
+from outgrow.media.verify import GRACE, Verify
 from outgrow.testing import FakeClock, MediaServer
 from tests.live.nginx import running_nginx
 

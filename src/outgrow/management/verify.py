@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
@@ -16,9 +15,11 @@ from rich.table import Table
 
 from outgrow.management.chosen import check_servers, chosen, known_servers
 from outgrow.management.progress import verifying
+from outgrow.management.rates import rate
 from outgrow.management.texts import report_lines
 from outgrow.media.base import Replicated
 from outgrow.media.distributed import DistributedStorage
+from outgrow.media.pace import Pace
 from outgrow.media.repair import Repair, Report
 from outgrow.media.verify import (
     CONTENT,
@@ -27,13 +28,10 @@ from outgrow.media.verify import (
     REMOVE_LIMIT,
     WRONG,
     Finding,
-    Pace,
     Verdict,
     Verification,
     Verify,
 )
-
-_UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 #: Findings that are told to people; --json has more.
 _TOLD: Final = 20
@@ -54,7 +52,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rate",
-        type=_rate,
+        type=rate,
         default=0.0,
         metavar="B",
         help="read at most so many bytes a second (20M)",
@@ -75,13 +73,6 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise ArgumentTypeError(f"{text!r} is not a number of files")
     return int(text)
-
-
-def _rate(text: str) -> float:
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMG]?)", text.upper())
-    if found is None or float(found[1]) == 0:
-        raise ArgumentTypeError(f"{text!r} is not bytes a second, such as 500K or 20M")
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def run(command: BaseCommand, options: dict[str, Any]) -> int:

@@ -64,6 +64,7 @@ from outgrow.media.journal import (
     Source,
     Wanted,
 )
+from outgrow.media.pace import Pace
 from outgrow.media.transport import Transport
 from outgrow.servers import Server
 
@@ -203,12 +204,19 @@ class Replication:
         self._clock = clock
         self.given_up = given_up
         self._deletes_need = deletes_need
+        self._pace = Pace(0)
 
     def within(self, deadline: float) -> Replication:
         """The same, with at most so many seconds for each save, delete or mend."""
         hurried = copy.copy(self)
         hurried.deadline = min(self.deadline, deadline)
         return hurried
+
+    def at(self, pace: Pace) -> Replication:
+        """The same, that sends what is mended no faster than this."""
+        slowed = copy.copy(self)
+        slowed._pace = pace  # noqa: SLF001 - it is one of these
+        return slowed
 
     # --- save
 
@@ -586,6 +594,9 @@ class Replication:
         return claims
 
     def _put_again(self, works: Sequence[_Mending]) -> Steps[None]:
+        for work in works:
+            if work.look is not None:
+                self._pace.spend(work.look.size * len(work.servers))
         until = self._clock() + self.deadline
         with ExitStack() as stack:
             bodies = {}

@@ -40,6 +40,7 @@ from outgrow.media import names
 from outgrow.media.comparison import BATCH, Comparison
 from outgrow.media.journal import Look, Wanted
 from outgrow.media.listing import Difference, Entry, pairs
+from outgrow.media.pace import Pace
 from outgrow.media.replication import Replication, run
 from outgrow.servers import Server
 
@@ -140,30 +141,6 @@ class Verification:
     def facts(self) -> dict[str, Any]:
         """All of it as plain values."""
         return {**asdict(self), "unsafe": sorted(self.unsafe), "equal": self.equal}
-
-
-class Pace:
-    """At most `rate` bytes a second; 0 is no limit. `sleep` waits."""
-
-    def __init__(
-        self,
-        rate: float,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.rate = rate
-        self._clock = clock
-        self._sleep = sleep
-        self._free_at = 0.0
-
-    def spend(self, size: int) -> None:
-        """Wait until the bytes before these have had their time."""
-        if not self.rate:
-            return
-        now = self._clock()
-        if self._free_at > now:
-            self._sleep(self._free_at - now)
-        self._free_at = max(self._free_at, now) + size / self.rate
 
 
 class Verify:

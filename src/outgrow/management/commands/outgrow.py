@@ -25,9 +25,13 @@ from outgrow.errors import OutgrowError
 from outgrow.management import membership, probing, verify
 from outgrow.management.chosen import check_servers, chosen, known_servers, only_one
 from outgrow.management.progress import repairing
+from outgrow.management.rates import rate
 from outgrow.management.texts import News, report_facts, report_lines, status_table
+from outgrow.media.base import Replicated
 from outgrow.media.journal import LOOKS
+from outgrow.media.pace import Pace
 from outgrow.media.repair import Repair, Report, Verb
+from outgrow.media.replication import Replication
 from outgrow.media.watch import INTERVAL, Watch
 from outgrow.status import MAX_AGE, Snapshot, snapshot_of
 
@@ -79,7 +83,7 @@ class Command(BaseCommand):
         if options["adopt"] and not options["server"]:
             raise CommandError("--adopt needs --server: say which server is meant to be empty.")
         repairs = [
-            (alias, Repair(storage.replication, only=options["server"]))
+            (alias, Repair(_slowed(storage, options["rate"]), only=options["server"]))
             for alias, storage in storages
             if not options["server"] or known_servers(storage) & set(options["server"])
         ]
@@ -229,6 +233,11 @@ class Command(BaseCommand):
         return 0
 
 
+def _slowed(storage: Replicated, rate: float) -> Replication:
+    """How files are sent, at so many bytes a second; 0 is as fast as can be."""
+    return storage.replication.at(Pace(rate)) if rate else storage.replication
+
+
 def _planned(repair: Repair, options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     """What a pass would do: each for machines and for people."""
     for server in repair.servers if options["adopt"] else ():
@@ -260,6 +269,13 @@ def _add_repair(parser: ArgumentParser) -> None:
         default=INTERVAL,
         metavar="S",
         help=f"seconds between the passes of --watch ({INTERVAL:g})",
+    )
+    parser.add_argument(
+        "--rate",
+        type=rate,
+        default=0.0,
+        metavar="B",
+        help="send at most so many bytes a second (20M)",
     )
     parser.add_argument(
         "--no-wait",
