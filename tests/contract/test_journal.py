@@ -876,3 +876,11 @@ def test_a_tombstone_for_what_nobody_has_heard_of(journal):
     journal.settle(known, (), ())
     assert journal.look("f.txt") == before
     assert list(journal.attempts()) == []
+
+
+@catalogue_only
+def test_what_is_just_being_saved_is_not_listed(journal):
+    attempt = saved(journal)
+    assert list(journal.entries(lambda *_: None)) == []
+    journal.settle(attempt, ["a"], ())
+    assert [entry.name for entry in journal.entries(lambda *_: None)] == ["f.txt"]

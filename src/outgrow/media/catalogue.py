@@ -409,9 +409,14 @@ class Catalogue(Claims):
             yield Attempt(row.attempt, row.name, change, row.owner)
 
     def entries(self, failed: Callable[[str, OSError], None], prefix: str = "") -> Iterator[Entry]:
-        """See `Journal`. Databases order texts in many ways, so they are sorted here."""
+        """See `Journal`. Databases order texts in many ways, so they are sorted here.
+
+        Without what is just being saved: no server may have it yet, and it has a record of
+        its own.
+        """
         del failed
-        rows = self._chunks(self._files().filter(gone=False, name__startswith=prefix))
+        settled = self._files().filter(gone=False, attempt="", name__startswith=prefix)
+        rows = self._chunks(settled)
         # SQLite's LIKE folds case.
         mine = (row for row in rows if row.name.startswith(prefix))
         found = (Entry(row.name, row.size, "", row.digest) for row in mine)
