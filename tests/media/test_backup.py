@@ -14,10 +14,12 @@ import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import storages
 from django.core.management import call_command
+from django.db import connections
 from django.test import override_settings
 
 from outgrow.media.repair import Repair
 from outgrow.testing import MediaServer
+from tests.live.postgres import OWN, SITE, binary
 from tests.live.processes import wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "backup.md"
@@ -179,3 +181,41 @@ def test_without_the_journal_the_servers_refuse_the_restored_folder(site, server
     shutil.rmtree(Path(site.location) / ".outgrow")
     reopened(site)
     assert outgrow("repair", "--all") == 1
+
+
+# --- without a master, and a real PostgreSQL
+
+
+def in_postgres(program: str, folder: Path) -> list[str]:
+    """A documented command, for the database of the tests."""
+    words = documented(program, backup=folder)
+    where = connections.settings[SITE]
+    own = [f"--host={where['HOST']}", f"--port={where['PORT']}", f"--username={where['USER']}"]
+    name = {"site": where["NAME"], "--dbname=site": f"--dbname={where['NAME']}"}
+    return [str(binary(program)), *own, *(name.get(word, word) for word in words[1:])]
+
+
+def test_a_catalogue_comes_back_with_its_database(postgres, servers, tmp_path):
+    urls = [server.url for server in servers]
+    options = {"servers": urls, "database": OWN, "using": SITE, "downtime": 0.1}
+    media = {"BACKEND": "outgrow.media.DistributedStorage", "OPTIONS": options}
+    with override_settings(STORAGES={"default": media}):
+        storage = storages["default"]
+        Repair(storage.replication).once(settle=False)
+        names = [storage.save("f.txt", ContentFile(b"%d" % number)) for number in range(6)]
+        subprocess.run(in_postgres("pg_dump", tmp_path), check=True)
+        files = dict(servers[0].files)  # and then the files of one server
+        late = storage.save("late.txt", ContentFile(b"late"))
+        storage.delete(names[0])
+        for alias in (SITE, OWN):
+            connections[alias].close()
+        subprocess.run(in_postgres("pg_restore", tmp_path), check=True)
+        assert outgrow("repair", "--all") == 1  # the first file is on no server any more
+        assert outgrow("verify", "--digest") == 1
+        servers[0].files[names[0]] = files[names[0]]
+        assert outgrow("repair", "--all") == 0
+        for number, name in enumerate(names):
+            assert all(server.files[name] == b"%d" % number for server in servers)
+        # What came after the backup is on the servers, and nobody has heard of it.
+        assert all(late in server.files for server in servers)
+        assert outgrow("verify") == 1
