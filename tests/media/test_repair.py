@@ -650,3 +650,21 @@ def test_a_repair_is_no_faster_than_it_is_told(storage, servers):
     assert Repair(storage.replication.at(pace)).once(settle=False).complete
     assert set(names) <= servers[0].files.keys()
     assert clock() == 30  # the last one goes without a wait behind it
+
+
+def test_what_is_recorded_while_records_are_exchanged_for_one_stays(storage, monkeypatch):
+    """Another pass may have compared everything by then, without this file."""
+    monkeypatch.setattr("outgrow.media.repair.RECORDS_LIMIT", 2)
+    one, journal = storage.options.servers[0].name, storage.journal
+    for _ in range(3):
+        journal.owe(one, save(storage))
+    owe_all = journal.owe_all
+
+    def slow(server):
+        record = owe_all(server)
+        journal.owe(server, "saved-meanwhile.txt")
+        return record
+
+    monkeypatch.setattr(journal, "owe_all", slow)
+    Repair(storage.replication)._compact()
+    assert {debt.name for debt in journal.debts(one)} == {"", "saved-meanwhile.txt"}
