@@ -348,3 +348,22 @@ def test_any_bytes_give_the_same_in_any_split(
     assert outcome(pieces, method) == expected
     if len(data) < 500:
         assert outcome(single_bytes(data), method) == expected
+
+
+class Limit(Exception):
+    """As a worker's soft time limit is raised in the middle of anything."""
+
+
+@pytest.mark.parametrize(
+    "callback", ["on_message_begin", "on_header", "on_headers_complete", "on_body"]
+)
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, Limit])
+def test_a_signal_in_the_middle_of_an_answer_is_no_fault_of_the_answer(
+    callback: str, interrupt: type[BaseException]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise interrupt
+
+    kind = type("Interrupted", (AnswerParser,), {callback: interrupted})
+    with pytest.raises(interrupt):
+        kind("GET").feed(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")

@@ -127,6 +127,11 @@ class AnswerParser:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            # What is raised in a callback comes wrapped. It may be Ctrl-C, or the time limit
+            # of a worker: a signal can come at any moment, and says nothing of the answer.
+            raised = error.__context__
+            if raised is not None and not isinstance(raised, AnswerError):
+                raise raised from None
             if not self._cut:
                 raise AnswerError(self._error or str(error)) from None
 
