@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from django.apps import AppConfig
 from django.core import checks
 
@@ -14,7 +16,16 @@ class OutgrowConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the system checks."""
-        from outgrow.checks import check_media
+        """Register the system checks, and prepare the aliases of replicas."""
+        from outgrow.checks import check_media, check_replicas, check_replication
+        from outgrow.databases.setup import install
+        from outgrow.errors import ConfigurationError
 
         checks.register(check_media, checks.Tags.files)
+        # Django leaves out what is tagged with databases unless some are named.
+        checks.register(check_replication, "outgrow")
+        checks.register(check_replicas, checks.Tags.database)
+        # A mistake in the settings is the checks' to tell, all of them at once; the router
+        # raises it for who runs without them.
+        with suppress(ConfigurationError):
+            install()

@@ -4,8 +4,21 @@
 - outgrow.E002: the master copy has no place: MEDIA_ROOT is not set.
 - outgrow.E003: the package that runs the jobs of a storage is not installed.
 - outgrow.E004: the catalogue of a distributed storage has no database connection of its own.
-- outgrow.E006: the certificates for TLS can't be used.
 - outgrow.E005: the tables of the catalogue are missing: the app is not installed.
+- outgrow.E006: the certificates for TLS can't be used.
+- outgrow.E101: an option of OUTGROW["REPLICATION"] is wrong.
+- outgrow.E102: the router is missing, or not the first.
+- outgrow.E103: the middleware is missing, or stands after that of the sessions.
+- outgrow.E104: a replica is no mirror of its primary in tests.
+- outgrow.W105: a replica's connections are not kept.
+- outgrow.E106: what users wrote can't be remembered in this cache, or by this key.
+
+With ``check --database ALIAS`` the servers are asked:
+
+- outgrow.W107: a replica does not answer.
+- outgrow.E108: behind one alias there are several servers.
+- outgrow.E109: a replica can be written to.
+- outgrow.E110: a replica replays a part only.
 """
 
 from __future__ import annotations
@@ -14,12 +27,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Warning as CheckWarning
 
 from outgrow import conf
 from outgrow.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from outgrow.databases.mistakes import Mistake
     from outgrow.media.base import Replicated
 
 
@@ -124,3 +138,29 @@ def _shared(own: str, site: str) -> str:
             "would wait for itself."
         )
     return ""
+
+
+def check_replication(
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    **kwargs: object,  # noqa: ARG001
+) -> list[CheckMessage]:
+    """Check the setting OUTGROW["REPLICATION"] and what belongs to it. Opens nothing."""
+    from outgrow.databases.mistakes import settings_mistakes
+
+    return [_message(one) for one in settings_mistakes()]
+
+
+def check_replicas(
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    databases: Sequence[str] | None = None,
+    **kwargs: object,  # noqa: ARG001
+) -> list[CheckMessage]:
+    """Ask the replicas among these aliases whether they are ones; for ``check --database``."""
+    from outgrow.databases.mistakes import live_mistakes
+
+    return [_message(one) for one in live_mistakes(list(databases or ()))]
+
+
+def _message(mistake: Mistake) -> CheckMessage:
+    kind = Error if mistake.is_error else CheckWarning
+    return kind(mistake.text, hint=mistake.hint, id=f"outgrow.{mistake.number}")

@@ -15,6 +15,10 @@
     ├── NoCopy                  no server that can be asked gave a whole copy
     ├── NotEnoughServers        fewer than `need` media servers took the file
     ├── NotDeleted              without a catalogue: not every server deleted the file
+    ├── WriteRefused            a write where none may be; it was not carried out
+    │   ├── WriteOnReplica      ... on a replica, which only its primary may change
+    │   └── WriteInReadRequest  ... in a request that was to read
+    ├── ReplicaBehind           no replica has what this task is to read yet: try it again
     ├── ProcessFailed           a process of `outgrow up` did not start or stop
     └── ServerError             one server did not do what it was asked
         ├── ConnectFailed       nothing was sent: refused, unreachable, no such host
@@ -277,6 +281,63 @@ class NotDeleted(OutgrowError, OSError):
         return (
             f"{self.name!r} was not deleted by every server: {reasons}. Delete it again when they "
             "answer; without a catalogue nothing else will."
+        )
+
+
+class WriteRefused(OutgrowError):
+    """A write where none may be; it was not carried out.
+
+    `alias` is the database, `query` the beginning of the statement, and `where` the
+    line of the site's code, as in ``shop/views.py:12 in pay``, or empty.
+    """
+
+    _problem = ""
+    _hint = ""
+
+    def __init__(self, alias: str, query: str, where: str = "") -> None:
+        super().__init__(alias, query, where)
+        self.alias = alias
+        self.query = query
+        self.where = where
+
+    def __str__(self) -> str:
+        shown = self.query if len(self.query) <= 200 else self.query[:197] + "..."
+        where = f" It comes from {self.where}." if self.where else ""
+        return f"{self._problem.format(alias=self.alias)}{where} {self._hint} The query: {shown}"
+
+
+class WriteOnReplica(WriteRefused):
+    """A write on a replica, which only its primary may change."""
+
+    _problem = "A write was refused: the database {alias!r} is a replica."
+    _hint = "Write to its primary: leave using() out, or name the primary's alias there."
+
+
+class WriteInReadRequest(WriteRefused):
+    """A write to a primary in a request that was to read."""
+
+    _problem = "A write to the database {alias!r} was refused: this request was to read only."
+    _hint = (
+        "Decorate the view with outgrow.databases.using_primary, name it in the option "
+        "'views', or use another method than GET."
+    )
+
+
+class ReplicaBehind(OutgrowError):
+    """No replica has what a task is to read, and it was not to read the primary.
+
+    Try the task again a little later: the queues that Outgrow knows do so.
+    """
+
+    def __init__(self, cluster: str, position: str) -> None:
+        super().__init__(cluster, position)
+        self.cluster = cluster
+        self.position = position
+
+    def __str__(self) -> str:
+        return (
+            f"No replica of {self.cluster!r} has replayed {self.position} yet. "
+            "The task was not begun; try it again a little later."
         )
 
 

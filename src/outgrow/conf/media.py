@@ -1,4 +1,4 @@
-"""Django's settings -> frozen dataclasses. The one module that reads them.
+"""The options of a media storage -> a frozen dataclass.
 
 Every mistake is found here, once, and told in two ways: the constructor of a
 storage raises the first, and the system checks list them all.
@@ -7,16 +7,13 @@ storage raises the first, and the system checks list them all.
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from django.apps import apps
-from django.conf import settings
-
+from outgrow.conf import site
 from outgrow.endpoint import endpoint
 from outgrow.errors import ConfigurationError
 from outgrow.exchange import TIMEOUT
@@ -332,7 +329,7 @@ def _masked(url: str) -> str:
 
 def _media_path(base_url: object) -> str:
     """The path of MEDIA_URL, below which django-resto put files on a bare host."""
-    url = settings.MEDIA_URL if base_url is None else base_url
+    url = site.media_url() if base_url is None else base_url
     path = urlsplit(str(url)).path
     return path if path.startswith("/") else f"/{path}"
 
@@ -506,40 +503,3 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
     "grace": _positive,
     "read": _read,
 }
-
-
-def storages() -> Mapping[str, Mapping[str, Any]]:
-    """The setting STORAGES."""
-    found: Mapping[str, Mapping[str, Any]] = settings.STORAGES
-    return found
-
-
-def media_root() -> str:
-    """The setting MEDIA_ROOT; an empty text when it is not set."""
-    return os.fspath(settings.MEDIA_ROOT)
-
-
-def upload_folder() -> str:
-    """The setting FILE_UPLOAD_TEMP_DIR; an empty text when it is not set."""
-    return os.fspath(settings.FILE_UPLOAD_TEMP_DIR or "")
-
-
-def media_url() -> str:
-    """The setting MEDIA_URL."""
-    return str(settings.MEDIA_URL)
-
-
-def use_tz() -> bool:
-    """The setting USE_TZ."""
-    return bool(settings.USE_TZ)
-
-
-def databases() -> Mapping[str, Mapping[str, Any]]:
-    """The setting DATABASES."""
-    found: Mapping[str, Mapping[str, Any]] = settings.DATABASES
-    return found
-
-
-def is_installed() -> bool:
-    """Whether INSTALLED_APPS has this app, and so its tables."""
-    return apps.is_installed("outgrow")

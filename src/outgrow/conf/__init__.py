@@ -1,0 +1,65 @@
+"""Django's settings -> frozen dataclasses. The one package that reads them.
+
+`media` has the options of a media storage, `databases` those of the replication of
+databases, and `site` the settings of Django's own that several parts need.
+"""
+
+from __future__ import annotations
+
+from outgrow.conf.databases import PATH as REPLICATION_PATH
+from outgrow.conf.databases import (
+    ClusterOptions,
+    Remember,
+    cluster_options,
+    replication,
+)
+from outgrow.conf.media import (
+    ASYNC_OPTIONS,
+    BACKGROUND_WORDS,
+    DISTRIBUTED_OPTIONS,
+    HYBRID_OPTIONS,
+    MediaOptions,
+    is_secret,
+    media_options,
+)
+from outgrow.conf.site import (
+    caches,
+    databases,
+    is_installed,
+    media_root,
+    media_url,
+    middleware,
+    outgrow,
+    routers,
+    session_cookie,
+    storages,
+    upload_folder,
+    use_tz,
+)
+
+__all__ = [
+    "ASYNC_OPTIONS",
+    "BACKGROUND_WORDS",
+    "DISTRIBUTED_OPTIONS",
+    "HYBRID_OPTIONS",
+    "REPLICATION_PATH",
+    "ClusterOptions",
+    "MediaOptions",
+    "Remember",
+    "caches",
+    "cluster_options",
+    "databases",
+    "is_installed",
+    "is_secret",
+    "media_options",
+    "media_root",
+    "media_url",
+    "middleware",
+    "outgrow",
+    "replication",
+    "routers",
+    "session_cookie",
+    "storages",
+    "upload_folder",
+    "use_tz",
+]

@@ -1,0 +1,74 @@
+"""Django's settings that belong to nobody in particular."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+
+
+def storages() -> Mapping[str, Mapping[str, Any]]:
+    """The setting STORAGES."""
+    found: Mapping[str, Mapping[str, Any]] = settings.STORAGES
+    return found
+
+
+def media_root() -> str:
+    """The setting MEDIA_ROOT; an empty text when it is not set."""
+    return os.fspath(settings.MEDIA_ROOT)
+
+
+def upload_folder() -> str:
+    """The setting FILE_UPLOAD_TEMP_DIR; an empty text when it is not set."""
+    return os.fspath(settings.FILE_UPLOAD_TEMP_DIR or "")
+
+
+def media_url() -> str:
+    """The setting MEDIA_URL."""
+    return str(settings.MEDIA_URL)
+
+
+def use_tz() -> bool:
+    """The setting USE_TZ."""
+    return bool(settings.USE_TZ)
+
+
+def databases() -> Mapping[str, Mapping[str, Any]]:
+    """The setting DATABASES."""
+    found: Mapping[str, Mapping[str, Any]] = settings.DATABASES
+    return found
+
+
+def is_installed() -> bool:
+    """Whether INSTALLED_APPS has this app, and so its tables."""
+    return apps.is_installed("outgrow")
+
+
+def middleware() -> list[str]:
+    """The setting MIDDLEWARE."""
+    return list(settings.MIDDLEWARE)
+
+
+def routers() -> list[Any]:
+    """The setting DATABASE_ROUTERS."""
+    return list(settings.DATABASE_ROUTERS)
+
+
+def outgrow() -> Any:
+    """The setting OUTGROW; an empty mapping when it is not set."""
+    return getattr(settings, "OUTGROW", {})
+
+
+def caches() -> Mapping[str, Mapping[str, Any]]:
+    """The setting CACHES."""
+    found: Mapping[str, Mapping[str, Any]] = settings.CACHES
+    return found
+
+
+def session_cookie() -> tuple[str | None, str | None, bool]:
+    """The domain, SameSite and Secure of the site's session cookie."""
+    domain, same_site = settings.SESSION_COOKIE_DOMAIN, settings.SESSION_COOKIE_SAMESITE
+    return domain, same_site, bool(settings.SESSION_COOKIE_SECURE)

@@ -1,0 +1,139 @@
+"""What one process knows of a primary and its replicas: who is how far behind, who has what.
+
+Nothing here asks a server; what was seen is noted, with the time of a monotonic clock
+in seconds. The laws:
+
+1. Lag is not what a server says of itself. The primary's position is noted with its time;
+   a replica is as old as the newest of those that it has replayed. So an idle primary
+   is no lag, and a replica whose replay is paused is behind on a quiet site, too.
+2. Nothing is known of a server at which nobody has looked for long.
+3. What a replica was seen to have replayed holds for this incarnation of it. One that was
+   killed and came back may serve older data than it did before.
+4. While the primary is away nobody gets older: replicas are compared with the last that was
+   seen of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from outgrow.databases.position import Position
+from outgrow.databases.probe import Sighting
+from outgrow.databases.route import Wanted
+
+#: Positions of the primary that are remembered. At one every 5 s that is over 40 minutes.
+SAMPLES: Final = 500
+
+#: What is known of a server is forgotten after so many times `check_every`.
+FORGOTTEN: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One server as it was seen: when, what, and how far behind it was, in seconds.
+
+    `lag` is None where it can't be told, as without GTIDs; and infinite for a server that has
+    not replayed the oldest position that is remembered, or that follows another primary.
+    """
+
+    at: float
+    sighting: Sighting
+    lag: float | None = 0.0
+
+
+class Knowledge:
+    """What is known of one cluster. Not thread-safe by itself: each note is one assignment.
+
+    `check_every` and `max_lag` are in seconds, as in the options.
+    """
+
+    def __init__(self, *, check_every: float, max_lag: float) -> None:
+        self._forgotten = FORGOTTEN * check_every
+        self._max_lag = max_lag
+        self._samples: deque[tuple[Position, float]] = deque(maxlen=SAMPLES)
+        self._replicas: dict[str, Seen] = {}
+        self.primary: Seen | None = None
+        #: Why the primary could not be asked when it was tried last; empty if it could.
+        self.primary_failure = ""
+
+    def note_primary(self, sighting: Sighting, now: float) -> None:
+        """The primary was seen."""
+        self.primary = Seen(now, sighting)
+        self.primary_failure = ""
+        position = sighting.position
+        if position is None or not sighting.writable:
+            return
+        if self._samples:
+            last = self._samples[-1][0]
+            if last == position:
+                self._samples[-1] = (position, now)
+                return
+            if last.reached_by(position) is not True:
+                # Another server, or another history of the same: what was noted means nothing.
+                self._samples.clear()
+        self._samples.append((position, now))
+
+    def note_primary_failed(self, reason: str) -> None:
+        """The primary could not be asked."""
+        self.primary_failure = reason or "no answer"
+
+    def note_replica(self, alias: str, sighting: Sighting, now: float) -> None:
+        """A replica was seen. The newest that one incarnation has replayed is kept."""
+        before = self._replicas.get(alias)
+        self._replicas[alias] = Seen(now, _newest(before, sighting), self._lag(sighting, now))
+
+    def forget_replica(self, alias: str) -> None:
+        """What was seen of a replica holds no more: its connection broke."""
+        self._replicas.pop(alias, None)
+
+    def replica(self, alias: str) -> Seen | None:
+        """The last that was seen of a replica."""
+        return self._replicas.get(alias)
+
+    def is_fresh(self, alias: str, now: float) -> bool:
+        """Whether a replica was seen a moment ago, and not too far behind."""
+        seen = self._replicas.get(alias)
+        if seen is None or now - seen.at > self._forgotten:
+            return False
+        return seen.lag is None or seen.lag <= self._max_lag
+
+    def age(self, alias: str, now: float) -> float:
+        """How old what a replica serves may be, in seconds: infinite if nothing is known."""
+        seen = self._replicas.get(alias)
+        if seen is None or seen.lag is None:
+            return math.inf
+        return seen.lag + (now - seen.at)
+
+    def has_replayed(self, alias: str, incarnation: str, wanted: Wanted) -> bool:
+        """Whether this incarnation of a replica was seen to have all that is wanted."""
+        seen = self._replicas.get(alias)
+        if seen is None or not incarnation or seen.sighting.incarnation != incarnation:
+            return False
+        return wanted.reached_by(seen.sighting.position)
+
+    def _lag(self, sighting: Sighting, now: float) -> float | None:
+        if not self._samples:
+            if self.primary is not None and self.primary.sighting.position is None:
+                return None  # there are no positions in this cluster
+            return math.inf if self.primary is None else None
+        replayed = sighting.position
+        if replayed is None:
+            return math.inf
+        reference = self._samples[-1][1] if self.primary_failure else now
+        for position, at in reversed(self._samples):
+            if position.reached_by(replayed) is True:
+                return max(0.0, reference - at)
+        return math.inf
+
+
+def _newest(before: Seen | None, sighting: Sighting) -> Sighting:
+    """What was seen now, or before, of the same incarnation: the newer of both."""
+    if before is None or before.sighting.incarnation != sighting.incarnation:
+        return sighting
+    old, new = before.sighting.position, sighting.position
+    if old is None or new is None or new.reached_by(old) is not True:
+        return sighting
+    return Sighting(sighting.incarnation, sighting.writable, old)

@@ -1,0 +1,197 @@
+"""What is wrong with the settings of replication: for Django's system checks.
+
+`settings_mistakes` opens no connection; `live_mistakes` asks the servers, for
+``manage.py check --database``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.db import DatabaseError, InterfaceError, connections
+from django.utils.module_loading import import_string
+
+from outgrow import conf
+from outgrow.conf import ClusterOptions
+
+MIDDLEWARE: Final = "outgrow.databases.ReplicationMiddleware"
+ROUTER: Final = "outgrow.databases.ReplicationRouter"
+_SESSIONS: Final = "SessionMiddleware"
+
+#: So often a replica is connected to, to see whether it is always the same server.
+_LOOKS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One mistake: what is wrong, what to do, and the number of the check."""
+
+    text: str
+    hint: str
+    number: str
+    is_error: bool = True
+
+
+def settings_mistakes() -> Iterator[Mistake]:
+    """All that can be seen in the settings."""
+    found, problems = conf.cluster_options(conf.outgrow(), conf.databases())
+    for problem in problems:
+        yield Mistake(f"{problem.path}: {problem.problem}", problem.hint, "E101")
+    if not found:
+        return
+    yield from _router()
+    yield from _middleware()
+    for cluster in found:
+        yield from _mirrors(cluster)
+        yield from _cache(cluster)
+
+
+def _router() -> Iterator[Mistake]:
+    routers = [_name(one) for one in conf.routers()]
+    if ROUTER not in routers and _full(ROUTER) not in routers:
+        hint = f"Write DATABASE_ROUTERS = [{ROUTER!r}]."
+        yield Mistake("OUTGROW['REPLICATION'] has replicas, but no router reads them.", hint, "E102")
+    elif routers[0] not in {ROUTER, _full(ROUTER)}:
+        text = f"DATABASE_ROUTERS begins with {routers[0]!r}, which hides its models' replicas."
+        hint = f"Put {ROUTER!r} first: it asks the others which database a model has."
+        yield Mistake(text, hint, "E102")
+
+
+def _middleware() -> Iterator[Mistake]:
+    names = conf.middleware()
+    places = [place for place, name in enumerate(names) if name in {MIDDLEWARE, _full(MIDDLEWARE)}]
+    if not places:
+        hint = f"Put {MIDDLEWARE!r} first in MIDDLEWARE."
+        yield Mistake("No request reads a replica: the middleware is missing.", hint, "E103")
+        return
+    before = [name for name in names[: places[0]] if name.endswith(_SESSIONS)]
+    if before:
+        text = f"{MIDDLEWARE} stands after {before[0]}: what sessions save would be missed."
+        yield Mistake(text, "Put it first in MIDDLEWARE.", "E103")
+
+
+def _mirrors(cluster: ClusterOptions) -> Iterator[Mistake]:
+    databases = conf.databases()
+    for alias in cluster.aliases:
+        mirror = databases[alias].get("TEST", {}).get("MIRROR")
+        if mirror != cluster.primary:
+            text = f"DATABASES[{alias!r}]['TEST']['MIRROR'] is {mirror!r}: tests would give this "
+            hint = f"Write 'TEST': {{'MIRROR': {cluster.primary!r}}}."
+            yield Mistake(f"{text}replica a database of its own.", hint, "E104")
+        if not databases[alias].get("CONN_MAX_AGE", 0):
+            text = f"DATABASES[{alias!r}] has no CONN_MAX_AGE: every request connects anew."
+            hint = "Set it to a number of seconds, or to None, or use a pool of connections."
+            yield Mistake(text, hint, "W105", is_error=False)
+
+
+def _cache(cluster: ClusterOptions) -> Iterator[Mistake]:
+    remember = cluster.remember
+    if not remember.in_cache:
+        return
+    path = f"{conf.REPLICATION_PATH}[{cluster.primary!r}]['cache']"
+    backend = conf.caches().get(remember.cache, {}).get("BACKEND")
+    if backend is None:
+        hint = f"There are: {', '.join(conf.caches())}."
+        yield Mistake(f"{path}: {remember.cache!r} is not in CACHES.", hint, "E106")
+    elif "redis" not in str(backend).lower():
+        text = f"{path}: {backend} can't add a note without losing another's."
+        hint = "Use django.core.cache.backends.redis.RedisCache, or 'remember': 'cookie'."
+        yield Mistake(text, hint, "E106")
+    if isinstance(remember.key, str) and remember.key:
+        try:
+            import_string(remember.key)
+        except ImportError as error:
+            place = f"{conf.REPLICATION_PATH}[{cluster.primary!r}]['key']"
+            yield Mistake(f"{place}: {error}", "Write its dotted path.", "E106")
+
+
+def _name(given: Any) -> str:
+    return given if isinstance(given, str) else f"{type(given).__module__}.{type(given).__name__}"
+
+
+def _full(name: str) -> str:
+    """The path of the module in which a public name is defined."""
+    module = "router" if name == ROUTER else "middleware"
+    return name.replace("databases.", f"databases.{module}.")
+
+
+def live_mistakes(aliases: list[str]) -> Iterator[Mistake]:
+    """What the servers of these aliases say against being replicas."""
+    found, _ = conf.cluster_options(conf.outgrow(), conf.databases())
+    for cluster in found:
+        for alias in cluster.aliases:
+            if alias in aliases:
+                yield from _replica(cluster, alias)
+
+
+def _replica(cluster: ClusterOptions, alias: str) -> Iterator[Mistake]:
+    connection = connections[alias]
+    if connection.vendor == "sqlite":
+        return
+    try:
+        yield from _pooled(alias)
+        yield from _writable(alias)
+        yield from _filtered(cluster, alias)
+    except (DatabaseError, InterfaceError) as error:
+        text = f"The replica {alias!r} can't be asked: {' '.join(str(error).split())}"
+        yield Mistake(text, "Start it, or take it out of the setting.", "W107", is_error=False)
+
+
+def _pooled(alias: str) -> Iterator[Mistake]:
+    """Whether several servers answer under this alias (a balancer, or a pooler)."""
+    from outgrow.databases import probe
+
+    seen = set()
+    for _ in range(_LOOKS):
+        connection = connections.create_connection(alias)
+        try:
+            connection.ensure_connection()
+            seen.add(probe.look(connection).incarnation)
+        finally:
+            connection.close()
+    if len(seen) > 1:
+        text = f"Behind {alias!r} there are several servers: {', '.join(sorted(seen))}."
+        hint = "Give each an alias of its own: what one has replayed says nothing of another."
+        yield Mistake(text, hint, "E108")
+
+
+def _writable(alias: str) -> Iterator[Mistake]:
+    """Whether the user of a replica could write there, if its server let him."""
+    connection = connections[alias]
+    if connection.vendor == "postgresql":
+        query = (
+            "SELECT NOT pg_is_in_recovery() AND"
+            " current_setting('default_transaction_read_only') <> 'on'"
+        )
+    else:
+        query = "SELECT @@GLOBAL.read_only = 0"
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        (writable,) = cursor.fetchone()
+    if writable:
+        text = f"The replica {alias!r} can be written to: it would differ from its primary."
+        hint = (
+            "Set read_only = ON on its server."
+            if connection.vendor == "mysql"
+            else "Use a standby, or a user with default_transaction_read_only = on."
+        )
+        yield Mistake(text, hint, "E109")
+
+
+def _filtered(cluster: ClusterOptions, alias: str) -> Iterator[Mistake]:
+    """Whether a MariaDB replica leaves out what its positions count as replayed."""
+    connection = connections[alias]
+    if connection.vendor != "mysql":
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SHOW GLOBAL VARIABLES WHERE Variable_name LIKE 'replicate\\_%'"
+            " AND Variable_name LIKE '%\\_d%' AND Value <> ''"
+        )
+        filters = [name for name, value in cursor.fetchall() if value and "do" in name]
+    if filters:
+        text = f"The replica {alias!r} replays a part only: {', '.join(filters)}."
+        hint = f"Let it replay all of {cluster.primary!r}, or take it out of the setting."
+        yield Mistake(text, hint, "E110")

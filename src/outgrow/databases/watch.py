@@ -1,0 +1,149 @@
+"""Threads that look at each server of a cluster every few seconds, beside the requests.
+
+A request asks no server how it is: it looks at what these threads have seen. There is one for
+each server, so that one that hangs delays the news of no other. They begin with the first
+request that is to read a replica, have connections of their own, and end with the process.
+A forked child begins its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import random
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from django.db import connections
+from django.db.utils import load_backend
+
+from outgrow.databases import probe
+from outgrow.databases.setup import CONNECT_TIMEOUT
+from outgrow.databases.watchdog import watchdog
+
+if TYPE_CHECKING:
+    from outgrow.databases.cluster import Cluster
+
+logger: Final = logging.getLogger("outgrow.databases")
+
+#: Times of looks are spread by so much of `check_every`, so that processes don't look in step.
+JITTER: Final = 0.25
+
+#: Seconds that the first request waits for the first looks; then the primary serves it.
+FIRST: Final = 0.5
+
+#: Connections that a parent had open. A child must not close them: some drivers would tell the
+#: server, over the socket that both share.
+_inherited: Final[list[Any]] = []
+
+
+class Watch:
+    """Looks at the servers of one cluster. Thread-safe; begins nothing until `ensure`."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._first: list[threading.Event] = []
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._connections: list[Any] = []
+
+    def ensure(self) -> None:
+        """See to it that the servers are watched. The first call waits for the first looks."""
+        if self._pid == os.getpid():
+            return
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            self._begin()
+            self._pid = os.getpid()
+        until = self._cluster.clock() + FIRST
+        for first in self._first:
+            first.wait(max(0.0, until - self._cluster.clock()))
+
+    def stop(self) -> None:
+        """End the threads and close their connections: for tests and drills."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        with self._lock:
+            self._threads = []
+            self._pid = 0
+
+    def _begin(self) -> None:
+        _inherited.extend(self._connections)
+        aliases = [self._cluster.primary, *self._cluster.by_alias]
+        self._connections = []
+        self._first = [threading.Event() for _ in aliases]
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(
+                target=self._look_after,
+                args=(alias, first, self._stopping),
+                name=f"outgrow watch {alias}",
+                daemon=True,
+            )
+            for alias, first in zip(aliases, self._first, strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _look_after(self, alias: str, first: threading.Event, stopping: threading.Event) -> None:
+        connection = _own_connection(alias)
+        self._connections.append(connection)
+        every = self._cluster.options.check_every
+        try:
+            while not stopping.is_set():
+                try:
+                    self._look(alias, connection)
+                except Exception:
+                    # Nobody hears of what ends a thread; what is wrong must not end the watch.
+                    logger.exception("The watch over %r has met something unforeseen.", alias)
+                first.set()
+                stopping.wait(every * (1 + JITTER * random.random()))  # noqa: S311 - no secret
+        finally:
+            connection.close()
+
+    def _look(self, alias: str, connection: Any) -> None:
+        cluster = self._cluster
+        server = cluster.by_alias.get(alias)
+        if server is not None and not cluster.health.is_up(server):
+            if not cluster.health.due(server):
+                return
+        from outgrow.databases.cluster import is_database_error
+
+        try:
+            connection.ensure_connection()
+            # What was committed before the question was sent is in the answer.
+            asked = cluster.clock()
+            with watchdog.limit(connection, cluster.options.read_timeout):
+                sighting = probe.look(connection)
+        except Exception as error:
+            if not is_database_error(connection, error):
+                raise
+            connection.close()
+            if server is None:
+                cluster.knowledge.note_primary_failed(" ".join(str(error).split())[:300])
+            else:
+                cluster.failed(alias, error)
+            return
+        if server is None:
+            cluster.knowledge.note_primary(sighting, asked)
+        else:
+            cluster.knowledge.note_replica(alias, sighting, cluster.clock())
+            cluster.health.ok(server)
+
+
+def _own_connection(alias: str) -> Any:
+    """A connection that no request uses, with a limit for connecting and outside of any pool."""
+    settings = copy.deepcopy(connections.settings[alias])
+    options = settings.setdefault("OPTIONS", {})
+    options.pop("pool", None)
+    if "sqlite" not in settings["ENGINE"]:
+        options.setdefault("connect_timeout", CONNECT_TIMEOUT)
+    if "postg" in settings["ENGINE"]:
+        options.setdefault("application_name", "outgrow watch")
+    settings["ATOMIC_REQUESTS"] = False
+    return load_backend(settings["ENGINE"]).DatabaseWrapper(settings, alias)

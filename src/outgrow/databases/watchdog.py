@@ -1,0 +1,133 @@
+"""A limit for how long a replica may be silent: the socket of a late answer is shut.
+
+A server that freezes, or whose network is cut, ends no query: `statement_timeout` is its own
+clock's, and TCP waits for many minutes. So a thread looks at the connections in use and shuts
+the socket of one that is over its time; its reader then gets the driver's error for a lost
+connection. One thread for a process, begun when it is needed; a forked child has its own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+#: Seconds between two looks, at most; a limit that is short is looked at more often.
+LOOK: Final = 0.5
+
+#: What a Django connection has its slot under.
+_SLOT: Final = "_outgrow_slot"
+
+
+class Slot:
+    """One connection of a driver. `limit` is in seconds; one thread uses it at a time."""
+
+    __slots__ = ("__weakref__", "fired", "limit", "lock", "raw", "until")
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self.lock = threading.Lock()
+        self.until = math.inf
+        self.limit = LOOK
+        self.fired = False
+
+    def shut_if_late(self, now: float) -> None:
+        """End the wait of its reader if it is over its time.
+
+        Under the lock that the reader takes before it may close the connection: so the
+        descriptor can't be another file's meanwhile.
+        """
+        with self.lock:
+            if now < self.until:
+                return
+            self.until = math.inf
+            self.fired = True
+            _shut(self.raw)
+
+
+def _shut(raw: Any) -> None:
+    interrupt = getattr(raw, "interrupt", None)  # sqlite3's, which has no socket
+    if interrupt is not None:
+        interrupt()
+        return
+    own = getattr(raw, "_sock", None)  # PyMySQL's
+    descriptor = own.fileno() if own is not None else raw.fileno()
+    # A second descriptor of the same socket, for closing ours must not close the driver's.
+    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as again:
+        again.shutdown(socket.SHUT_RDWR)
+
+
+class Watchdog:
+    """Looks after all slots of this process. Thread-safe; `clock` is in seconds."""
+
+    def __init__(self) -> None:
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._busy = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def limit(self, connection: Any, seconds: float) -> Iterator[Slot]:
+        """A block in which a Django connection, which is open, waits no longer than this."""
+        slot = self._slot(connection)
+        slot.limit = seconds
+        slot.until = time.monotonic() + seconds
+        if not self._busy.is_set():
+            self._busy.set()
+        try:
+            yield slot
+        finally:
+            with slot.lock:
+                slot.until = math.inf
+
+    def _slot(self, connection: Any) -> Slot:
+        slot: Slot | None = connection.__dict__.get(_SLOT)
+        if slot is not None and slot.raw is connection.connection and slot in self._slots:
+            return slot
+        slot = Slot(connection.connection)
+        setattr(connection, _SLOT, slot)
+        with self._lock:
+            self._slots.add(slot)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._look_after, name="outgrow watchdog", daemon=True
+                )
+                self._thread.start()
+        return slot
+
+    def _look_after(self) -> None:
+        while True:
+            self._busy.wait()
+            with self._lock:
+                slots = list(self._slots)
+            active = [slot for slot in slots if slot.until != math.inf]
+            now = time.monotonic()
+            for slot in active:
+                if slot.until <= now:
+                    slot.shut_if_late(now)
+            if not active:
+                self._rest(slots)
+                continue
+            time.sleep(min(LOOK, *(slot.limit / 4 for slot in active)))
+
+    def _rest(self, slots: list[Slot]) -> None:
+        """Nobody waits for anything: sleep until somebody does."""
+        self._busy.clear()
+        # One that began between the look and this line has found the flag set.
+        if any(slot.until != math.inf for slot in slots):
+            self._busy.set()
+
+
+#: The one of this process.
+watchdog: Final = Watchdog()
