@@ -1,3 +1,8 @@
 """Fixtures for all tests."""
 
-pytest_plugins = ["tests.live.nginx", "tests.live.postgres", "tests.live.redis"]
+pytest_plugins = [
+    "tests.live.nginx",
+    "tests.live.postgres",
+    "tests.live.redis",
+    "tests.live.replicas",
+]
