@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError, connections
@@ -145,13 +146,19 @@ class ReplicaGuard:
             other = leg.serve(self.cluster.primary)
         else:
             other = self.cluster.choose(leg, without=(self.alias,))
-        held = context["cursor"]
-        connection = connections[other]
-        named = getattr(held.cursor, "name", None)
-        fresh = connection.chunked_cursor() if named else connection.cursor()
-        result = fresh.execute(sql, params)
-        held.cursor, held.db = fresh.cursor, fresh.db
-        return result
+        return _read_again(context["cursor"], connections[other], sql, params)
+
+
+def _read_again(held: Any, connection: Any, sql: Any, params: Any) -> Any:
+    """Execute on another connection, and give its cursor to who holds the one that failed."""
+    named = getattr(held.cursor, "name", None)
+    fresh = connection.chunked_cursor() if named else connection.cursor()
+    result = fresh.execute(sql, params)
+    failed, database = held.cursor, held.db.Database
+    held.cursor, held.db = fresh.cursor, fresh.db
+    with suppress(database.Error):
+        failed.close()
+    return result
 
 
 def as_text(sql: Any, context: Mapping[str, Any]) -> str:

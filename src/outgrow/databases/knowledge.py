@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from outgrow.databases.position import Position
@@ -69,12 +69,14 @@ class Knowledge:
         if self._samples:
             last = self._samples[-1][0]
             if last == position:
-                self._samples[-1] = (position, now)
-                return
-            if last.reached_by(position) is not True:
+                self._samples.pop()
+            elif last.reached_by(position) is not True:
                 # Another server, or another history of the same: what was noted means nothing.
                 self._samples.clear()
         self._samples.append((position, now))
+        # A replica may have been seen before the first sample, or between two.
+        for alias, seen in list(self._replicas.items()):
+            self._replicas[alias] = replace(seen, lag=self._lag(seen.sighting, seen.at))
 
     def note_primary_failed(self, reason: str) -> None:
         """The primary could not be asked."""

@@ -33,6 +33,9 @@ JITTER: Final = 0.25
 #: Seconds that the first request waits for the first looks; then the primary serves it.
 FIRST: Final = 0.5
 
+#: Seconds from the first look at a replica to the second, if that tells nothing yet.
+HURRY: Final = 0.02
+
 #: Connections that a parent had open. A child must not close them: some drivers would tell the
 #: server, over the socket that both share.
 _inherited: Final[list[Any]] = []
@@ -81,7 +84,7 @@ class Watch:
         self._threads = [
             threading.Thread(
                 target=self._look_after,
-                args=(alias, first, self._stopping),
+                args=(alias, first, self._first[0], self._stopping),
                 name=f"outgrow watch {alias}",
                 daemon=True,
             )
@@ -90,10 +93,15 @@ class Watch:
         for thread in self._threads:
             thread.start()
 
-    def _look_after(self, alias: str, first: threading.Event, stopping: threading.Event) -> None:
+    def _look_after(
+        self, alias: str, first: threading.Event, primary: threading.Event, stopping: threading.Event
+    ) -> None:
         connection = _own_connection(alias)
         self._connections.append(connection)
-        every = self._cluster.options.check_every
+        if alias != self._cluster.primary:
+            # What a replica lacks is told by what was seen of the primary before.
+            primary.wait(FIRST)
+        pause = HURRY
         try:
             while not stopping.is_set():
                 try:
@@ -102,9 +110,22 @@ class Watch:
                     # Nobody hears of what ends a thread; what is wrong must not end the watch.
                     logger.exception("The watch over %r has met something unforeseen.", alias)
                 first.set()
-                stopping.wait(every * (1 + JITTER * random.random()))  # noqa: S311 - no secret
+                pause = self._pause(alias, pause)
+                stopping.wait(pause * (1 + JITTER * random.random()))  # noqa: S311 - no secret
         finally:
             connection.close()
+
+    def _pause(self, alias: str, last: float) -> float:
+        """Seconds until the next look.
+
+        A replica of a busy primary has never replayed the position that was seen a moment
+        ago. At the beginning there is no older one, so it is looked at again soon.
+        """
+        every = self._cluster.options.check_every
+        knowledge = self._cluster.knowledge
+        if last >= every or knowledge.is_fresh(alias, self._cluster.clock()):
+            return every
+        return min(every, last * 2)
 
     def _look(self, alias: str, connection: Any) -> None:
         cluster = self._cluster
