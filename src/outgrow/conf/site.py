@@ -68,7 +68,7 @@ def caches() -> Mapping[str, Mapping[str, Any]]:
     return found
 
 
-def session_cookie() -> tuple[str | None, str | None, bool]:
+def session_cookie() -> tuple[str | None, Any, bool]:
     """The domain, SameSite and Secure of the site's session cookie."""
     domain, same_site = settings.SESSION_COOKIE_DOMAIN, settings.SESSION_COOKIE_SAMESITE
     return domain, same_site, bool(settings.SESSION_COOKIE_SECURE)

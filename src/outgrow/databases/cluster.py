@@ -78,18 +78,17 @@ class Cluster:
     def server_for(self, route: Route) -> str:
         """The alias that serves what this route reads now. Fast when it was asked before."""
         primary = self.primary
-        leg = route.leg(primary)
+        leg = route.legs.get(primary) or route.leg(primary)
         block = override(primary)
         here = route.defaults.get(primary, route.default) if block is None else block.mode
         if here == PRIMARY:
             return primary
         if leg.wrote and not (block is not None and block.stale):
-            return self.primary
-        if in_transaction(self.primary):
-            return self.primary
-        if leg.server and threading.get_ident() in leg.ready:
-            return leg.server
-        return self.choose(leg)
+            return primary
+        connection = leg.ready.get(threading.get_ident())
+        if connection is None:
+            return primary if in_transaction(connections[primary]) else self.choose(leg)
+        return primary if in_transaction(connection) else leg.server or self.choose(leg)
 
     def choose(self, leg: Leg, *, without: Iterable[str] = ()) -> str:
         """Choose a server and connect this thread to it. Raises nothing for a replica's sake."""
@@ -98,13 +97,13 @@ class Cluster:
         self.watch()
         left_out = set(without)
         if leg.server == self.primary:
-            return leg.serve(self.primary)
+            return leg.serve(self.primary, connections[self.primary])
         if leg.server and leg.server not in left_out:
             # Chosen in another thread of this request.
             if self._connect(self.by_alias[leg.server]):
-                return leg.serve(leg.server)
+                return leg.serve(leg.server, connections[self.primary])
             left_out.add(leg.server)
-        return leg.serve(self._chosen(leg, left_out))
+        return leg.serve(self._chosen(leg, left_out), connections[self.primary])
 
     def _chosen(self, leg: Leg, left_out: set[str]) -> str:
         if leg.wanted.pin and not self.knowledge.primary_failure:
@@ -257,12 +256,11 @@ def is_database_error(connection: Any, error: Exception) -> bool:
     )
 
 
-def in_transaction(alias: str) -> bool:
-    """Whether this thread has a transaction open on this alias."""
-    connection = connections[alias]
-    # `autocommit` is None before the first connection.
+def in_transaction(connection: Any) -> bool:
+    """Whether a transaction is open on this connection of Django's."""
+    # Before it is connected for the first time `autocommit` is False, and means nothing.
     return connection.in_atomic_block or (
-        connection.connection is not None and not connection.autocommit
+        not connection.autocommit and connection.connection is not None
     )
 
 

@@ -74,7 +74,7 @@ class PrimaryGuard:
     def _judge(self, sql: str) -> None:
         """A write in a request that was to read: by the options."""
         alias, how = self.cluster.primary, self.cluster.options.write_on_read
-        if how == "refuse" or (_is_atomic(alias) and not in_transaction(alias)):
+        if how == "refuse" or (_is_atomic(alias) and not in_transaction(connections[alias])):
             raise WriteInReadRequest(alias, sql, site_line())
         if how == "log":
             logger.warning("A request that was to read writes: %s: %s", site_line(), sql[:200])
@@ -143,7 +143,7 @@ class ReplicaGuard:
             leg.leave()
         if failure is Failure.SCHEMA:
             # The replica has not replayed a migration; no other is better for sure.
-            other = leg.serve(self.cluster.primary)
+            other = leg.serve(self.cluster.primary, connections[self.cluster.primary])
         else:
             other = self.cluster.choose(leg, without=(self.alias,))
         return _read_again(context["cursor"], connections[other], sql, params)

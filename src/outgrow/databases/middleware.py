@@ -218,7 +218,7 @@ def written_now(cluster: Cluster) -> Wanted:
     from outgrow.databases import probe
     from outgrow.databases.watchdog import watchdog
 
-    if in_transaction(cluster.primary):
+    if in_transaction(connections[cluster.primary]):
         return PIN
     connection = connections[cluster.primary]
     try:

@@ -83,7 +83,7 @@ def unpacked(text: str, now: float) -> Written:
         if not now < float(deadline):
             return {}
         return {str(cluster): _wanted(str(value)) for cluster, value in positions.items()}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -142,10 +142,10 @@ class Cookies:
             domain=domain,
             secure=secure or request.is_secure(),
             httponly=True,
-            samesite=same_site,  # type: ignore[arg-type]
+            samesite=same_site,
         )
         for name in notes:
-            response.delete_cookie(name, domain=domain, samesite=same_site)  # type: ignore[arg-type]
+            response.delete_cookie(name, domain=domain, samesite=same_site)
         # A cache that serves others must not keep what sets this client's cookie.
         patch_vary_headers(response, ("Cookie",))
         if "no-store" not in response.headers.get("Cache-Control", ""):

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from outgrow.databases.position import Position
 
@@ -77,28 +77,32 @@ def _add(positions: list[Position], new: Position) -> None:
 class Leg:
     """The facts of one route about one cluster.
 
-    `server` is the alias that serves its reads, once it is chosen; `ready` has the threads
-    whose own connection to it is open. `wrote` pins the reads that follow to the primary.
+    `server` is the alias that serves its reads, once it is chosen. `ready` has the threads
+    whose own connection to it is open, each with its connection to the primary, whose
+    transactions it must know. `wrote` pins the reads that follow to the primary.
     """
 
     wanted: Wanted = NOTHING
     wrote: bool = False
     server: str = ""
-    ready: set[int] = field(default_factory=set)
+    ready: dict[int, Any] = field(default_factory=dict)
     stale: bool = False
 
-    def serve(self, alias: str) -> str:
-        """Let this server, to which this thread has a connection, serve what is read."""
+    def serve(self, alias: str, primary: Any) -> str:
+        """Let this server, to which this thread has a connection, serve what is read.
+
+        `primary` is this thread's connection object of the primary.
+        """
         if self.server != alias:
             self.server = alias
-            self.ready.clear()
-        self.ready.add(threading.get_ident())
+            self.ready = {}
+        self.ready[threading.get_ident()] = primary
         return alias
 
     def leave(self) -> None:
         """Another server is to be chosen for what is read next."""
         self.server = ""
-        self.ready.clear()
+        self.ready = {}
 
 
 @dataclass(slots=True, eq=False)

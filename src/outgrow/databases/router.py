@@ -13,6 +13,7 @@ The laws:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, router
@@ -32,6 +33,7 @@ class ReplicationRouter:
 
     def __init__(self) -> None:
         install()
+        self._asked: dict[str, tuple[Callable[..., str | None], ...]] = {}
 
     def db_for_read(self, model: type[Any], **hints: Any) -> str | None:
         """The alias to read this model from; None where no cluster is concerned."""
@@ -60,16 +62,21 @@ class ReplicationRouter:
 
     def _alias(self, method: str, model: type[Any], instance: Any, hints: dict[str, Any]) -> str:
         """The alias that Django would take if this router were not there."""
-        for other in router.routers:
-            if other is self:
-                continue
-            ask = getattr(other, method, None)
-            found = ask(model, **hints) if ask is not None else None
+        for ask in self._others(method):
+            found = ask(model, **hints)
             if found:
                 return str(found)
         if instance is not None and instance._state.db:  # noqa: SLF001
             return str(instance._state.db)  # noqa: SLF001
         return DEFAULT_DB_ALIAS
+
+    def _others(self, method: str) -> tuple[Callable[..., str | None], ...]:
+        """What the other routers of the site answer this question with."""
+        found = self._asked.get(method)
+        if found is None:
+            others = [getattr(one, method, None) for one in router.routers if one is not self]
+            found = self._asked[method] = tuple(one for one in others if one is not None)
+        return found
 
     def allow_relation(self, one: Any, other: Any, **_: Any) -> bool | None:
         """Whether two objects may be related: yes, within one cluster."""

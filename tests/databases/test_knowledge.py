@@ -1,0 +1,153 @@
+"""What is known of a cluster: tables of events, with a clock that the tests turn."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from outgrow.databases.knowledge import FORGOTTEN, SAMPLES, Knowledge
+from outgrow.databases.position import Lsn, Position
+from outgrow.databases.probe import Sighting
+from outgrow.databases.route import PIN, Wanted
+
+ONE = "one"
+
+
+def primary(value: int, timeline: int = 1, *, writable: bool = True) -> Sighting:
+    return Sighting("p", writable, Lsn(timeline, value))
+
+
+def replica(value: int | None, timeline: int = 1, incarnation: str = "r") -> Sighting:
+    position: Position | None = None if value is None else Lsn(timeline, value)
+    return Sighting(incarnation, writable=False, position=position)
+
+
+def knowledge() -> Knowledge:
+    return Knowledge(check_every=5, max_lag=10)
+
+
+def test_nothing_is_known_of_who_was_never_seen() -> None:
+    known = knowledge()
+    assert not known.is_fresh(ONE, 0)
+    assert known.age(ONE, 0) == math.inf
+    assert known.replica(ONE) is None
+    assert not known.has_replayed(ONE, "r", Wanted((Lsn(1, 1),)))
+
+
+def test_a_replica_is_as_old_as_the_newest_sample_that_it_has() -> None:
+    known = knowledge()
+    for at, value in ((0, 100), (5, 200), (10, 300)):
+        known.note_primary(primary(value), at)
+    for replayed, lag in ((300, 1), (299, 6), (200, 6), (100, 11), (99, math.inf)):
+        known.note_replica(ONE, replica(replayed, incarnation=str(replayed)), 11)
+        assert known.replica(ONE).lag == lag
+        assert known.is_fresh(ONE, 11) is (lag <= 10)
+        assert known.age(ONE, 13) == lag + 2
+
+
+def test_an_idle_primary_is_no_lag_and_paused_replay_on_a_quiet_site_is() -> None:
+    known = knowledge()
+    known.note_primary(primary(100), 0)
+    known.note_replica(ONE, replica(100), 0)
+    for at in range(5, 1000, 5):
+        known.note_primary(primary(100), at)
+        known.note_replica(ONE, replica(100), at)
+        known.note_replica("paused", replica(99), at)
+        assert known.replica(ONE).lag == 0
+        assert not known.is_fresh("paused", at)
+
+
+def test_who_was_not_seen_for_long_is_forgotten() -> None:
+    known = knowledge()
+    known.note_primary(primary(100), 0)
+    known.note_replica(ONE, replica(100), 0)
+    assert known.is_fresh(ONE, 5 * FORGOTTEN)
+    assert not known.is_fresh(ONE, 5 * FORGOTTEN + 0.1)
+    known.forget_replica(ONE)
+    assert not known.is_fresh(ONE, 0)
+
+
+def test_a_replica_that_was_seen_before_the_primary() -> None:
+    known = knowledge()
+    known.note_replica(ONE, replica(100), 1)
+    assert known.replica(ONE).lag == math.inf
+    known.note_primary(primary(100), 2)
+    # It had at 1 what the primary had at 2.
+    assert known.replica(ONE).lag == 0
+
+
+def test_while_the_primary_is_away_nobody_gets_older() -> None:
+    known = knowledge()
+    known.note_primary(primary(100), 0)
+    known.note_primary(primary(200), 5)
+    known.note_primary_failed("refused")
+    for at in (10, 100, 1000):
+        known.note_replica(ONE, replica(200), at)
+        known.note_replica("behind", replica(150), at)
+        assert known.replica(ONE).lag == 0
+        assert known.replica("behind").lag == 5
+    assert known.primary_failure == "refused"
+    known.note_primary(primary(200), 1001)
+    assert known.primary_failure == ""
+    known.note_primary_failed("")
+    assert known.primary_failure
+
+
+def test_another_timeline_makes_the_samples_of_before_worthless() -> None:
+    known = knowledge()
+    known.note_primary(primary(1000), 0)
+    known.note_replica(ONE, replica(1000), 0)
+    known.note_primary(primary(500, timeline=2), 5)
+    known.note_replica(ONE, replica(1000), 6)
+    assert not known.is_fresh(ONE, 6)
+    known.note_replica(ONE, replica(500, timeline=2, incarnation="new"), 7)
+    assert known.is_fresh(ONE, 7)
+
+
+def test_without_positions_nobody_can_be_called_behind() -> None:
+    known = knowledge()
+    known.note_primary(Sighting("p", writable=True, position=None), 0)
+    known.note_replica(ONE, replica(None), 0)
+    assert known.is_fresh(ONE, 0)
+    assert known.age(ONE, 0) == math.inf
+    assert not known.has_replayed(ONE, "r", Wanted((Lsn(1, 1),)))
+    # The primary has positions, and the replica tells none: it may be anywhere.
+    known.note_primary(primary(100), 1)
+    assert not known.is_fresh(ONE, 1)
+
+
+def test_a_primary_that_is_read_only_gives_no_samples() -> None:
+    known = knowledge()
+    known.note_primary(primary(100, writable=False), 0)
+    known.note_replica(ONE, replica(1), 0)
+    assert known.is_fresh(ONE, 0)
+
+
+def test_what_one_incarnation_has_replayed_is_kept_for_it_alone() -> None:
+    known = knowledge()
+    known.note_primary(primary(100), 0)
+    wanted = Wanted((Lsn(1, 100),))
+    known.note_replica(ONE, replica(100), 1)
+    # Asked over a connection that was slower.
+    known.note_replica(ONE, replica(90), 2)
+    assert known.has_replayed(ONE, "r", wanted)
+    assert not known.has_replayed(ONE, "r", Wanted((Lsn(1, 101),)))
+    assert not known.has_replayed(ONE, "r", PIN)
+    assert not known.has_replayed(ONE, "another", wanted)
+    assert not known.has_replayed(ONE, "", wanted)
+    known.note_replica(ONE, replica(90, incarnation="another"), 3)
+    assert not known.has_replayed(ONE, "r", wanted)
+    assert not known.has_replayed(ONE, "another", wanted)
+    known.note_replica(ONE, replica(95, incarnation="another"), 4)
+    assert known.replica(ONE).sighting.position == Lsn(1, 95)
+
+
+def test_memory_is_bounded() -> None:
+    known = knowledge()
+    for at in range(SAMPLES + 100):
+        known.note_primary(primary(at + 1), at)
+    known.note_replica(ONE, replica(50), SAMPLES + 100)
+    assert known.replica(ONE).lag == math.inf
+    known.note_replica(ONE, replica(150), SAMPLES + 100)
+    assert known.replica(ONE).lag == pytest.approx(SAMPLES + 100 - 149)
