@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 pytest_plugins = [
+    "tests.live.mariadb",
     "tests.live.nginx",
     "tests.live.postgres",
     "tests.live.redis",

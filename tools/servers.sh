@@ -20,6 +20,9 @@ need nginx-light /usr/sbin/nginx
 need "lighttpd lighttpd-mod-webdav" /usr/lib/lighttpd/mod_webdav.so
 need apache2-bin /usr/sbin/apache2 /usr/sbin/httpd
 need postgresql /usr/lib/postgresql/*/bin/initdb "$(command -v initdb || true)"
+need mariadb-server-core /usr/sbin/mariadbd "$(command -v mariadbd || true)"
+# It holds my_print_defaults, which mariadb-install-db calls.
+need mariadb-client-core /usr/bin/mariadb "$(command -v mariadb || true)"
 need redis-server "$(command -v redis-server || command -v valkey-server || true)"
 [ -n "$packages" ] || exit 0
 

@@ -177,27 +177,41 @@ class DatabaseServer:
 
 @contextmanager
 def installed(databases: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
-    """These databases as aliases of `django.db.connections`, closed and removed behind."""
+    """These databases as aliases of `django.db.connections`, closed and removed behind.
+
+    An alias that was there before is there again afterwards, with this thread's connection.
+    """
     known = {alias: dict(database) for alias, database in databases.items()}
     configured = connections.configure_settings({"default": {}, **known})
-    before = {alias: connections.settings.get(alias) for alias in known}
+    before = {alias: (connections.settings.get(alias), _taken(alias)) for alias in known}
     for alias in known:
-        forget(alias)
         connections.settings[alias] = configured[alias]
     try:
         yield
     finally:
-        for alias, settings in before.items():
+        for alias, (settings, connection) in before.items():
             forget(alias)
             del connections.settings[alias]
             if settings is not None:
                 connections.settings[alias] = settings
+            if connection is not None:
+                connections[alias] = connection
 
 
 def forget(alias: str) -> None:
     """Close this thread's connection of that alias, and drop the object."""
-    if hasattr(connections._connections, alias):
+    if (wrapper := _taken(alias)) is not None:
         # A connection to a server that was killed may complain when it is closed.
         with suppress(Exception):
-            connections[alias].close()
+            wrapper.close()
+        # Django keeps a database in memory open, for it would be lost.
+        if wrapper.vendor == "sqlite" and wrapper.connection is not None:
+            wrapper.connection.close()
+
+
+def _taken(alias: str) -> Any:
+    """This thread's connection of that alias, which is no longer the alias'; or None."""
+    wrapper = getattr(connections._connections, alias, None)
+    if wrapper is not None:
         del connections[alias]
+    return wrapper
