@@ -96,7 +96,7 @@ class Watch:
     def _look_after(
         self, alias: str, first: threading.Event, primary: threading.Event, stopping: threading.Event
     ) -> None:
-        connection = _own_connection(alias)
+        connection = own_connection(alias)
         self._connections.append(connection)
         if alias != self._cluster.primary:
             # What a replica lacks is told by what was seen of the primary before.
@@ -157,7 +157,7 @@ class Watch:
             cluster.health.ok(server)
 
 
-def _own_connection(alias: str) -> Any:
+def own_connection(alias: str) -> Any:
     """A connection that no request uses, with a limit for connecting and outside of any pool."""
     settings = copy.deepcopy(connections.settings[alias])
     options = settings.setdefault("OPTIONS", {})

@@ -1,4 +1,4 @@
-"""`manage.py outgrow media`: repair, verify, status, probe, delete, server.
+"""`manage.py outgrow media`: repair, verify, status, probe, delete, server; `outgrow databases`.
 
 Exit codes, for cron and alerts: 0 when all is well, 1 when a server is still owed
 something (repair) or something is wrong (verify, status --check, probe, server), 2 for
@@ -22,7 +22,7 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 
 from outgrow.errors import OutgrowError
-from outgrow.management import membership, probing, verify
+from outgrow.management import databases, membership, probing, verify
 from outgrow.management.chosen import check_servers, chosen, known_servers, only_one
 from outgrow.management.progress import repairing
 from outgrow.management.rates import rate
@@ -39,7 +39,7 @@ from outgrow.status import MAX_AGE, Snapshot, snapshot_of
 class Command(BaseCommand):
     """The `outgrow` command, with the site's settings."""
 
-    help = "Look at the media servers, and make them equal to the master."
+    help = "Look at the media servers and databases, and make media servers equal to the master."
     requires_system_checks = ("files",)
     _several = False
 
@@ -56,9 +56,25 @@ class Command(BaseCommand):
         _add_probe(words.add_parser("probe", help="try out what each media server really does"))
         _add_delete(words.add_parser("delete", help="delete files on the master and all servers"))
         membership.add_arguments(words.add_parser("server", help="add, drain or retire a server"))
+        databases.add_arguments(
+            parts.add_parser("databases", help="the primary and its replicas")
+        )
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run one word; exit with its code."""
+        words = self._databases if options["part"] == "databases" else self._media
+        try:
+            code = words(options)
+        except OutgrowError as error:
+            raise CommandError(str(error)) from error
+        if code:
+            sys.exit(code)
+
+    def _databases(self, options: dict[str, Any]) -> int:
+        """See `outgrow.management.databases`."""
+        return databases.run(self, options)
+
+    def _media(self, options: dict[str, Any]) -> int:
         run: Callable[[dict[str, Any]], int] = {
             "repair": self.repair,
             "verify": self.verify,
@@ -67,12 +83,7 @@ class Command(BaseCommand):
             "delete": self.delete,
             "server": self.server,
         }[options["word"]]
-        try:
-            code = run(options)
-        except OutgrowError as error:
-            raise CommandError(str(error)) from error
-        if code:
-            sys.exit(code)
+        return run(options)
 
     # --- repair
 
