@@ -30,6 +30,7 @@ from outgrow.databases import probe
 from outgrow.databases.knowledge import Knowledge
 from outgrow.databases.route import PRIMARY, Leg, Route, Wanted, mode, override
 from outgrow.databases.watchdog import watchdog
+from outgrow.errors import ConfigurationError
 from outgrow.servers import Health, Server, ServerSet
 
 logger: Final = logging.getLogger("outgrow.databases")
@@ -281,6 +282,14 @@ def clusters() -> Mapping[str, Cluster]:
         for alias in (options.primary, *options.aliases):
             found[alias] = cluster
     return found
+
+
+def known_clusters() -> Mapping[str, Cluster]:
+    """The same, and none while there is a mistake in the settings, which the checks tell."""
+    try:
+        return clusters()
+    except ConfigurationError:
+        return {}
 
 
 def _forget(*, setting: str, **_: object) -> None:

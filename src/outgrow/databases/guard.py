@@ -25,7 +25,7 @@ from django.db import DatabaseError, InterfaceError, connections
 
 from outgrow.conf import databases
 from outgrow.databases import route as routes
-from outgrow.databases.cluster import Cluster, clusters, in_transaction
+from outgrow.databases.cluster import Cluster, in_transaction, known_clusters
 from outgrow.databases.route import REPLICA, Route
 from outgrow.databases.statements import Failure, is_read, kind_of
 from outgrow.databases.watchdog import watchdog
@@ -200,7 +200,7 @@ def site_line() -> str:
 
 def install(connection: Any) -> None:
     """Put the guard of its alias on a Django connection, once."""
-    cluster = clusters().get(connection.alias)
+    cluster = known_clusters().get(connection.alias)
     if cluster is None:
         return
     wrappers = connection.execute_wrappers

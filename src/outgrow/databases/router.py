@@ -14,25 +14,29 @@ The laws:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, router
 
 from outgrow.databases import route as routes
-from outgrow.databases.cluster import clusters
+from outgrow.databases.cluster import clusters, known_clusters
 from outgrow.databases.setup import install
+from outgrow.errors import ConfigurationError
 
 
 class ReplicationRouter:
     """A router for DATABASE_ROUTERS: the first in the list, other routers behind it.
 
     Thread-safe; holds no state. Its methods are Django's, and it opens no connection but
-    that to a replica which it has just chosen. Raises `ConfigurationError` for a
-    mistake in the settings, when it is made.
+    that to a replica which it has just chosen. To read or write raises `ConfigurationError`
+    while there is a mistake in the settings.
     """
 
     def __init__(self) -> None:
-        install()
+        # Django's own checks ask the routers, and ours tell what is wrong.
+        with suppress(ConfigurationError):
+            install()
         self._asked: dict[str, tuple[Callable[..., str | None], ...]] = {}
 
     def db_for_read(self, model: type[Any], **hints: Any) -> str | None:
@@ -80,7 +84,7 @@ class ReplicationRouter:
 
     def allow_relation(self, one: Any, other: Any, **_: Any) -> bool | None:
         """Whether two objects may be related: yes, within one cluster."""
-        known = clusters()
+        known = known_clusters()
         mine = known.get(one._state.db)  # noqa: SLF001
         if mine is not None and mine is known.get(other._state.db):  # noqa: SLF001
             return True
@@ -88,6 +92,6 @@ class ReplicationRouter:
 
     def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool | None:  # noqa: ARG002
         """Whether a migration may run on this alias: never on a replica."""
-        cluster = clusters().get(db)
+        cluster = known_clusters().get(db)
         return False if cluster is not None and db != cluster.primary else None
 

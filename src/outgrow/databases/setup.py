@@ -62,10 +62,10 @@ def _prepare_mysql(options: dict[str, Any]) -> None:
 
 def connected(connection: Any, **_: object) -> None:
     """Receiver of `connection_created`: the guard, and what only an open session takes."""
-    from outgrow.databases.cluster import clusters
+    from outgrow.databases.cluster import known_clusters
     from outgrow.databases.guard import install
 
-    cluster = clusters().get(connection.alias)
+    cluster = known_clusters().get(connection.alias)
     if cluster is None:
         return
     install(connection)
