@@ -18,7 +18,7 @@ from outgrow.databases.cluster import Cluster, clusters
 from outgrow.databases.watch import Watch
 from tests.live.databases import PATIENCE, forget
 from tests.live.processes import wait_until
-from tests.live.replicas import PLAIN, READER, PostgresCluster
+from tests.live.replicas import PLAIN, READER
 
 ROUTER = "outgrow.databases.ReplicationRouter"
 MIDDLEWARE = "outgrow.databases.ReplicationMiddleware"
@@ -150,13 +150,12 @@ def sqlite(template: Path, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def live_site(servers: PostgresCluster, **options: Any) -> Iterator[Cluster]:
+def live_site(servers: Any, **options: Any) -> Iterator[Cluster]:
     """A site on real servers, each through its proxy, that are looked at all the time."""
     kept = {"CONN_MAX_AGE": None, "TEST": {"MIRROR": "default"}}
-    databases = {
-        server.name: server.database(user=READER, **kept) for server in servers.standbys
-    }
-    databases["default"] = servers.primary.database(user=PLAIN, **kept)
+    primary, *replicas = servers.servers
+    databases = {server.name: server.database(user=READER, **kept) for server in replicas}
+    databases["default"] = primary.database(user=PLAIN, **kept)
     quick = {"check_every": 0.05, "max_lag": 5, "pin_for": 20, "downtime": 0.2, "read_timeout": 2}
     with site(databases, watched=True, **{**quick, **options}) as cluster:
         cluster.watch()
