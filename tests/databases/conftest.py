@@ -12,7 +12,7 @@ import pytest
 
 from outgrow.databases.cluster import Cluster
 from tests.databases.sites import live_site, make_sqlite, make_tables, site, sqlite
-from tests.live.mariadb import MariaDBCluster
+from tests.live.mariadb import OWNER, MariaDBCluster
 from tests.live.replicas import PostgresCluster
 
 
@@ -80,7 +80,7 @@ def mariadb_site(
     migrated_mariadb: MariaDBCluster, mariadb_cluster: MariaDBCluster
 ) -> Iterator[Callable[..., AbstractContextManager[Cluster]]]:
     """A function that makes a site on a MariaDB primary and a replica; `site`'s options."""
-    yield partial(live_site, mariadb_cluster)
+    yield partial(live_site, mariadb_cluster, OWNER)
     if not mariadb_cluster.primary.running:
         mariadb_cluster.primary.start()
     mariadb_cluster.mend()

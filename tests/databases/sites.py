@@ -150,16 +150,22 @@ def sqlite(template: Path, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def live_site(servers: Any, **options: Any) -> Iterator[Cluster]:
-    """A site on real servers, each through its proxy, that are looked at all the time."""
+def live_site(
+    servers: Any, writer: str = PLAIN, *, fresh: bool = True, **options: Any
+) -> Iterator[Cluster]:
+    """A site on real servers, each through its proxy, that are looked at all the time.
+
+    With `fresh` it begins when every replica was seen to be fresh.
+    """
     kept = {"CONN_MAX_AGE": None, "TEST": {"MIRROR": "default"}}
     primary, *replicas = servers.servers
     databases = {server.name: server.database(user=READER, **kept) for server in replicas}
-    databases["default"] = primary.database(user=PLAIN, **kept)
+    databases["default"] = primary.database(user=writer, **kept)
     quick = {"check_every": 0.05, "max_lag": 5, "pin_for": 20, "downtime": 0.2, "read_timeout": 2}
     with site(databases, watched=True, **{**quick, **options}) as cluster:
         cluster.watch()
-        everybody_seen(cluster)
+        if fresh:
+            everybody_seen(cluster)
         yield cluster
 
 

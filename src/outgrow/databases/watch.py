@@ -123,7 +123,7 @@ class Watch:
         """
         every = self._cluster.options.check_every
         knowledge = self._cluster.knowledge
-        if last >= every or knowledge.is_fresh(alias, self._cluster.clock()):
+        if alias == self._cluster.primary or last >= every or knowledge.is_fresh(alias, self._cluster.clock()):
             return every
         return min(every, last * 2)
 
