@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
 
-from outgrow.databases.cluster import Cluster, clusters
+from outgrow.databases.cluster import MIRRORED, WATCHED, Cluster, clusters
 from outgrow.databases.watch import Watch
 from tests.live.databases import PATIENCE, forget
 from tests.live.processes import wait_until
@@ -114,8 +114,8 @@ def site(
     ):
         cluster = clusters()["default"]
         watch = Watch(cluster)
+        cluster.routing = WATCHED if watched else MIRRORED
         if watched:
-            cluster.is_mirrored = False
             cluster.watch = watch.ensure
         try:
             yield cluster

@@ -77,21 +77,32 @@ def test_a_replica_that_was_seen_before_the_primary() -> None:
     assert known.replica(ONE).lag == 0
 
 
-def test_while_the_primary_is_away_nobody_gets_older() -> None:
+def test_that_the_primary_is_away_makes_nobody_younger() -> None:
+    """Others may go on writing to it: that this process can't ask it proves nothing."""
     known = knowledge()
     known.note_primary(primary(100), 0)
     known.note_primary(primary(200), 5)
     known.note_primary_failed("refused")
-    for at in (10, 100, 1000):
-        known.note_replica(ONE, replica(200), at)
-        known.note_replica("behind", replica(150), at)
-        assert known.replica(ONE).lag == 0
-        assert known.replica("behind").lag == 5
+    known.note_replica(ONE, replica(200), 10)
+    known.note_replica("behind", replica(150), 10)
+    assert known.replica(ONE).lag == 5
+    assert known.age("behind", 12) == 12
+    known.note_replica(ONE, replica(200), 16)
+    assert not known.is_fresh(ONE, 16)
     assert known.primary_failure == "refused"
-    known.note_primary(primary(200), 1001)
+    known.note_primary(primary(200), 17)
     assert known.primary_failure == ""
     known.note_primary_failed("")
     assert known.primary_failure
+
+
+def test_fresh_is_what_a_note_covers() -> None:
+    known = knowledge()
+    known.note_primary(primary(100), 0)
+    known.note_replica(ONE, replica(100), 9)
+    # max_lag + 2 * check_every, as the check of `pin_for` has it.
+    assert known.is_fresh(ONE, 20)
+    assert not known.is_fresh(ONE, 20.1)
 
 
 def test_another_timeline_makes_the_samples_of_before_worthless() -> None:
@@ -118,10 +129,11 @@ def test_without_positions_nobody_can_be_called_behind() -> None:
 
 
 def test_a_primary_that_is_read_only_gives_no_samples() -> None:
+    """Its alias leads to a standby, say: then nobody knows how old anybody is."""
     known = knowledge()
     known.note_primary(primary(100, writable=False), 0)
-    known.note_replica(ONE, replica(1), 0)
-    assert known.is_fresh(ONE, 0)
+    known.note_replica(ONE, replica(100), 0)
+    assert not known.is_fresh(ONE, 0)
 
 
 def test_what_one_incarnation_has_replayed_is_kept_for_it_alone() -> None:

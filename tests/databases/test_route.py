@@ -46,15 +46,10 @@ def test_who_has_what_is_wanted() -> None:
     assert not Wanted((Lsn(1, 1), Lsn(2, 1))).reached_by(Lsn(1, 9))
 
 
-def test_a_leg_knows_its_threads() -> None:
-    leg = Leg()
-    assert leg.serve("a", "connection") == "a"
-    assert list(leg.ready.values()) == ["connection"]
-    leg.serve("a", "connection")
-    assert leg.serve("b", "connection") == "b"
-    assert len(leg.ready) == 1
-    leg.leave()
-    assert (leg.server, leg.ready) == ("", {})
+def test_reports_want_nothing() -> None:
+    leg = Leg(PIN, wrote=True)
+    assert leg.report().wanted is NOTHING
+    assert leg.report() is leg.report()
 
 
 def test_a_route_is_current_until_it_is_closed() -> None:
@@ -112,6 +107,20 @@ def test_a_block_outside_of_any_route_has_its_own() -> None:
         assert current() is None
         leave()
     leave()
+
+
+def test_a_block_is_ended_by_its_owner() -> None:
+    """A generator that was left in the middle of its block ends within another's."""
+    generator, function = object(), object()
+    with active(Route(REPLICA)) as route:
+        enter(REPLICA, owner=generator)
+        enter(PRIMARY, owner=function)
+        leave(generator)
+        assert mode(route, "default") == PRIMARY
+        leave(object())
+        assert mode(route, "default") == PRIMARY
+        leave(function)
+        assert override("default") is None
 
 
 def test_blocks_are_left_by_value_in_any_context() -> None:

@@ -108,6 +108,16 @@ def _cache(cluster: ClusterOptions) -> Iterator[Mistake]:
             yield Mistake(f"{place}: {error}", "Write its dotted path.", "E106")
 
 
+#: Our own sessions are read-only by themselves, and so say nothing of the user's others.
+_WRITABLE_PG: Final = """\
+SELECT NOT pg_is_in_recovery() AND NOT EXISTS (
+    SELECT 1 FROM pg_db_role_setting AS one LEFT JOIN pg_roles AS role ON role.oid = one.setrole
+     WHERE (one.setrole = 0 OR role.rolname = current_user)
+       AND (one.setdatabase = 0 OR one.setdatabase = (
+           SELECT oid FROM pg_database WHERE datname = current_database()))
+       AND 'default_transaction_read_only=on' = ANY (one.setconfig))"""
+
+
 def _name(given: Any) -> str:
     return given if isinstance(given, str) else f"{type(given).__module__}.{type(given).__name__}"
 
@@ -162,10 +172,7 @@ def _writable(alias: str) -> Iterator[Mistake]:
     """Whether the user of a replica could write there, if its server let him."""
     connection = connections[alias]
     if connection.vendor == "postgresql":
-        query = (
-            "SELECT NOT pg_is_in_recovery() AND"
-            " current_setting('default_transaction_read_only') <> 'on'"
-        )
+        query = _WRITABLE_PG
     else:
         query = "SELECT @@GLOBAL.read_only = 0"
     with connection.cursor() as cursor:

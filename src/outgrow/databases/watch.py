@@ -8,11 +8,13 @@ A forked child begins its own.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 import os
 import random
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import connections
@@ -52,6 +54,13 @@ class Watch:
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._connections: list[Any] = []
+        if hasattr(os, "register_at_fork"):
+            reset = weakref.WeakMethod(self._forked)
+            os.register_at_fork(after_in_child=lambda: (reset() or _nothing)())
+
+    def _forked(self) -> None:
+        """In a child: no thread of ours is there, and one of them may have held the lock."""
+        self._lock = threading.Lock()
 
     def ensure(self) -> None:
         """See to it that the servers are watched. The first call waits for the first looks."""
@@ -62,6 +71,8 @@ class Watch:
                 return
             self._begin()
             self._pid = os.getpid()
+        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the quick form of the public one
+            return
         until = self._cluster.clock() + FIRST
         for first in self._first:
             first.wait(max(0.0, until - self._cluster.clock()))
@@ -127,6 +138,17 @@ class Watch:
             return every
         return min(every, last * 2)
 
+    def _limit(self, alias: str) -> float:
+        """Seconds for one look.
+
+        A primary that is frozen must be known before the replicas count as behind, or all
+        reads would go to it and wait.
+        """
+        options = self._cluster.options
+        if alias != self._cluster.primary:
+            return options.read_timeout
+        return min(options.read_timeout, options.check_every)
+
     def _look(self, alias: str, connection: Any) -> None:
         cluster = self._cluster
         server = cluster.by_alias.get(alias)
@@ -139,7 +161,7 @@ class Watch:
             connection.ensure_connection()
             # What was committed before the question was sent is in the answer.
             asked = cluster.clock()
-            with watchdog.limit(connection, cluster.options.read_timeout):
+            with watchdog.limit(connection, self._limit(alias)):
                 sighting = probe.look(connection)
         except Exception as error:
             if not is_database_error(connection, error):
@@ -155,6 +177,10 @@ class Watch:
         else:
             cluster.knowledge.note_replica(alias, sighting, cluster.clock())
             cluster.health.ok(server)
+
+
+def _nothing() -> None:
+    pass
 
 
 def own_connection(alias: str) -> Any:
