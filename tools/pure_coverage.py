@@ -32,6 +32,7 @@ PURE = {
     "media/protocol": "tests/media/test_protocol.py",
     "media/conditions": "tests/media/test_protocol.py",
     "media/digests": "tests/media/test_protocol.py",
+    "databases/position": "tests/databases/test_position.py",
     "topology/model": TOPOLOGY,
     "topology/keys": TOPOLOGY,
     "topology/rules": TOPOLOGY,
