@@ -33,6 +33,8 @@ PURE = {
     "media/conditions": "tests/media/test_protocol.py",
     "media/digests": "tests/media/test_protocol.py",
     "databases/position": "tests/databases/test_position.py",
+    "databases/statements": "tests/databases/test_statements.py",
+    "databases/dialects": "tests/databases/test_statements.py",
     "topology/model": TOPOLOGY,
     "topology/keys": TOPOLOGY,
     "topology/rules": TOPOLOGY,
