@@ -38,6 +38,10 @@ _ELSEWHERE: Final = frozenset(
     {Failure.LOST, Failure.REFUSED, Failure.CONFLICT, Failure.SCHEMA}
 )
 
+#: What a standby cancels a query with, to go on replaying (PostgreSQL's documentation, "Handling
+#: Query Conflicts"). Nothing else has these codes there, for nobody writes.
+_CONFLICTS: Final = frozenset({"40001", "40P01"})
+
 #: Modules whose frames are not the site's own code.
 _FOREIGN: Final = ("django.", "outgrow.databases.", "asgiref.", "contextlib", "functools")
 
@@ -138,9 +142,9 @@ class _Reading:
         """
         cluster, connection = self.cluster, self.context["connection"]
         failure = failure_of(connection, error)
-        if failure is Failure.READ_ONLY:
-            raise WriteOnReplica(self.alias, self.text, site_line()) from error
         route = routes.current()
+        if failure is Failure.READ_ONLY:
+            return self._written(route, error)
         if failure not in _ELSEWHERE or route is None or connection.in_atomic_block or self.many:
             if failure is Failure.LOST:
                 cluster.failed(self.alias, error)
@@ -148,6 +152,15 @@ class _Reading:
         other = self._other(route, failure, error, is_late=is_late)
         held = self.context["cursor"]
         return _read_again(held, connections[other], self.sql, self.params)
+
+    def _written(self, route: Route | None, error: Exception) -> Any:
+        """It calls a function that writes, which could not be seen: that is the primary's."""
+        leg = None if route is None else route.leg(self.cluster.primary)
+        if route is None or leg is None or leg.server != self.alias:
+            raise WriteOnReplica(self.alias, self.text, site_line()) from error
+        _note(self.cluster, route, self.text)
+        primary = connections[self.cluster.primary]
+        return _read_again(self.context["cursor"], primary, self.sql, self.params)
 
     def _other(
         self, route: Route, failure: Failure, error: Exception, *, is_late: bool
@@ -260,6 +273,8 @@ def failure_of(connection: Any, error: BaseException) -> Failure:
     code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     if code is None and connection.vendor == "mysql" and cause.args:
         code = cause.args[0]
+    if connection.vendor == "postgresql" and code in _CONFLICTS:
+        return Failure.CONFLICT  # whatever the language of the server's messages
     found = kind_of(connection.vendor, code, str(cause))
     if found is Failure.OTHER and connection.vendor == "postgresql" and code is None:
         # No state came from the server: libpq itself has lost it.

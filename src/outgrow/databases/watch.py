@@ -147,7 +147,7 @@ class Watch:
         options = self._cluster.options
         if alias != self._cluster.primary:
             return options.read_timeout
-        return min(options.read_timeout, options.check_every)
+        return min(options.read_timeout, max(1.0, options.check_every))
 
     def _look(self, alias: str, connection: Any) -> None:
         cluster = self._cluster
