@@ -78,11 +78,26 @@ def sites(draw: st.DrawFn) -> Site:
     )
 
 
-def tiny_site(folder: Path, *, engine: str = "outgrow") -> Path:
-    """A copy of the tiny site below `folder`; the path of its topology file."""
+def tiny_site(
+    folder: Path, *, engine: str = "outgrow", database: str = "", replicas: tuple[str, ...] = ()
+) -> Path:
+    """A copy of the tiny site below `folder`; the path of its topology file.
+
+    With the engine of a `database` it has the primary "db1" and these replicas.
+    """
     copy = folder / "tiny site"  # a name with a space, as users have them
     shutil.copytree(TINY, copy, ignore=shutil.ignore_patterns("__pycache__", ".outgrow-run"))
     path = copy / "topology.toml"
     text = path.read_text()
-    path.write_text(text.replace("[media]\n", f'[media]\nengine = "{engine}"\n'))
+    text = text.replace("[media]\n", f'[media]\nengine = "{engine}"\n')
+    if database:
+        text += f'\n[database]\nengine = "{database}"\nname = "tiny_rows"\nuser = "tiny-user"\n'
+        if database == "sqlite":
+            text = text.replace('user = "tiny-user"\n', "")
+        else:
+            text += 'password_env = "NOT_SET_ON_A_LAPTOP"\n'
+        for number, name in enumerate(("db1", *replicas)):
+            role = "replica" if number else "primary"
+            text += f'\n[servers.{name}]\nroles = ["{role}"]\naddress = "10.0.0.{31 + number}"\n'
+    path.write_text(text)
     return path
