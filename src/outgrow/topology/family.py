@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 #: Seconds to wait for a signal to have its effect; a process that writes may take a while.
 LIMIT = 2.0
@@ -114,26 +115,22 @@ def _linux() -> Iterator[tuple[int, tuple[int, str]]]:
 
 
 def _others() -> Iterator[tuple[int, tuple[int, str]]]:
-    with os.popen("ps -A -o pid= -o ppid= -o state=") as stream:  # noqa: S605, S607 - constant
+    with os.popen("ps -A -o pid= -o ppid= -o state=") as stream:  # noqa: S605 - constant
         for line in stream:
             pid, parent, state = line.split()[:3]
             yield int(pid), (int(parent), state[0])
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def signal_group(group: int, number: signal.Signals) -> None:
     """A signal to a group alone; nothing happens when there is none."""
     # A group that has no process left but its dead leader answers EPERM on macOS.
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _guard() -> None:

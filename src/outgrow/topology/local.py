@@ -20,10 +20,8 @@ The laws:
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -33,15 +31,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from outgrow.errors import OutgrowError, ProcessFailed
-from outgrow.topology import account, ports, programs, steps
-from outgrow.topology.load import load
-from outgrow.topology.model import PASSWORD_FILE, Site
+from outgrow.errors import ProcessFailed
+from outgrow.topology import account, ports, programs, runfolder, steps
+from outgrow.topology.guard import Guard
+from outgrow.topology.model import Site
 from outgrow.topology.model import local as localised
 from outgrow.topology.output import Lines
 from outgrow.topology.parts import Plan, Planned, Step
-from outgrow.topology.plan import TOPOLOGY_FILE, environment, plan
-from outgrow.topology.process import PAUSE, STOP_LIMIT, Command, Guard, Process
+from outgrow.topology.plan import environment, plan
+from outgrow.topology.process import PAUSE, STOP_LIMIT, Command, Process
 from outgrow.topology.restarts import Restarts
 from outgrow.topology.write import write
 
@@ -147,9 +145,11 @@ class LocalSite:
             return
         found = programs.find(self.site, self.folder)
         if not dry_run:
-            self._lock_folder()
-        site = localised(self.site, self._choose_ports(), self.folder)
-        made = plan(site, self.folder, found, self._password())
+            self._lock = runfolder.lock(self.folder)
+            self._stack.callback(os.close, self._lock)
+        chosen = runfolder.choose_ports(self.site, self.folder, self._shuffle)
+        site = localised(self.site, chosen, self.folder)
+        made = plan(site, self.folder, found, runfolder.password(self.folder))
         if not dry_run:
             for folder in made.folders:
                 (self.folder / folder).mkdir(parents=True, exist_ok=True)
@@ -247,12 +247,6 @@ class LocalSite:
 
     # --- what is prepared
 
-    def _password(self) -> str:
-        """That of the databases of this folder; a new one where there is none."""
-        with suppress(OSError):
-            return (self.folder / PASSWORD_FILE).read_text(encoding="utf-8")
-        return secrets.token_hex(16)
-
     def _run_steps(self, wanted: Iterable[Step]) -> None:
         if not self.stop_requested:
             steps.run(wanted, self._start_step, lambda: self.stop_requested)
@@ -287,28 +281,6 @@ class LocalSite:
         self.wait_ready(planned.name)
 
     # --- start and stop
-
-    def _lock_folder(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.folder / "_lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._stack.callback(os.close, self._lock)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ProcessFailed(
-                f"Another run uses the folder {self.folder}. Stop it, or choose another folder."
-            ) from error
-
-    def _choose_ports(self) -> dict[str, int]:
-        """A free port for each service: those of the last run where they are free."""
-        names = [service.name for service in self.site.services() if service.port.number]
-        with suppress(OutgrowError):
-            last = load(self.folder / TOPOLOGY_FILE)
-            every = {service.name: service.port.number for service in last.services()}
-            kept = {name: number for name, number in every.items() if number}
-            if list(kept) == names and all(map(ports.is_free, kept.values())):
-                return kept
-        return dict(zip(names, ports.choose(len(names), shuffle=self._shuffle), strict=True))
 
     def _start(self, planned: Planned) -> None:
         if planned.port is not None:

@@ -103,7 +103,7 @@ REPAIR: Final = "repair"
 MIGRATE: Final = "migrate"
 
 #: Below the folder of a run: the password of its databases, and SQLite's file.
-PASSWORD_FILE: Final = "_password"
+PASSWORD_FILE: Final = "_password"  # noqa: S105 - a name
 SQLITE_FILE: Final = "_database.sqlite3"
 
 

@@ -36,7 +36,7 @@ REPLICATION_USER: Final = "outgrow_replica"
 
 _PASSFILE: Final = "pgpass"
 _SETUP: Final = "setup.sql"
-_ADMIN_PASSWORD: Final = "password"
+_PWFILE: Final = "password"
 
 _SETTINGS: Final = {
     "wal_retrieve_retry_interval": "200ms",
@@ -99,7 +99,7 @@ class Postgres:
         )
         contents = {
             _PASSFILE: f"*:*:*:*:{password}\n",
-            _ADMIN_PASSWORD: f"{password}\n",
+            _PWFILE: f"{password}\n",
             _SETUP: setup,
         }
         return tuple(
@@ -112,7 +112,7 @@ class Postgres:
         words = (
             *(self._program("initdb"), "-D", str(_new(data))),
             *("-U", ADMIN, "-A", "scram-sha-256"),
-            *("--pwfile", str(self.home / _ADMIN_PASSWORD)),
+            *("--pwfile", str(self.home / _PWFILE)),
             # Small segments: 28 MB on the disk rather than 87.
             *("-N", "-E", "UTF8", "--no-locale", "--wal-segsize", "1"),
         )
@@ -188,9 +188,7 @@ class Postgres:
     def _program(self, name: str) -> str:
         return self.programs.database[name]
 
-    def _as_server(
-        self, words: tuple[str, ...], stop: signal.Signals = signal.SIGTERM
-    ) -> Command:
+    def _as_server(self, words: tuple[str, ...], stop: signal.Signals = signal.SIGTERM) -> Command:
         return Command(words, self.home, account=self.programs.account, stop=stop)
 
     def _as_us(self, words: tuple[str, ...]) -> Command:

@@ -8,9 +8,10 @@ The laws:
    PostgreSQL's processes leads a group of its own. Ctrl-C and the end of a terminal
    reach `outgrow up` alone, which stops the others in order.
 2. The guard, a process that we start first, kills every group that is left, with all
-   that descend from its leader, when the process that started them ends, however it ends. A child reports to the
-   guard *before* it becomes the program that it is to run, and the guard acts
-   when the last writing end of its pipe is closed: no instant is uncovered.
+   that descend from its leader, when the process that started them ends, however it
+   ends. A child reports to the guard *before* it becomes the program that it is to
+   run, and the guard acts when the last writing end of its pipe is closed: no instant
+   is uncovered.
 3. A group's id is signalled only while its leader is not yet reaped, so that it
    can't be another's by then. A leader that ends takes its group along, and those of
    its descendants that are paused. (The others have lost their parent: PostgreSQL's

@@ -46,7 +46,12 @@ def up(path: Path, folder: Path | None, *, checks_only: bool, dry_run: bool) -> 
     `ProcessFailed`, and then nothing is left running.
     """
     site = load(path)
-    names = (SPEAKER, REPAIR, *((MIGRATE,) if site.database else ()), *(service.name for service in site.services()))
+    names = (
+        SPEAKER,
+        REPAIR,
+        *((MIGRATE,) if site.database else ()),
+        *(service.name for service in site.services()),
+    )
     printer = Printer(sys.stdout, names, colours=wants_colours(sys.stdout, os.environ))
     run_folder = folder or path.absolute().parent / RUN_FOLDER
 

@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     initial = True
-    operations = [
+    operations = [  # noqa: RUF012 - as Django writes them
         migrations.CreateModel(
             name="Note",
             fields=[
