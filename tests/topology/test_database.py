@@ -290,7 +290,7 @@ def test_a_replica_that_can_t_be_used_is_made_anew(
     file = folder / "run" / "_database" / "db2" / broken[engine]
     file.write_bytes(b"\0" * file.stat().st_size)
     with again.local:
-        assert again.said("outgrow", "Its data are made anew.")
+        assert again.said("outgrow", "its data are made anew.")
         arrives(again, aliases[0], "second")
 
 

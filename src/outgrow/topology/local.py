@@ -274,7 +274,8 @@ class LocalSite:
             problem = str(error)
         if copy is None or not problem:
             return
-        self.say(f"{planned.name}: {problem.splitlines()[0]} Its data are made anew.")
+        why = problem.splitlines()[0].removesuffix(".")
+        self.say(f"{planned.name} is of no use ({why}); its data are made anew.")
         self._processes[planned.name].stop()
         self._run_steps((copy,))
         self._start(planned)

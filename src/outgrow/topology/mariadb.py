@@ -32,6 +32,9 @@ REPLICATION_USER: Final = "outgrow_replica"
 
 _CLIENT: Final = "client.cnf"
 
+#: Seconds for a replica to find its primary; it tries every second.
+_FOLLOW_LIMIT: Final = 5.0
+
 # A laptop needs no more; the defaults take 100 MB of disk for each server.
 _SMALL: Final = ("--innodb-log-file-size=8M", "--innodb-buffer-pool-size=64M")
 
@@ -107,13 +110,15 @@ class MariaDB:
         # Sequences without a gap, whoever wrote last.
         log = ("--server-id=1", "--log-bin=binlog", "--gtid-strict-mode=1")
         step = self._install(self.primary)
-        return self._server(self.primary, step, log, "accepts a write", _WRITES)
+        check = Succeeds(self._client(self.primary, _WRITES))
+        return self._server(self.primary, step, log, "accepts a write", check)
 
     def start_replica(self, service: Service, number: int) -> Planned:
         """One replica, the first of which has the number 2."""
         follow = (f"--server-id={number}", "--read-only=1", "--relay-log=relay")
         step = self._install(service, copies=self.home / self.primary.name)
-        return self._server(service, step, follow, "follows the primary", _STREAMS)
+        check = Succeeds(self._client(service, _STREAMS), _FOLLOW_LIMIT)
+        return self._server(service, step, follow, "follows the primary", check)
 
     def _install(self, service: Service, copies: Path | None = None) -> Step:
         data = self.home / service.name
@@ -126,7 +131,7 @@ class MariaDB:
         return Step(f"{service.name} install", self._as_server(words), data, copies)
 
     def _server(
-        self, service: Service, step: Step, more: tuple[str, ...], work: str, sql: str
+        self, service: Service, step: Step, more: tuple[str, ...], work: str, check: Succeeds
     ) -> Planned:
         data = self.home / service.name
         words = (
@@ -134,6 +139,8 @@ class MariaDB:
             *(f"--bind-address={LOOPBACK}", f"--port={service.port.number}", "--socket="),
             *("--skip-name-resolve", "--character-set-server=utf8mb4", *_SMALL),
             *(f"--init-file={self._sql(service)}", *more),
+            # A killed server loses nothing by this, a machine without power may.
+            "--innodb-flush-log-at-trx-commit=2",
             # A laptop's log is for what went wrong.
             "--silent-startup",
         )
@@ -142,7 +149,7 @@ class MariaDB:
             f"{service.role} (mariadb)",
             self._as_server(words),
             work,
-            Succeeds(self._client(service, sql)),
+            check,
             Succeeds(self._client(service, "SELECT 1"), seconds=0.0),
             service.port,
             data,

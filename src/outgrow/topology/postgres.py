@@ -9,6 +9,7 @@ The laws:
 3. A standby has a slot of its name, so that the primary keeps what it still lacks; at
    most 1 GB of it. One that has lost its place is made anew (`LocalSite`).
 4. Whatever makes the roles, the database and the slots can be repeated, and is.
+5. SIGKILL is survived, by primary and standbys. Loss of power is not: fsync is off.
 
 Sources: postgresql.org/docs/current/warm-standby.html and app-pgbasebackup.html.
 """
@@ -16,6 +17,7 @@ Sources: postgresql.org/docs/current/warm-standby.html and app-pgbasebackup.html
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,7 +25,7 @@ from typing import Final
 from outgrow.topology.database import Database, alias
 from outgrow.topology.model import LOOPBACK, Host, Service
 from outgrow.topology.parts import Planned, Programs, Step
-from outgrow.topology.probes import Succeeds
+from outgrow.topology.probes import TIMEOUT, Succeeds
 from outgrow.topology.process import Command
 from outgrow.topology.render import File
 
@@ -43,6 +45,9 @@ _SETTINGS: Final = {
     "max_slot_wal_keep_size": "1GB",
     "max_wal_senders": "20",
     "max_replication_slots": "20",
+    # A killed server loses nothing by this, a machine without power may. Without it a
+    # new standby takes seconds on a slow disk, to sync what it has just copied.
+    "fsync": "off",
     # A laptop's log is for what went wrong.
     "log_checkpoints": "off",
     "log_line_prefix": "",
@@ -77,6 +82,37 @@ DO $$ BEGIN
 END $$"""
 
 _WRITES: Final = "CREATE TEMPORARY TABLE outgrow_probe ()"
+
+
+# What a probe finds is said by us, not in the server's log.
+_UNLOGGED: Final = "-c log_min_messages=panic"
+
+#: Seconds for a standby to find its primary; it tries every 0.2 s.
+_FOLLOW_LIMIT: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Accepts:
+    """Ready when the postmaster says so in its file, where pg_ctl reads it, too.
+
+    A client alone would fill the log of a server that is starting. The file alone may
+    be that of a killed one.
+    """
+
+    data: Path
+    client: Succeeds
+
+    def __str__(self) -> str:
+        return str(self.client)
+
+    def problem(self) -> str:
+        """Why it is not ready, or ""."""
+        with suppress(OSError):
+            # src/include/utils/pidfile.h: the eighth line is the status.
+            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n")
+            if lines[7:8] and lines[7].strip() == "ready":
+                return self.client.problem()
+        return "it does not take connections yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +153,8 @@ class Postgres:
             *("-N", "-E", "UTF8", "--no-locale", "--wal-segsize", "1"),
         )
         step = Step(f"{self.primary.name} initdb", self._as_server(words), data)
-        return self._server(self.primary, step, {}, "accepts a write", _WRITES)
+        check = self._asks(self.primary, _WRITES)
+        return self._server(self.primary, step, {}, "accepts a write", check)
 
     def set_up(self) -> Step:
         """Roles, database and slots, in a primary that runs."""
@@ -139,10 +176,11 @@ class Postgres:
             copies=self.home / self.primary.name,
         )
         follow = {"primary_conninfo": source, "primary_slot_name": slot}
-        return self._server(service, step, follow, "streams from the primary", _STREAMS)
+        check = self._asks(service, _STREAMS, _FOLLOW_LIMIT)
+        return self._server(service, step, follow, "streams from the primary", check)
 
     def _server(
-        self, service: Service, step: Step, more: dict[str, str], work: str, sql: str
+        self, service: Service, step: Step, more: dict[str, str], work: str, check: Succeeds
     ) -> Planned:
         data = self.home / service.name
         settings = {**_SETTINGS, "cluster_name": service.name, **more}
@@ -152,24 +190,28 @@ class Postgres:
             *(word for key, value in settings.items() for word in ("-c", f"{key}={value}")),
         )
         address = ("-h", LOOPBACK, "-p", str(service.port.number), "-t", "2")
+        client = (self._program("pg_isready"), *address)
         return Planned(
             service.name,
             f"{service.role} (postgresql)",
             # "Fast": SIGTERM would wait for every client to leave.
             self._as_server(words, signal.SIGINT),
             work,
-            Succeeds(self._as_us(self._psql(service, "-c", sql))),
-            Succeeds(self._as_us((self._program("pg_isready"), *address)), seconds=0.0),
+            check,
+            Accepts(data, Succeeds(self._as_us(client), seconds=0.0)),
             service.port,
             data,
             service.url,
             step,
         )
 
+    def _asks(self, service: Service, sql: str, seconds: float = TIMEOUT) -> Succeeds:
+        return Succeeds(self._as_us(self._psql(service, "-c", sql)), seconds)
+
     def _psql(self, service: Service, *words: str) -> tuple[str, ...]:
         quiet = ("-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse")
-        connection = self._conninfo(service, ADMIN, dbname="postgres")
-        return (self._program("psql"), *quiet, "-o", "/dev/null", "-d", connection, *words)
+        connection = self._conninfo(service, ADMIN, dbname="postgres", options=_UNLOGGED)
+        return (self._program("psql"), *quiet, "-d", connection, *words)
 
     def _conninfo(self, service: Service, user: str, **more: str) -> str:
         """All that PGHOST, PGSSLMODE and others in the environment would change is said."""
