@@ -7,6 +7,8 @@ The laws:
    follows. None of that is in the primary's log, so each server does it for itself.
 3. A replica begins empty and reads the primary's log from its start, which is kept
    whole: no other program is needed to copy a server.
+4. Each has a folder of its own for temporary files: one that starts removes what it
+   finds there, the tables of others that run, too.
 
 Sources: mariadb.com/kb/en/gtid/, and mariadbd-options for what is on the command line.
 """
@@ -122,9 +124,10 @@ class MariaDB:
 
     def _install(self, service: Service, copies: Path | None = None) -> Step:
         data = self.home / service.name
+        new = data.with_name(f"{data.name}.new")
         words = (
             *(self.programs.database["mariadb-install-db"], "--no-defaults"),
-            f"--datadir={data.with_name(f'{data.name}.new')}",
+            *(f"--datadir={new}", f"--tmpdir={new}"),
             # Root comes through a Unix socket alone, and there is none.
             *("--auth-root-authentication-method=socket", "--skip-test-db", *_SMALL),
         )
@@ -135,7 +138,8 @@ class MariaDB:
     ) -> Planned:
         data = self.home / service.name
         words = (
-            *(self.programs.database["mariadbd"], "--no-defaults", f"--datadir={data}"),
+            *(self.programs.database["mariadbd"], "--no-defaults"),
+            *(f"--datadir={data}", f"--tmpdir={data}"),
             *(f"--bind-address={LOOPBACK}", f"--port={service.port.number}", "--socket="),
             *("--skip-name-resolve", "--character-set-server=utf8mb4", *_SMALL),
             *(f"--init-file={self._sql(service)}", *more),
