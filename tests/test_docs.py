@@ -98,7 +98,7 @@ def check(words: list[str]) -> None:
     elif words[0] != "mkdir":
         assert words[:2] == ["pip", "install"], words
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        wanted = re.search(r"\[(\w+)\]", words[2])
+        wanted = re.search(r"\[([\w-]+)\]", words[2])
         assert wanted
         assert wanted[1] in extras["optional-dependencies"]
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-#: `model`, `keys` and `rules` are one parser in three modules.
+#: One parser in several modules.
 TOPOLOGY = "tests/topology/test_model.py tests/topology/test_keys.py tests/topology/test_rules.py"
 
 #: Module below src/outgrow -> its own test file (or files, with a space between).
@@ -38,6 +38,8 @@ PURE = {
     "topology/model": TOPOLOGY,
     "topology/keys": TOPOLOGY,
     "topology/rules": TOPOLOGY,
+    "topology/database": TOPOLOGY,
+    "topology/agreement": TOPOLOGY,
     "topology/settings": "tests/topology/test_settings.py",
 }
 

@@ -79,7 +79,7 @@ def everyone() -> list[psutil.Process]:
 def test_the_plan_of_a_site(run: Run) -> None:
     run.local.prepare(dry_run=True)
     made = run.local.plan
-    assert [[one.name for one in stage] for stage in made.stages] == [
+    assert [[one.name for one in stage.processes] for stage in made.stages] == [
         ["media1", "media2"],
         ["app1", "app2"],
         ["repair"],

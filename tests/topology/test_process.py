@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from outgrow.errors import ProcessFailed
-from outgrow.topology.output import Lines
+from outgrow.topology.output import KEPT_LINES, Lines
 from outgrow.topology.ports import is_free
 from outgrow.topology.process import Command, Guard, Process
 from tests.live.processes import all_have_status, family, wait_until
@@ -236,7 +236,7 @@ def test_the_guard_forgets_what_has_ended(bench: Bench) -> None:
 STARTER = """
 import sys, time
 from pathlib import Path
-from outgrow.topology.output import Lines
+from outgrow.topology.output import KEPT_LINES, Lines
 from outgrow.topology.ports import is_free
 from outgrow.topology.process import Command, Guard, Process
 guard, lines = Guard(), Lines(lambda name, line: print(line, flush=True))
@@ -368,7 +368,7 @@ def test_a_line_without_an_end_does_not_fill_the_memory(bench: Bench) -> None:
     wait_until(lambda: not process.running, "it did not end", seconds=20)
     wait_until(lambda: sum(len(line) for _, line in bench.seen) == 64 * 65536, "lines are lost")
     assert max(len(line) for _, line in bench.seen) <= 8192
-    assert len(bench.lines.last_lines("p")) <= 20 * (8192 + 5)
+    assert len(bench.lines.last_lines("p")) <= KEPT_LINES * (8192 + 5)
 
 
 def test_a_terminal_that_is_gone_does_not_block_the_processes(bench: Bench) -> None:

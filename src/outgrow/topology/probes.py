@@ -26,6 +26,9 @@ class Answers:
     port: Port
     below: int
 
+    def __str__(self) -> str:
+        return f"{self.port.url}/ answers with a status below {self.below}"
+
     def problem(self) -> str:
         """Why it is not ready, or ""."""
         try:
@@ -62,13 +65,17 @@ class Stores:
 
 @dataclass(frozen=True, slots=True)
 class Succeeds:
-    """Runs a command that ends by itself, until its status is 0, for at most TIMEOUT."""
+    """Runs a command that ends by itself, until its status is 0, for at most `seconds`."""
 
     command: Command
+    seconds: float = TIMEOUT
+
+    def __str__(self) -> str:
+        return f"this succeeds: {self.command}"
 
     def problem(self) -> str:
         """The last thing that it said when it failed, or ""."""
-        end = time.monotonic() + TIMEOUT
+        end = time.monotonic() + self.seconds
         while (problem := self._once()) and time.monotonic() < end:
             time.sleep(PAUSE)
         return problem
