@@ -21,6 +21,7 @@ from outgrow import signals
 from outgrow.errors import CatalogueUnavailable, NoCopy, NotEnoughServers
 from outgrow.media import DistributedStorage
 from outgrow.media.catalogue import Catalogue
+from outgrow.media.proof import SMALL, SUMMED
 from outgrow.media.repair import Repair
 from outgrow.media.verify import Verify
 from outgrow.testing import MediaServer
@@ -344,6 +345,86 @@ def test_a_file_of_another_length_is_not_believed(storage, servers):
     wrong = next(server for server in servers if server.url in first.address)
     wrong.files[name] = b"123"
     assert storage.open(name).read() == b"12345"
+
+
+def first_of(storage, servers, name) -> tuple[MediaServer, list[MediaServer]]:
+    """The server that is asked first for a file, and the others in their order."""
+    by_url = {server.url: server for server in servers}
+    first, *others = [by_url[one.address.rstrip("/")] for one in storage.reader.servers(name)]
+    return first, others
+
+
+@pytest.mark.parametrize("size", [1, 70_000, SMALL])
+def test_a_small_file_that_has_rotted_is_never_shown(storage, servers, caplog, size):
+    content = os.urandom(size)
+    name = storage.save("f.bin", ContentFile(content))
+    rotten, others = first_of(storage, servers, name)
+    rotten.files[name] = bytes([content[0] ^ 1]) + content[1:]
+    with storage.open(name) as file:
+        file.seek(0, io.SEEK_END)
+        file.seek(0)
+        assert file.read() == content
+    assert f"127.0.0.1:{rotten.port} has another content for '{name}'" in caplog.text
+    for server in others:
+        server.files[name] = rotten.files[name]
+    with storage.open(name) as file, pytest.raises(NoCopy, match="has another content"):
+        file.read(1)
+
+
+@pytest.mark.parametrize("size", [SMALL + 1, 3_000_000])
+def test_a_file_that_has_rotted_is_never_read_to_its_end(storage, servers, size):
+    content = os.urandom(size)
+    name = storage.save("f.bin", ContentFile(content))
+    rotten, others = first_of(storage, servers, name)
+    rotten.files[name] = content[:-1] + bytes([content[-1] ^ 1])
+    read = []
+    with storage.open(name) as file, pytest.raises(NoCopy, match="Use nothing of what") as caught:
+        read.extend(iter(lambda: file.read(100_000), b""))
+    assert f"127.0.0.1:{rotten.port}" in str(caught.value)
+    assert others[0].url.removeprefix("http://") not in str(caught.value)
+    assert sum(map(len, read)) < size
+
+
+@pytest.mark.parametrize("size", [10_000, SMALL + 1, 3_000_000, SUMMED + 1])
+def test_two_files_are_never_joined(storage, servers, size):
+    """The first copy breaks off, and is another file's; or the second one is."""
+    content = os.urandom(size)
+    wrong = os.urandom(size)
+    for rotten in (0, 1):
+        name = storage.save("f.bin", ContentFile(content))
+        first, others = first_of(storage, servers, name)
+        first.cut_body_after = 1000
+        for number, server in enumerate((first, *others)):
+            server.files[name] = wrong if (number == 0) is (rotten == 0) else content
+        with storage.open(name) as file:
+            if rotten == 0 and size <= SMALL:
+                assert file.read() == content
+                continue
+            with pytest.raises(NoCopy):
+                file.read()
+        first.cut_body_after = None
+
+
+def test_a_large_file_that_breaks_off_twice_is_whole(storage, servers):
+    content = os.urandom(SUMMED + 1)
+    name = storage.save("f.bin", ContentFile(content))
+    first, others = first_of(storage, servers, name)
+    first.cut_body_after = 5_000_000
+    others[0].cut_body_after = 9_000_000
+    with storage.open(name) as file:
+        assert hashlib.sha256(file.read()).digest() == hashlib.sha256(content).digest()
+
+
+def test_a_seek_does_not_read_what_lies_between(storage, servers):
+    content = os.urandom(SUMMED + 1)
+    name = storage.save("f.bin", ContentFile(content))
+    first, _ = first_of(storage, servers, name)
+    with storage.open(name) as file:
+        assert file.read(10) == content[:10]
+        file.seek(SUMMED)
+        before = len(first.log)
+        assert file.read() == content[-1:]
+    assert len(first.log) == before + 1
 
 
 def test_a_server_that_lost_the_file_is_not_believed(storage, servers):
