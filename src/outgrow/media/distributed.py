@@ -75,7 +75,11 @@ class DistributedStorage(Replicated, Storage):
     """
 
     option_names = conf.DISTRIBUTED_OPTIONS
-    uses_database = True
+
+    @property
+    def uses_database(self) -> bool:
+        """It does: the catalogue is there, and deletes wait for the commit."""
+        return True
 
     def __init__(self, base_url: str | None = None, **options: Any) -> None:
         self._base_url = base_url
