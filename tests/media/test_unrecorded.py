@@ -127,6 +127,20 @@ def test_another_process_knows_its_own_servers(make, servers):
     assert len(copies(servers[0])) == 2
 
 
+def test_a_server_that_lost_everything_is_new_to_another_process(make, servers):
+    """What the page says of it: only a process that has seen its id refuses."""
+    storage = make()
+    save(storage)
+    servers[0].files.clear()
+    servers[0].stop()
+    with pytest.raises(NotEnoughServers):
+        save(storage)
+    servers[0].start()
+    with pytest.raises(NotEnoughServers, match="lost outgrow-master-id"):
+        save(storage)
+    assert save(make()) in servers[0].files
+
+
 def test_there_is_nothing_to_repair(storage, servers):
     name = save(storage)
     del servers[0].files[name]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, cast
@@ -25,7 +24,7 @@ from django.utils.encoding import filepath_to_uri
 from django.utils.functional import cached_property
 
 from outgrow import conf, signals
-from outgrow.errors import CatalogueUnavailable, NoCopy, NoListing, NotDeleted, UnsafeName
+from outgrow.errors import CatalogueUnavailable, NoCopy, NotDeleted, ServerError, UnsafeName
 from outgrow.media import names, uploads
 from outgrow.media.base import MADE, Replicated, suspicious
 from outgrow.media.catalogue import Catalogue
@@ -33,7 +32,6 @@ from outgrow.media.journal import Wanted
 from outgrow.media.reading import Reader, ReadTransport, RemoteFile
 from outgrow.media.replication import Replication, Upload
 from outgrow.media.unrecorded import Unrecorded
-from outgrow.servers import Health, ServerSet
 
 #: Bytes that a reader asks for at once.
 _BUFFER = 1 << 16
@@ -223,13 +221,18 @@ class DistributedStorage(Replicated, Storage):
         if isinstance(self.journal, Catalogue):
             yield from self.journal.below(prefix)
             return
-        for server in ServerSet(self.options.servers, Health()).ranked(key=prefix):
-            with suppress(NoListing):
-                yield from [entry.name for entry in self.transport.list(server, prefix)]
-                return
+        problems = []
+        for server in self.reader.servers(prefix):
+            try:
+                found = [entry.name for entry in self.transport.list(server, prefix)]
+            except ServerError as error:
+                problems.append(str(error))
+                continue
+            yield from found
+            return
         raise NoCopy(
             f"No media server says which files begin with {prefix!r}. Let one of them have a "
-            "listing; see the page on media servers."
+            f"listing; see the page on media servers. {'; '.join(problems)}"
         )
 
     # --- writing

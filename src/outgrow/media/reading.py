@@ -10,7 +10,8 @@ The laws:
    should be is never ended quietly, and what is read is compared with the digest on record,
    as far as `outgrow.media.proof` says.
 4. That a file is not there is believed of the journal, and of the servers only where the
-   journal has not heard of it.
+   journal has not heard of it. That it is there is believed then of a server that knows
+   whose it is: another one may answer 200 to everything.
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ class ReadTransport(Protocol):
 
     def stat(self, name: str, *, servers: Any, deadline: float) -> Outcome:
         """Ask whether a file is there."""
+
+    def distrusted(self, servers: Iterable[Server]) -> dict[Server, ServerError]:
+        """Those that are not believed to have what they say, and why."""
 
 
 class Reader:
@@ -134,8 +138,14 @@ class Reader:
         except CatalogueUnavailable:
             return set()
 
-    def get(self, name: str, server: Server, offset: int) -> Download:
-        """Begin to read at an offset. Raises `ServerError`."""
+    def get(self, name: str, server: Server, offset: int, *, heard: bool = True) -> Download:
+        """Begin to read at an offset. Raises `ServerError`.
+
+        What nobody has `heard` of is read only of a server that is believed (law 4).
+        """
+        if not heard:
+            for problem in self._transport.distrusted([server]).values():
+                raise problem
         return self._transport.get(name, server, offset=offset)
 
     def missing(self, name: str, problems: dict[Server, ServerError]) -> OSError:
@@ -174,10 +184,14 @@ class Reader:
         """
         servers = self._transport.servers
         outcome = self._transport.stat(name, servers=servers, deadline=self._clock() + DEADLINE)
-        have = sum(answer.status == 200 for answer in outcome.done.values())
-        if have >= enough:
+        have = [server for server, answer in outcome.done.items() if answer.status == 200]
+        for server, problem in self._transport.distrusted(have).items():
+            del outcome.done[server]
+            outcome.failed[server] = problem
+        count = len(outcome.done.keys() & set(have))
+        if count >= enough:
             return True
-        if have + len(outcome.missed) < enough:
+        if count + len(outcome.missed) < enough:
             return False
         raise self.missing(name, outcome.missed)
 
@@ -228,7 +242,7 @@ class RemoteFile(io.RawIOBase):
         super().__init__()
         self.name = name
         self._reader = reader
-        known = look.wanted is Wanted.PRESENT
+        known = self._heard = look.wanted is Wanted.PRESENT
         self._size = look.size if known else None
         self._proof = Proof(look.size, look.identity) if known and look.identity else None
         self._position = 0
@@ -259,7 +273,7 @@ class RemoteFile(io.RawIOBase):
         if proof is not None and self._givers and self._problems:
             proof = proof.resume(offset)
             start = offset if proof is None else min(offset, proof.summed)
-        download = self._reader.get(self.name, server, start)
+        download = self._reader.get(self.name, server, start, heard=self._heard)
         try:
             self._check(download, start)
             while start < offset:  # what others have given, for the sum alone
