@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from contextlib import suppress
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
+from django.contrib.auth.models import Group
 from django.core.files.base import ContentFile
 from django.db import transaction
 
@@ -143,3 +146,26 @@ def test_a_signed_url_has_its_own_time(kind):
     assert a_day == storage.url("f.txt", expire=86400)
     assert an_hour == storage.url("f.txt")
     assert a_day != an_hour
+
+
+@in_database
+def test_a_commit_hook_that_is_dropped_proves_no_rollback():
+    """Why there is no signal for files of a transaction that was rolled back (see the docs)."""
+    dropped = []
+
+    def broken() -> None:
+        raise ZeroDivisionError("the site's own hook")
+
+    with suppress(ZeroDivisionError), transaction.atomic():
+        Group.objects.create(name="committed")
+
+        def hook() -> None:
+            raise AssertionError("Django runs it, so there can be a signal")
+
+        weakref.finalize(hook, dropped.append, "dropped")
+        transaction.on_commit(broken)
+        transaction.on_commit(hook)
+        del hook
+    gc.collect()
+    assert dropped == ["dropped"]
+    assert Group.objects.filter(name="committed").exists()
