@@ -14,7 +14,7 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from outgrow.checks import check_media
-from outgrow.errors import NotDeleted, NotEnoughServers
+from outgrow.errors import NoCopy, NotDeleted, NotEnoughServers
 from outgrow.media import DistributedStorage
 from outgrow.media.repair import Repair
 from outgrow.status import snapshot
@@ -118,6 +118,22 @@ def test_a_read_takes_the_next_server(storage, servers):
         server.stop()
     with storage.open(name) as file:
         assert file.read() == b"content"
+
+
+@pytest.mark.parametrize(("count", "expected"), [(3, True), (2, True), (1, False), (0, False)])
+def test_a_majority_has_a_file(make, servers, count, expected):
+    storage = make(read="majority")
+    name = save(storage)
+    for server in servers[count:]:
+        del server.files[name]
+    assert storage.exists(name) is expected
+    assert make().exists(name) is (count > 0)
+    servers[0].stop()
+    if count == 3:
+        assert storage.exists(name)
+    elif count == 2:
+        with pytest.raises(NoCopy):
+            storage.exists(name)
 
 
 def test_another_process_knows_its_own_servers(make, servers):

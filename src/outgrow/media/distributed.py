@@ -165,20 +165,28 @@ class DistributedStorage(Replicated, Storage):
         return File(io.BufferedReader(self.reader.open(name), _BUFFER), name)
 
     def exists(self, name: str) -> bool:
-        """Whether the file is there, by the catalogue; else by the servers: see `read`."""
+        """Whether the file is there, by the catalogue; else by the servers: see `read`.
+
+        Raises `CatalogueUnavailable` when the catalogue can't be asked and too few servers
+        have it: they may have lost it.
+        """
         try:
             names.check(name)
         except UnsafeName:
             return False
+        away = None
         try:
             wanted = self.journal.look(name).wanted
-        except CatalogueUnavailable:
-            wanted = Wanted.UNHEARD
+        except CatalogueUnavailable as error:
+            wanted, away = Wanted.UNHEARD, error
         if wanted is not Wanted.UNHEARD:
             return wanted is Wanted.PRESENT
         count = len(self.options.servers)
         enough = count // 2 + 1 if self.options.read == "majority" else 1
-        return self.reader.exists(name, enough=enough)
+        found = self.reader.exists(name, enough=enough)
+        if away is not None and not found:
+            raise away
+        return found
 
     def size(self, name: str) -> int:
         """Bytes in the file, by the catalogue; else by a server."""
