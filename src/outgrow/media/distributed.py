@@ -65,6 +65,10 @@ class DistributedStorage(Replicated, Storage):
     `read`
         For a file that the catalogue has not heard of, or while the database is down: it
         exists if ``"any"`` server has it (the default), or a ``"majority"``.
+    `credentials`, `ca`, `certificate`, `key`
+        What each server is told, and the files of TLS.
+    `public_urls`, `querystring_auth`, `querystring_expire`, `secret`
+        As for HybridStorage.
     `base_url`
         What `url` puts before a name: MEDIA_URL, if it is not given.
 
