@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 from django.core.files.base import ContentFile
 from django.core.management import BaseCommand, load_command_class
+from django.dispatch import Signal
 from django.utils.module_loading import import_string
 
-from outgrow import conf
+from outgrow import conf, signals
 from outgrow.cli import main
-from outgrow.media import HybridStorage
+from outgrow.media import AsyncStorage, DistributedStorage, HybridStorage
 from outgrow.testing import MediaServer, free_port
 from outgrow.topology.model import parse
 from tests.live.nginx import Nginx
@@ -190,3 +191,29 @@ def test_the_tutorial_works_as_written(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "still owed 0" in done.stdout
+
+
+# --- the reference
+
+
+def test_every_option_of_every_storage_is_in_the_reference():
+    text = (ROOT / "docs/reference/options.md").read_text()
+    hybrid, rest = text.split("\n## AsyncStorage\n")
+    later, rest = rest.split("\n## DistributedStorage\n")
+    distributed = rest.partition("\n## ")[0]
+    for storage, page in (
+        (HybridStorage, hybrid),
+        (AsyncStorage, hybrid + later),
+        (DistributedStorage, distributed),
+    ):
+        words = set(re.findall(r"`([a-z_]+)`", page))
+        assert set(storage.option_names) - words == set(), storage
+
+
+@pytest.mark.parametrize("storage", [HybridStorage, AsyncStorage, DistributedStorage])
+def test_every_storage_and_signal_is_in_the_reference(storage):
+    page = (ROOT / "docs/reference/api.md").read_text()
+    assert f"autoclass:: {storage.__module__}.{storage.__qualname__}\n" in page
+    for name, value in vars(signals).items():
+        if isinstance(value, Signal):
+            assert name in page

@@ -84,7 +84,7 @@ class MediaOptions:
     backlog: int = 1000
     drain: float = 10.0
     queue: str = ""
-    broker: str = ""
+    broker: str = field(default="", repr=False)
     #: Of a distributed storage: "none" for no catalogue; the catalogue's own alias, its name,
     #: seconds for which a transaction may last, and what `exists` believes.
     journal: str = "database"
@@ -538,6 +538,12 @@ def databases() -> Mapping[str, Mapping[str, Any]]:
     """The setting DATABASES."""
     found: Mapping[str, Mapping[str, Any]] = settings.DATABASES
     return found
+
+
+def task_backend() -> str:
+    """The backend of Django's default tasks; the one that runs them at once is Django's own."""
+    tasks = getattr(settings, "TASKS", None) or {}
+    return str(tasks.get("default", {}).get("BACKEND", "ImmediateBackend"))
 
 
 def is_installed() -> bool:
