@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,6 +69,40 @@ def test_a_server_is_ready_when_it_has_every_file_again(site, servers):
     assert get("/ready/media2/").status_code == 200
     assert get("/ready/media1/").status_code == 200
     assert get("/ready/nobody/").status_code == 404
+
+
+def drip(end: threading.Event, connection: socket.socket) -> None:
+    """An answer that comes byte by byte: it makes progress, and has no end before `end`."""
+    while not end.wait(0.05):
+        connection.sendall(b"H")
+
+
+def test_a_server_is_not_ready_while_changes_wait_in_the_background(tmp_path, servers):
+    urls = {name: server.url for name, server in servers.items()}
+    options = {"servers": urls, "location": str(tmp_path), "timeout": 30, "deadline": 40}
+    media = {"BACKEND": "outgrow.media.AsyncStorage", "OPTIONS": options}
+    with override_settings(
+        STORAGES={"default": media}, ROOT_URLCONF="outgrow.urls", ALLOWED_HOSTS=["testserver"]
+    ):
+        site = storages["default"]
+        watch(site, "app1:7").once()
+        slow = threading.Event()
+        servers["media2"].raw_answer = partial(drip, slow)
+        for _ in range(2):
+            site.save("f.txt", ContentFile(b"x"))
+        # They are on their way, as on any busy site: to the slow server, and in the queue.
+        assert get("/ready/media1/").status_code == 200
+        site.journal._clock = lambda: time.time() - 60
+        name = site.save("f.txt", ContentFile(b"x"))
+        assert name not in servers["media1"].files
+        answer = get("/ready/media1/")
+        assert answer.status_code == 503
+        assert b"media1 may lack 3 changes that are on their way, the first for 6" in answer.content
+        servers["media2"].raw_answer = None
+        slow.set()
+        assert site.background.drain(20)
+        assert name in servers["media1"].files
+        assert get("/ready/media1/").status_code == 200
 
 
 def test_the_status_is_json(site):
