@@ -216,6 +216,15 @@ def _use(server: Nginx, folder: Path) -> None:
         assert answer.code == 403
 
 
+def test_every_check_is_in_the_reference():
+    ids = re.compile(r"outgrow\.[EWI]\d{3}")
+    page = (ROOT / "docs/reference/checks.md").read_text()
+    documented = re.findall(r"^\| `(outgrow\.\w+)`", page, re.MULTILINE)
+    module = (ROOT / "src/outgrow/checks.py").read_text()
+    head, _, code = module.partition("from __future__")
+    assert documented == sorted(set(ids.findall(code))) == ids.findall(head)
+
+
 @pytest.mark.parametrize("text", blocks("ini"))
 def test_units_start_commands_that_exist(text):
     line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
