@@ -4,8 +4,8 @@
 - outgrow.E002: the master copy has no place: MEDIA_ROOT is not set.
 - outgrow.E003: the package that runs the jobs of a storage is not installed.
 - outgrow.E004: the catalogue of a distributed storage has no database connection of its own.
-- outgrow.E006: the certificates for TLS can't be used.
 - outgrow.E005: the tables of the catalogue are missing: the app is not installed.
+- outgrow.E006: the certificates for TLS can't be used.
 - outgrow.W001: Django's tasks have a backend that has no worker.
 """
 

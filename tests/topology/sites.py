@@ -75,6 +75,7 @@ def sites(draw: st.DrawFn) -> Site:
             fsync=draw(st.none() | st.booleans()),
         ),
         hosts=members,
+        active=draw(st.booleans()),
     )
 
 

@@ -29,6 +29,7 @@ The file in full::
     downtime = 60.0                      # seconds
     fsync = false
     engine = "outgrow"                   # or "nginx": what the media servers run
+    active = false                       # true: uploaded HTML, SVG and scripts are shown
 
     [servers.app1]
     roles = ["app"]
@@ -148,6 +149,8 @@ class Site:
     media_url: str
     media: Media
     hosts: tuple[Host, ...]
+    #: Uploads that a browser would run are shown as pages, and not only offered to be saved.
+    active: bool = False
 
     def services(self, role: str | None = None) -> tuple[Service, ...]:
         """Every service, or those in one role, in the order of the file."""
@@ -186,9 +189,10 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     )
     top.close()
     engine = media.choice("engine", ENGINES, "an engine") or ENGINES[0]
+    active = media.flag("active") or False
     hosts = tuple(_host(name, table, engine) for name, table in servers.tables())
     options = _media(media)
-    parsed = _site(site, options, hosts, folder)
+    parsed = replace(_site(site, options, hosts, folder), active=active)
     if not problems.below("servers"):
         _check_servers(parsed, problems)
     if problems.found:

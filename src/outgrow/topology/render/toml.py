@@ -25,6 +25,8 @@ def _lines(site: Site) -> Iterator[str]:
     for key, value in asdict(site.media).items():
         if value is not None:
             yield f"{key} = {_value(value)}"
+    if site.active:
+        yield "active = true"
     for host in site.hosts:
         yield from _host(host)
 
