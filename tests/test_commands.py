@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from django.apps import apps
@@ -526,6 +527,53 @@ def test_a_catalogue_without_a_connection_of_its_own_is_told(databases, options,
     (found,) = catalogue(databases, **options)
     assert found.startswith("outgrow.E004")
     assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("db.sqlite3", "./db.sqlite3", True),
+        ("db.sqlite3", "folder/../db.sqlite3", True),
+        ("db.sqlite3", "{here}/db.sqlite3", True),
+        ("db.sqlite3", Path("db.sqlite3"), True),
+        ("db.sqlite3", "linked.sqlite3", True),
+        ("db.sqlite3", "file:db.sqlite3?mode=rwc", True),
+        ("file:{here}/d%62.sqlite3", "file:///{here}/db.sqlite3", True),
+        ("file:one?mode=memory&cache=shared", "file:one?mode=memory&cache=shared", True),
+        ("db.sqlite3", "other/db.sqlite3", False),
+        (":memory:", ":memory:", False),
+        ("file::memory:", "file::memory:", False),
+        ("file:one?mode=memory&cache=shared", "file:two?mode=memory&cache=shared", False),
+        ("file:one?mode=memory", "file:one?mode=memory", False),
+    ],
+)
+def test_the_same_sqlite_file_under_two_names(tmp_path, monkeypatch, one, other, same):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "linked.sqlite3").symlink_to("db.sqlite3")
+    names = [name.format(here=tmp_path) if isinstance(name, str) else name for name in (one, other)]
+    site, own = (SQLITE | {"NAME": name} for name in names)
+    found = catalogue({"default": site, "outgrow": own})
+    assert ["is the same SQLite file" in one for one in found] == [True] * same
+
+
+@pytest.mark.parametrize(
+    ("tasks", "problem"),
+    [
+        (None, "save() waits for every server"),
+        ("django.tasks.backends.immediate.ImmediateBackend", "save() waits for every server"),
+        ("django_tasks.backends.immediate.ImmediateBackend", "save() waits for every server"),
+        ("django_tasks.backends.dummy.DummyBackend", "runs no job at all"),
+        ("django_tasks_db.DatabaseBackend", ""),
+    ],
+)
+def test_tasks_without_a_worker_are_told(settings, tasks, problem):
+    if tasks is not None:
+        settings.TASKS = {"default": {"BACKEND": tasks}}
+    options = {"servers": ["http://a:1"], "background": "tasks"}
+    media = {"BACKEND": "outgrow.media.AsyncStorage", "OPTIONS": options}
+    with override_settings(STORAGES={"default": media}, MEDIA_ROOT="/srv/media"):
+        found = [f"{one.id} {one.msg}" for one in check_media()]
+    assert ["outgrow.W001" in one and problem in one for one in found] == [True] * bool(problem)
 
 
 def test_a_catalogue_with_one_is_right():

@@ -23,6 +23,7 @@ PURE = {
     "answer": "tests/test_answer.py",
     "media/journal": "tests/media/test_journal.py",
     "media/listing": "tests/media/test_listing.py",
+    "media/proof": "tests/media/test_proof.py",
     "media/names": "tests/media/test_names.py",
     "media/findings": "tests/media/test_findings.py",
     "media/remedies": "tests/media/test_findings.py",

@@ -113,6 +113,7 @@ def sites(draw: st.DrawFn) -> Site:
         ),
         hosts=members,
         database=database,
+        active=draw(st.booleans()),
     )
 
 

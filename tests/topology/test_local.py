@@ -125,6 +125,8 @@ def test_our_media_servers_know_when_names_are_used_again(tmp_path: Path, engine
         made = plan(again, Path("/run"), Programs("python", "/usr/sbin/nginx", "www www"))
         told = made.processes[0].command.words[-2:] == ("--names", "keep")
         assert told is (engine == "outgrow" and names == "keep")
+    made = plan(replace(site, active=True), Path("/run"), Programs("python", "/usr/sbin/nginx"))
+    assert ("--active" in made.processes[0].command.words) is (engine == "outgrow")
 
 
 def test_the_plan_with_nginx(tmp_path: Path) -> None:

@@ -74,6 +74,9 @@ def test_a_file_becomes_a_site(content: Content) -> None:
     assert site.media_root == PurePath("/srv/photos/var/media")
     assert site.media_url == "/media/"
     assert site.media == Media(need=2, names="keep", timeout=2.0, fsync=True)
+    assert not site.active
+    content["media"]["active"] = True
+    assert parse(content, FOLDER).active
     app1 = Service("app1", "app", Port("10.0.0.11", 8000))
     media1 = Service("media1", "media", Port("10.0.0.21", 8080), "nginx")
     both = (
@@ -161,6 +164,7 @@ WRONG: list[tuple[Change, str]] = [
     (put("uniqe", "media", "names"), 'media.names: "uniqe" is not a way to name files; did you me'),
     (put(0, "media", "timeout"), "media.timeout: must be greater than 0, not 0."),
     (put("2", "media", "timeout"), 'media.timeout: must be a number, not the string "2".'),
+    (put(1, "media", "active"), "media.active: must be true or false, not the number 1."),
     (put(1, "media", "fsync"), "media.fsync: must be true or false, not the number 1."),
     (put("Nginx", "media", "engine"), 'media.engine: "Nginx" is not an engine; did you mean "ngin'),
     # servers

@@ -29,6 +29,7 @@ The file in full::
     downtime = 60.0                      # seconds
     fsync = false
     engine = "outgrow"                   # or "nginx": what the media servers run
+    active = false                       # true: uploaded HTML, SVG and scripts are shown
 
     [database]                           # without it the site's own settings hold
     engine = "postgresql"                # or "mariadb", or "sqlite", the default
@@ -187,6 +188,8 @@ class Site:
     media: Media
     hosts: tuple[Host, ...]
     database: Database | None = None
+    #: Uploads that a browser would run are shown as pages, and not only offered to be saved.
+    active: bool = False
 
     def services(self, role: str | None = None) -> tuple[Service, ...]:
         """Every service, or those in one role, in the order of the file."""
@@ -242,8 +245,9 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     engines = {"primary": engine, "replica": engine}
     engines["media"] = media.choice("engine", ENGINES, "an engine") or ENGINES[0]
     hosts = tuple(_host(name, table, engines) for name, table in servers.tables())
+    active = media.flag("active") or False
     options = _media(media)
-    parsed = replace(_site(site, options, hosts, folder), database=rows)
+    parsed = replace(_site(site, options, hosts, folder), database=rows, active=active)
     if not problems.below("servers"):
         agreement.check(parsed, problems)
     if problems.found:

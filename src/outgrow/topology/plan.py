@@ -103,6 +103,8 @@ def _media(site: Site, service: Service, folder: Path, programs: Programs) -> Pl
     command = words(service, folder, programs)
     if service.engine == "outgrow" and site.media.names == "keep":
         command += ("--names", "keep")
+    if service.engine == "outgrow" and site.active:
+        command += ("--active",)
     return Planned(
         service.name,
         f"media ({service.engine})",

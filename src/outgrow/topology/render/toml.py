@@ -26,6 +26,8 @@ def _lines(site: Site) -> Iterator[str]:
     for key, value in asdict(site.media).items():
         if value is not None:
             yield f"{key} = {_value(value)}"
+    if site.active:
+        yield "active = true"
     if site.database:
         yield from _database(site.database)
     for host in site.hosts:
