@@ -21,6 +21,8 @@ PURE = {
     "servers": "tests/test_servers.py",
     "endpoint": "tests/test_endpoint.py",
     "answer": "tests/test_answer.py",
+    "databases/knowledge": "tests/databases/test_knowledge.py",
+    "databases/route": "tests/databases/test_route.py",
     "media/journal": "tests/media/test_journal.py",
     "media/listing": "tests/media/test_listing.py",
     "media/proof": "tests/media/test_proof.py",

@@ -17,9 +17,7 @@ from tests.live.replicas import PostgresCluster
 
 
 @pytest.fixture(scope="session")
-def sqlite_template(
-    tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any
-) -> Path:
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> Path:
     """A SQLite file with the tables of the apps."""
     with django_db_blocker.unblock():
         return make_sqlite(tmp_path_factory.mktemp("template"))

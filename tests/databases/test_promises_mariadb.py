@@ -127,7 +127,10 @@ def test_no_write_runs_on_a_replica(mariadb_site: Sites, mariadb_cluster: MariaD
         connections["replica1"].settings_dict["USER"] = OWNER
         connection = connections["replica1"]
         connection.ensure_connection()
-        with closing(connection.create_cursor()) as cursor, pytest.raises(Exception, match="(?i)read.only"):
+        with (
+            closing(connection.create_cursor()) as cursor,
+            pytest.raises(Exception, match=r"(?i)read.only"),
+        ):
             cursor.execute("INSERT INTO auth_group (name) VALUES ('x')")
 
 

@@ -151,7 +151,8 @@ def test_a_standby_that_comes_back_older_is_not_believed(
         standby.start()
         # It may be connected to before it has replayed again what it had before.
         wait_until(
-            lambda: cluster.health.is_up(cluster.by_alias["replica1"]), "it stays down",
+            lambda: cluster.health.is_up(cluster.by_alias["replica1"]),
+            "it stays down",
             seconds=PATIENCE,
         )
         for _ in range(20):
@@ -243,7 +244,8 @@ def test_a_promoted_standby_serves_nobody(
         first.execute("INSERT INTO auth_group (name) VALUES ('of another history')")
         wait_until(
             lambda: not cluster.knowledge.is_fresh("replica1", cluster.clock()),
-            "it counts as fresh", seconds=PATIENCE,
+            "it counts as fresh",
+            seconds=PATIENCE,
         )
         for _ in range(20):
             answer = ask(Client())
@@ -401,7 +403,8 @@ def test_a_paused_standby_on_a_quiet_site_is_behind(
         write(Client(), "a")
         wait_until(
             lambda: not cluster.knowledge.is_fresh("replica1", cluster.clock()),
-            "it counts as fresh", seconds=PATIENCE,
+            "it counts as fresh",
+            seconds=PATIENCE,
         )
         assert served(Client()) == {"replica2"}
         # An idle primary is no lag.
@@ -420,7 +423,11 @@ def test_a_read_request_adds_no_round_trip(
         client = Client()
         served(client)
         proxies = [server.proxy for server in postgres_cluster.servers]
-        with proxies[0].counted() as primary, proxies[1].counted() as one, proxies[2].counted() as two:
+        with (
+            proxies[0].counted() as primary,
+            proxies[1].counted() as one,
+            proxies[2].counted() as two,
+        ):
             for _ in range(20):
                 ask(client)
         assert primary.round_trips == 0

@@ -47,8 +47,19 @@ def test_a_note_says_what_it_was_told_until_its_deadline() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "[]", "[1]", "{}", "[9e99, 3]", '["x", {}]', '[9e99, {"default": "pg:x"}]',
-     "null", '[9e99, {"default": 3}]', "[" * 10_000],
+    [
+        "",
+        "x",
+        "[]",
+        "[1]",
+        "{}",
+        "[9e99, 3]",
+        '["x", {}]',
+        '[9e99, {"default": "pg:x"}]',
+        "null",
+        '[9e99, {"default": 3}]',
+        "[" * 10_000,
+    ],
 )
 def test_what_is_no_note(text: str) -> None:
     assert unpacked(text, NOW) == {}
@@ -85,7 +96,9 @@ def test_names_that_are_not_ours_are_left_alone() -> None:
 def test_notes_come_together_in_any_order() -> None:
     assert together([{"default": A}, {"default": B}]) == {"default": B}
     assert together([{"default": B}, {"default": A}, {"other": PIN}]) == {
-        "default": B, "other": PIN}
+        "default": B,
+        "other": PIN,
+    }
 
 
 def test_a_cookie_there_and_back() -> None:

@@ -131,3 +131,11 @@ def test_blocks_are_left_by_value_in_any_context() -> None:
         assert mode(route, "default") == PRIMARY
         leave()
         assert mode(route, "default") == REPLICA
+
+
+def test_the_end_of_a_block_takes_no_others_route_away() -> None:
+    enter(PRIMARY)
+    with resumed(Route(REPLICA)):
+        leave()
+        assert current() is not None
+    assert current() is None

@@ -34,7 +34,10 @@ def test_a_cluster_that_is_well(postgres_site: Sites, postgres_cluster: Postgres
         assert facts["problems"] == []
         roles = [(one["alias"], one["role"], one["up"]) for one in facts["servers"]]
         assert roles == [
-            ("default", "primary", True), ("replica1", "replica", True), ("replica2", "replica", True)]
+            ("default", "primary", True),
+            ("replica1", "replica", True),
+            ("replica2", "replica", True),
+        ]
         assert all(one["position"].startswith("pg:") for one in facts["servers"])
         text = said("--check")
         assert "replica2" in text
@@ -67,7 +70,9 @@ def test_a_promoted_standby_is_told(
     with postgres_site() as cluster:
         postgres_cluster.promote(postgres_cluster.standbys[0])
         (problem,) = problems(survey(cluster), 10)
-        assert problem == "replica1: it follows another history than the primary's, and serves nobody."
+        assert (
+            problem == "replica1: it follows another history than the primary's, and serves nobody."
+        )
 
 
 def test_a_frozen_server_takes_its_time_and_no_more(

@@ -221,9 +221,7 @@ def _weights(
     return good
 
 
-def _remember(
-    given: Mapping[str, Any], path: str, problems: list[ConfigurationError]
-) -> Remember:
+def _remember(given: Mapping[str, Any], path: str, problems: list[ConfigurationError]) -> Remember:
     where = given.get("remember", "cookie")
     key, cache = given.get("key", ""), given.get("cache", "default")
     good = where in REMEMBER

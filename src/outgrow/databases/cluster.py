@@ -161,10 +161,10 @@ class Cluster:
         """Who serves when no replica is fit (law 3)."""
         self._tell_short()
         when_behind = self.options.when_behind
-        if when_behind == "wait" and behind and not leg.wanted.pin:
-            # One of them: to wait for the others, too, would be several times `wait`.
-            if self._wait(behind[0], leg.wanted):
-                return behind[0]
+        may_wait = when_behind == "wait" and behind and not leg.wanted.pin
+        # For one of them: to wait for the others, too, would be several times `wait`.
+        if may_wait and self._wait(behind[0], leg.wanted):
+            return behind[0]
         if self.knowledge.primary_failure:
             for alias in self._least_old(leg):
                 if self._fits(alias, leg.wanted):
@@ -252,7 +252,7 @@ class Cluster:
         try:
             with watchdog.limit(connection, self.options.read_timeout):
                 sighting = probe.look(connection)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the drivers' errors have no common base
             self._broken(alias, connection, error)
             return None
         with suppress(TypeError):
@@ -284,7 +284,7 @@ class Cluster:
                     probe.wait(connection, position, max(0.0, until - self.clock()))
                     for position in wanted.positions
                 )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the drivers' errors have no common base
             self._broken(alias, connection, error)
             return False
 
@@ -301,9 +301,8 @@ class Cluster:
 
 def is_database_error(connection: Any, error: Exception) -> bool:
     """Whether this is an error of the driver, or Django's of the same, or the system's."""
-    return isinstance(error, (DatabaseError, InterfaceError, OSError)) or isinstance(
-        error, connection.Database.Error
-    )
+    kinds = (DatabaseError, InterfaceError, OSError, connection.Database.Error)
+    return isinstance(error, kinds)
 
 
 def in_transaction(connection: Any) -> bool:

@@ -34,9 +34,7 @@ from outgrow.errors import WriteInReadRequest, WriteOnReplica
 logger: Final = logging.getLogger("outgrow.databases")
 
 #: The failures of one server that another one may not have.
-_ELSEWHERE: Final = frozenset(
-    {Failure.LOST, Failure.REFUSED, Failure.CONFLICT, Failure.SCHEMA}
-)
+_ELSEWHERE: Final = frozenset({Failure.LOST, Failure.REFUSED, Failure.CONFLICT, Failure.SCHEMA})
 
 #: What a standby cancels a query with, to go on replaying (PostgreSQL's documentation, "Handling
 #: Query Conflicts"). Nothing else has these codes there, for nobody writes.
@@ -162,9 +160,7 @@ class _Reading:
         primary = connections[self.cluster.primary]
         return _read_again(self.context["cursor"], primary, self.sql, self.params)
 
-    def _other(
-        self, route: Route, failure: Failure, error: Exception, *, is_late: bool
-    ) -> str:
+    def _other(self, route: Route, failure: Failure, error: Exception, *, is_late: bool) -> str:
         cluster, connection = self.cluster, self.context["connection"]
         leg = route.leg(cluster.primary)
         if leg.wrote or failure is Failure.SCHEMA:

@@ -67,7 +67,7 @@ class ReplicationMiddleware:
         response: HttpResponseBase
         try:
             with active(route):
-                self._recall(request, route, found)
+                self._recall(request, route)
                 response = self.get_response(request)
                 self._finish(request, response, route, found)
         except BaseException:
@@ -80,7 +80,7 @@ class ReplicationMiddleware:
         try:
             with active(route):
                 if self._caches:
-                    await sync_to_async(self._recall)(request, route, found)
+                    await sync_to_async(self._recall)(request, route)
                 response: HttpResponseBase = await self.get_response(request)
                 if route.written():
                     # In the thread whose connections the request has used.
@@ -103,7 +103,7 @@ class ReplicationMiddleware:
         route = routes.current()
         if route is None:
             return
-        not_atomic = getattr(view, "_non_atomic_requests", set())
+        not_atomic: set[str] = getattr(view, "_non_atomic_requests", set())
         for cluster in self._clusters:
             alias = cluster.primary
             mode = marked(view, alias) or _by_name(request, view, cluster)
@@ -133,7 +133,7 @@ class ReplicationMiddleware:
             if written
         }
 
-    def _recall(self, request: HttpRequest, route: Route, found: Found) -> None:
+    def _recall(self, request: HttpRequest, route: Route) -> None:
         """What the caches say of the user of a request."""
         noted = {}
         for cluster, cache in self._caches.items():
@@ -239,7 +239,7 @@ def written_now(cluster: Cluster) -> Wanted:
         asked = cluster.clock()
         with watchdog.limit(connection, cluster.options.read_timeout):
             sighting = probe.look(connection)
-    except Exception as error:  # noqa: BLE001 - the driver's own errors have no common base
+    except Exception as error:
         if not is_database_error(connection, error):
             raise
         connection.close()
@@ -332,4 +332,3 @@ def read_only_response(seconds: int = 30) -> HttpResponse:
     return HttpResponse(
         text, status=503, content_type="text/plain; charset=utf-8", headers={"Retry-After": seconds}
     )
-

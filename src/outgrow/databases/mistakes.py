@@ -52,7 +52,9 @@ def _router() -> Iterator[Mistake]:
     routers = [_name(one) for one in conf.routers()]
     if ROUTER not in routers and _full(ROUTER) not in routers:
         hint = f"Write DATABASE_ROUTERS = [{ROUTER!r}]."
-        yield Mistake("OUTGROW['REPLICATION'] has replicas, but no router reads them.", hint, "E102")
+        yield Mistake(
+            "OUTGROW['REPLICATION'] has replicas, but no router reads them.", hint, "E102"
+        )
     elif routers[0] not in {ROUTER, _full(ROUTER)}:
         text = f"DATABASE_ROUTERS begins with {routers[0]!r}, which hides its models' replicas."
         hint = f"Put {ROUTER!r} first: it asks the others which database a model has."
@@ -171,10 +173,8 @@ def _pooled(alias: str) -> Iterator[Mistake]:
 def _writable(alias: str) -> Iterator[Mistake]:
     """Whether the user of a replica could write there, if its server let him."""
     connection = connections[alias]
-    if connection.vendor == "postgresql":
-        query = _WRITABLE_PG
-    else:
-        query = "SELECT @@GLOBAL.read_only = 0"
+    mysql = "SELECT @@GLOBAL.read_only = 0"
+    query = _WRITABLE_PG if connection.vendor == "postgresql" else mysql
     with connection.cursor() as cursor:
         cursor.execute(query)
         (writable,) = cursor.fetchone()

@@ -108,9 +108,7 @@ class Cookies:
             return Found({})
         # What was taken away may still be sent, by Django's test client for one: without a value.
         names = [
-            name
-            for name, value in request.COOKIES.items()
-            if value and self._name.match(name)
+            name for name, value in request.COOKIES.items() if value and self._name.match(name)
         ]
         if not names:
             return Found({})
@@ -152,7 +150,6 @@ class Cookies:
         if "no-store" not in response.headers.get("Cache-Control", ""):
             patch_cache_control(response, private=True)
 
-
     @staticmethod
     def _signed(written: Written, deadline: float) -> str:
         signer = signing.Signer(salt=_SALT)
@@ -181,7 +178,7 @@ class CacheNotes:
         # On a route of its own: what it reads says nothing of the request's.
         with active(Route(PRIMARY)) as own:
             try:
-                found = function(request)  # type: ignore[operator]
+                found = function(request)
             finally:
                 own.close()
         return None if found is None else str(found)

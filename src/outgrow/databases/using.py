@@ -80,7 +80,7 @@ class Using:
         wrapped = self._wrapped(target)
         inner = getattr(target, MARK, {})
         # The innermost wins, and so it does here.
-        marks = {name: self._mode for name in self._clusters or ("",)}
+        marks = dict.fromkeys(self._clusters or ("",), self._mode)
         setattr(wrapped, MARK, {**marks, **inner} if "" not in inner else inner)
         return cast("Decorated", wrapped)
 

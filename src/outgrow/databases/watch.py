@@ -15,6 +15,8 @@ import os
 import random
 import threading
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import connections
@@ -55,8 +57,8 @@ class Watch:
         self._threads: list[threading.Thread] = []
         self._connections: list[Any] = []
         if hasattr(os, "register_at_fork"):
-            reset = weakref.WeakMethod(self._forked)
-            os.register_at_fork(after_in_child=lambda: (reset() or _nothing)())
+            forked = weakref.WeakMethod(self._forked)
+            os.register_at_fork(after_in_child=partial(_call, forked))
 
     def _forked(self) -> None:
         """In a child: no thread of ours is there, and one of them may have held the lock."""
@@ -105,7 +107,11 @@ class Watch:
             thread.start()
 
     def _look_after(
-        self, alias: str, first: threading.Event, primary: threading.Event, stopping: threading.Event
+        self,
+        alias: str,
+        first: threading.Event,
+        primary: threading.Event,
+        stopping: threading.Event,
     ) -> None:
         connection = own_connection(alias)
         self._connections.append(connection)
@@ -134,7 +140,11 @@ class Watch:
         """
         every = self._cluster.options.check_every
         knowledge = self._cluster.knowledge
-        if alias == self._cluster.primary or last >= every or knowledge.is_fresh(alias, self._cluster.clock()):
+        if (
+            alias == self._cluster.primary
+            or last >= every
+            or knowledge.is_fresh(alias, self._cluster.clock())
+        ):
             return every
         return min(every, last * 2)
 
@@ -152,9 +162,9 @@ class Watch:
     def _look(self, alias: str, connection: Any) -> None:
         cluster = self._cluster
         server = cluster.by_alias.get(alias)
-        if server is not None and not cluster.health.is_up(server):
-            if not cluster.health.due(server):
-                return
+        health = cluster.health
+        if server is not None and not health.is_up(server) and not health.due(server):
+            return
         from outgrow.databases.cluster import is_database_error
 
         try:
@@ -179,8 +189,11 @@ class Watch:
             cluster.health.ok(server)
 
 
-def _nothing() -> None:
-    pass
+def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    """Call a method if its object is still there."""
+    found = method()
+    if found is not None:
+        found()
 
 
 def own_connection(alias: str) -> Any:

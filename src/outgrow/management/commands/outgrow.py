@@ -62,9 +62,7 @@ class Command(BaseCommand):
         _add_probe(words.add_parser("probe", help="try out what each media server really does"))
         _add_delete(words.add_parser("delete", help="delete files on the master and all servers"))
         membership.add_arguments(words.add_parser("server", help="add, drain or retire a server"))
-        databases.add_arguments(
-            parts.add_parser("databases", help="the primary and its replicas")
-        )
+        databases.add_arguments(parts.add_parser("databases", help="the primary and its replicas"))
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run one word; exit with its code."""
