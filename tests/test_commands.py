@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -401,7 +402,7 @@ STORAGES = {"default": {"BACKEND": "outgrow.media.HybridStorage", "OPTIONS": {
 """
 
 
-def wait_for(condition, what: str, limit: float = 20.0) -> None:
+def wait_for(condition, what: str, limit: float = 60.0) -> None:
     end = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < end, what
@@ -604,7 +605,9 @@ def test_the_command_is_quick_to_start():
     words = [sys.executable, "-m", "outgrow", "--help"]
     times = []
     for _ in range(3):
-        begin = time.monotonic()
-        subprocess.run(words, check=True, capture_output=True, timeout=20)
-        times.append(time.monotonic() - begin)
+        # What it takes of a core, whatever else this machine does.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(words, check=True, capture_output=True, timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) < 1.0, times

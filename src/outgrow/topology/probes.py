@@ -18,6 +18,9 @@ from outgrow.topology.process import PAUSE, Command
 #: Seconds for one answer. An app server's first request imports the whole site.
 TIMEOUT: Final = 10.0
 
+#: Seconds for one run of a command, which imports the whole site, too, and does its work.
+COMMAND_LIMIT: Final = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -89,11 +92,11 @@ class Succeeds:
                 stderr=subprocess.STDOUT,
                 cwd=self.command.folder,
                 env={**os.environ, **self.command.environment},
-                timeout=TIMEOUT,
+                timeout=COMMAND_LIMIT,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return f"it did not end within {TIMEOUT:g} s"
+            return f"it did not end within {COMMAND_LIMIT:g} s"
         if done.returncode == 0:
             return ""
         lines = done.stdout.split(b"\n")
