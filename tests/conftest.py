@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones begin first, so that at the end no worker is left alone with one.
 
     Tests of a group are run by one worker. Those that share servers are a group, as these
-    take long to start.
+    take long to start; and so are those of a module that tells a story, by its parameter `STORY`.
     """
 
     def is_quick(item: pytest.Item) -> bool:
@@ -44,4 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.xdist_group(group))
                 break
+        story = getattr(getattr(item, "module", None), "STORY", None)
+        if story is not None:
+            told = item.callspec.params[story]  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.xdist_group(f"{item.module.__name__} {told}"))  # type: ignore[attr-defined]
     items.sort(key=is_quick)

@@ -15,8 +15,7 @@ globals().update(django_settings(current(BASE_DIR / "topology.toml")))
 if "DATABASES" in globals():
     DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
     INSTALLED_APPS += ["tiny.rows"]
-    # The rows of one server are asked for by its alias; routing is tested elsewhere.
-    DATABASE_ROUTERS = []
+    MIDDLEWARE = ["outgrow.databases.ReplicationMiddleware"]
     if "mysql" in globals()["DATABASES"]["default"]["ENGINE"]:
         import pymysql
 
