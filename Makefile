@@ -22,7 +22,7 @@ demo: $(VENV)/.demo ## Run the example site, kill a media server, show what beca
 
 test: $(VENV)/.test ## Run the whole suite; `make test ARGS="-k journal"` for a part
 	@$(RUN)python tools/pure_coverage.py
-	$(RUN)python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(RUN)python -m pytest -n $(WORKERS) $(ARGS)
 
 servers: ## Install the distribution's web servers that the live tests use
 	@tools/servers.sh

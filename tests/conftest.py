@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -19,33 +21,38 @@ pytest_plugins = [
     "tests.live.replicas",
 ]
 
-#: Servers that take long to start, and which of the workers' groups has them.
-_GROUPS = {
-    "postgres_server": "postgres",
-    "postgres_cluster_servers": "replicas",
-    "mariadb_cluster_servers": "mariadb",
+#: Modules whose tests run sites of their own by `outgrow up`, which chooses its ports among the
+#: same as any other that runs now; and some of which are one story, told in order.
+_UP = {
+    "tests/test_docs_run.py",
+    "tests/test_example.py",
+    "tests/topology/test_database.py",
+    "tests/topology/test_local.py",
+    "tests/topology/test_rows.py",
+    "tests/topology/test_up.py",
 }
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones begin first, so that at the end no worker is left alone with one.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each worker takes one test after the other; those that run sites go to one worker.
 
-    Tests of a group are run by one worker. Those that share servers are a group, as these
-    take long to start; and so are those of a module that tells a story, by its parameter `STORY`.
+    pytest-xdist has groups for that, which pytest 9.2 does not hand on to it.
     """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "up" if nodeid.partition("::")[0] in _UP else nodeid
+
+    return Scheduler(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones begin first, so that at the end no worker is left alone with one."""
 
     def is_quick(item: pytest.Item) -> bool:
         # Who sets a limit of his own expects to take long.
         return not any(item.iter_markers("drill")) and not any(item.iter_markers("timeout"))
 
-    for item in items:
-        for fixture, group in _GROUPS.items():
-            if fixture in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group(group))
-                break
-        story = getattr(getattr(item, "module", None), "STORY", None)
-        if story is not None:
-            told = item.callspec.params[story]  # type: ignore[attr-defined]
-            item.add_marker(pytest.mark.xdist_group(f"{item.module.__name__} {told}"))  # type: ignore[attr-defined]
     items.sort(key=is_quick)

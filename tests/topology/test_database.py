@@ -28,10 +28,6 @@ REPLICAS = {"postgresql": {"db2": "db2", "db-3": "db_3"}, "mariadb": {"db2": "db
 INSTALL = {"postgresql": "postgresql", "mariadb": "mariadb-server-core mariadb-client-core"}
 
 
-#: Its tests are one story for each engine, told by one worker.
-STORY = "engine"
-
-
 @pytest.fixture(scope="module", params=list(REPLICAS))
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -89,7 +85,7 @@ def sees(run: Run, alias: str, text: str) -> Callable[[], bool]:
 
 
 def arrives(run: Run, alias: str, text: str) -> None:
-    wait_until(sees(run, alias, text), f"{text} is not on {alias}", seconds=15)
+    wait_until(sees(run, alias, text), f"{text} is not on {alias}", seconds=60)
 
 
 def test_rows_that_are_written_are_seen_on_every_replica(running: Run, aliases: list[str]) -> None:

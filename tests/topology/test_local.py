@@ -31,7 +31,6 @@ from tests.topology.sites import tiny_site
 
 # `outgrow up` chooses its ports by itself, among the same as any other that runs now: so
 # one worker runs all tests of it.
-pytestmark = pytest.mark.xdist_group("up")
 
 
 def get(url: str) -> str:

@@ -25,7 +25,6 @@ from tests.topology.sites import tiny_site
 
 # `outgrow up` chooses its ports by itself, among the same as any other that runs now: so
 # one worker runs all tests of it.
-pytestmark = pytest.mark.xdist_group("up")
 
 COMMAND = [sys.executable, "-m", "outgrow", "up"]
 READY = "All are ready. Ctrl-C stops them."
