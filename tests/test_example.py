@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-# `outgrow up` chooses its ports by itself, among the same as any other that runs now: so
-# one worker runs all tests of it.
-
 EXAMPLE = Path(__file__).parent.parent / "examples" / "photos"
 
 

@@ -29,9 +29,6 @@ from tests.live.nginx import binary
 from tests.live.processes import all_have_status, family, wait_until
 from tests.topology.sites import tiny_site
 
-# `outgrow up` chooses its ports by itself, among the same as any other that runs now: so
-# one worker runs all tests of it.
-
 
 def get(url: str) -> str:
     with urllib.request.urlopen(url, timeout=10) as answer:

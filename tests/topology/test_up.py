@@ -23,9 +23,6 @@ from tests.live.processes import all_have_status, family, wait_until
 from tests.raw import takes
 from tests.topology.sites import tiny_site
 
-# `outgrow up` chooses its ports by itself, among the same as any other that runs now: so
-# one worker runs all tests of it.
-
 COMMAND = [sys.executable, "-m", "outgrow", "up"]
 READY = "All are ready. Ctrl-C stops them."
 
