@@ -19,6 +19,7 @@ import hashlib
 import os
 import random
 import socket
+import sys
 import threading
 import urllib.parse
 from collections import deque
@@ -42,8 +43,9 @@ _PORTS = range(20_000, 26_000)
 #: Workers of pytest-xdist that have ports of their own; what more there are shares them.
 _SHARES = 6
 
-#: What this process has chosen: not twice, for who asked first may not listen yet.
-_recent: deque[int] = deque(maxlen=500)
+#: Descriptors of sockets that are bound to the ports that this process has chosen last.
+_reserved: deque[int] = deque()
+_RESERVED_LIMIT = 128
 
 Hang = Literal["before-body", "before-answer"]
 
@@ -357,8 +359,9 @@ def _listen(port: int) -> socket.socket:
     """A socket that listens on `port`, or on a free one for 0."""
     # Not the module's own generator: who seeds it (hypothesis does) would have
     # every process choose the same ports.
-    chosen = [] if port else random.SystemRandom().sample(_own_ports(), 1000)
-    for candidate in [port] if port else [one for one in chosen if one not in _recent][:200]:
+    for candidate in [port] if port else random.SystemRandom().sample(_own_ports(), 500):
+        if not port and not _reserve(candidate):
+            continue
         listener = socket.socket()
         # A port that was used a moment ago can be used again (TIME_WAIT).
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -370,9 +373,30 @@ def _listen(port: int) -> socket.socket:
             if port:
                 raise
             continue
-        _recent.append(candidate)
         return listener
-    raise OSError("200 ports were tried and none is free")
+    raise OSError("500 ports were tried and none is free")
+
+
+def _reserve(port: int) -> bool:
+    """Keep a port from being chosen by anybody else here. False when it is taken.
+
+    Who has chosen a port listens later, and not while he is stopped. On Linux a socket that
+    is bound without SO_REUSEADDR, and given it afterwards, is in the way of the next one
+    who chooses so, and not of a server that listens with SO_REUSEADDR, as all do.
+    """
+    if sys.platform != "linux":
+        return True
+    place = socket.socket()
+    try:
+        place.bind(("127.0.0.1", port))
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except OSError:
+        place.close()
+        return False
+    _reserved.append(place.detach())
+    if len(_reserved) > _RESERVED_LIMIT:
+        os.close(_reserved.popleft())
+    return True
 
 
 def _own_ports() -> Sequence[int]:
