@@ -22,7 +22,7 @@ from tests.test_docs_run import commands
 
 
 def statements(server: str) -> list[str]:
-    """The statements of all blocks that are for this kind of server, which their first line says."""
+    """The statements of all blocks for this kind of server, which their first line says."""
     found: list[str] = []
     for block in blocks("sql"):
         head, _, body = block.values[0].partition("\n")  # type: ignore[attr-defined]
