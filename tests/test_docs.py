@@ -14,16 +14,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.management import BaseCommand, load_command_class
 from django.dispatch import Signal
 from django.utils.module_loading import import_string
 
+import outgrow.databases
 from outgrow import conf, signals
 from outgrow.cli import main
+from outgrow.databases.mistakes import settings_mistakes
 from outgrow.media import AsyncStorage, DistributedStorage, HybridStorage, signing
 from outgrow.testing import MediaServer, free_port
 from outgrow.topology.model import parse
@@ -50,15 +54,16 @@ def blocks(language: str, pages: list[Path] = PAGES) -> list[object]:
 
 
 def test_every_block_is_of_a_kind_that_is_tested():
-    # Those in "sh" are run by tests/media/test_backup.py.
-    tested = {"python", "console", "toml", "nginx", "ini", "sh"}
+    # Those in "sh" are run by tests/media/test_backup.py, those in "sql", and the "ini" of
+    # database servers, by tests/databases/test_docs_servers.py.
+    tested = {"python", "console", "toml", "nginx", "ini", "sh", "sql"}
     for page in PAGES:
         for match in FENCE.finditer(page.read_text()):
             assert match[1] in tested | NOT_CODE, f"{page}: {match[0][:80]}"
 
 
 @pytest.mark.parametrize("text", blocks("python", [p for p in PAGES if p != TUTORIAL]))
-def test_python_runs_and_its_settings_are_valid(text, tmp_path):
+def test_python_runs_and_its_settings_are_valid(text, tmp_path, monkeypatch):
     (tmp_path / "topology.toml").write_text(_first_toml())
     names: dict[str, object] = {"BASE_DIR": tmp_path}
     exec(compile(text, "documentation", "exec"), names)
@@ -66,6 +71,18 @@ def test_python_runs_and_its_settings_are_valid(text, tmp_path):
         if "outgrow" in entry["BACKEND"]:
             known = import_string(entry["BACKEND"]).option_names
             assert conf.media_options(entry["OPTIONS"], alias, known)[1] == []
+    if "OUTGROW" in names:
+        _check_replication(names, monkeypatch)
+
+
+def _check_replication(names: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole settings pass every check that opens nothing; of others, their options do."""
+    aliases = {alias: {"ENGINE": "x"} for alias in ("default", "replica1", "replica2")}
+    assert conf.cluster_options(names["OUTGROW"], names.get("DATABASES", aliases))[1] == []
+    if "DATABASES" in names:
+        for setting in ("OUTGROW", "DATABASES", "DATABASE_ROUTERS", "MIDDLEWARE"):
+            monkeypatch.setattr(settings, setting, names[setting], raising=False)
+        assert [one.text for one in settings_mistakes()] == []
 
 
 @pytest.mark.parametrize("text", blocks("toml"))
@@ -93,6 +110,8 @@ def check(words: list[str]) -> None:
         _check_management(words[3:])
     elif words[:3] == ["python", "manage.py", "migrate"]:
         _check_words(load_command_class("django.core", "migrate"), words[3:])
+    elif words[:3] == ["python", "manage.py", "check"]:
+        pass  # it knows the aliases of its site alone: tests/databases/test_docs_servers.py runs it
     elif words[0] == "outgrow":
         command = main.commands[words[1]]
         known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
@@ -223,10 +242,17 @@ def test_every_check_is_in_the_reference():
     documented = re.findall(r"^\| `(outgrow\.\w+)`", page, re.MULTILINE)
     module = (ROOT / "src/outgrow/checks.py").read_text()
     head, _, code = module.partition("from __future__")
-    assert documented == sorted(set(ids.findall(code))) == ids.findall(head)
+    mistakes = (ROOT / "src/outgrow/databases/mistakes.py").read_text()
+    numbers = re.findall(r"\"([EWI]\d{3})\"", mistakes)
+    given = {*ids.findall(code), *(f"outgrow.{number}" for number in numbers)}
+    assert documented == ids.findall(head)
+    assert set(documented) == given
 
 
-@pytest.mark.parametrize("text", blocks("ini"))
+UNITS = [block for block in blocks("ini") if "[Service]" in block.values[0]]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", UNITS)
 def test_units_start_commands_that_exist(text):
     line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
     words = line.removeprefix("ExecStart=").split()
@@ -250,6 +276,27 @@ def test_the_tutorial_works_as_written(tmp_path):
 
 
 # --- the reference
+
+
+def test_every_option_of_replication_is_in_the_reference_with_its_default():
+    page = (ROOT / "docs/reference/replication.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", page, re.MULTILINE))
+    options = conf.ClusterOptions("default")
+    known = {one.name: getattr(options, one.name) for one in fields(options)}
+    del known["primary"]
+    assert set(rows) == {*known, "weights", "cache", "key"}
+    for name, value in known.items():
+        if isinstance(value, (int, float)):
+            assert rows[name] == f"{value:g}"
+        elif isinstance(value, str) and value:
+            assert rows[name] == f'`"{value}"`'
+
+
+@pytest.mark.parametrize("name", outgrow.databases.__all__)
+def test_every_public_name_of_databases_is_in_the_reference(name):
+    page = (ROOT / "docs/reference/api.md").read_text()
+    found = getattr(outgrow.databases, name)
+    assert f":: {found.__module__}.{name}\n" in page
 
 
 def test_every_option_of_every_storage_is_in_the_reference():
