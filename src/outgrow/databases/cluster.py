@@ -39,6 +39,9 @@ logger: Final = logging.getLogger("outgrow.databases")
 #: incarnation that it leads to.
 _BEHIND: Final = "_outgrow_behind"
 
+#: Seconds to wait for one replica before the next one is asked, where several are behind.
+TURN: Final = 0.02
+
 
 def in_test() -> bool:
     """Whether Django's test runner, or pytest-django, has prepared this process for tests.
@@ -126,12 +129,11 @@ class Cluster:
     def _last_resort(self, leg: Leg, behind: list[str], left_out: set[str]) -> str:
         """Who serves when no replica is fit (law 2)."""
         self._count_behind()
-        when_behind = self.options.when_behind
-        if when_behind == "wait" and behind and not leg.wanted.pin:
-            for alias in behind:
-                if self._wait(alias, leg.wanted):
-                    return alias
-                break  # the others would make it wait again
+        when_behind = self.options.when_behind if leg.wait is None else "wait"
+        if when_behind == "wait" and not leg.wanted.pin:
+            seconds = self.options.wait if leg.wait is None else leg.wait
+            if alias := self._first_to_have(behind, leg.wanted, seconds):
+                return alias
         if when_behind == "stale" or self.knowledge.primary_failure:
             if self.knowledge.primary_failure and leg.wanted and when_behind != "stale":
                 # It may not miss what it wrote: then it must fail, as the primary does.
@@ -221,12 +223,26 @@ class Cluster:
         self.knowledge.note_replica(alias, sighting, self.clock())
         return sighting
 
-    def _wait(self, alias: str, wanted: Wanted) -> bool:
+    def _first_to_have(self, behind: Iterable[str], wanted: Wanted, seconds: float) -> str:
+        """Wait for the first of these to replay what is wanted; "" if none does in time."""
+        until, waiting = self.clock() + seconds, list(behind)
+        while waiting and (left := until - self.clock()) > 0:
+            # By turns: who is behind by hours must not hide who is by milliseconds.
+            share = left if len(waiting) == 1 else min(left, TURN)
+            for alias in waiting.copy():
+                turn = self.clock() + share
+                if self._wait(alias, wanted, share):
+                    return alias
+                if self.clock() < turn:
+                    waiting.remove(alias)  # it failed, or will never have it
+        return ""
+
+    def _wait(self, alias: str, wanted: Wanted, seconds: float) -> bool:
         """Wait a little for a replica to replay what is wanted."""
         connection = connections[alias]
-        until = self.clock() + self.options.wait
+        until = self.clock() + seconds
         try:
-            with watchdog.limit(connection, self.options.wait + self.options.read_timeout):
+            with watchdog.limit(connection, seconds + self.options.read_timeout):
                 for position in wanted.positions:
                     left = max(0.0, until - self.clock())
                     if not probe.wait(connection, position, left):

@@ -67,7 +67,7 @@ class PrimaryGuard:
         leg = route.leg(self.cluster.primary)
         if leg.wrote:
             return
-        if self.cluster.mode(route) == REPLICA:
+        if route.wait is None and self.cluster.mode(route) == REPLICA:
             self._judge(sql)
         leg.wrote = True
 

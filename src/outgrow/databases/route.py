@@ -79,7 +79,8 @@ class Leg:
 
     `server` is the alias that serves its reads, once it is chosen. `ready` has the threads
     whose own connection to it is open, each with its connection to the primary, whose
-    transactions it must know. `wrote` pins the reads that follow to the primary.
+    transactions it must know. `wrote` pins the reads that follow to the primary. `wait` is
+    the route's.
     """
 
     wanted: Wanted = NOTHING
@@ -87,6 +88,7 @@ class Leg:
     server: str = ""
     ready: dict[int, Any] = field(default_factory=dict)
     stale: bool = False
+    wait: float | None = None
 
     def serve(self, alias: str, primary: Any) -> str:
         """Let this server, to which this thread has a connection, serve what is read.
@@ -112,6 +114,9 @@ class Route:
     `wanted` is what the client has written before, and `defaults` where a single cluster
     is read, by the alias of the primary. Used by all threads of the request; its changes are
     single steps.
+
+    `wait` is a task's: it may write wherever it reads, and waits up to so many seconds for a
+    replica that has what it wants. None is a request's, which goes by the options.
     """
 
     default: str = PRIMARY
@@ -119,12 +124,14 @@ class Route:
     defaults: dict[str, str] = field(default_factory=dict)
     legs: dict[str, Leg] = field(default_factory=dict)
     is_open: bool = True
+    wait: float | None = None
 
     def leg(self, cluster: str) -> Leg:
         """The facts about the cluster with this primary."""
         found = self.legs.get(cluster)
         if found is None:
-            found = self.legs.setdefault(cluster, Leg(self.wanted.get(cluster, NOTHING)))
+            new = Leg(self.wanted.get(cluster, NOTHING), wait=self.wait)
+            found = self.legs.setdefault(cluster, new)
         return found
 
     def written(self) -> list[str]:
@@ -190,6 +197,12 @@ def active(route: Route) -> Iterator[Route]:
     finally:
         _current.set(before)
         _overrides.set(blocks)
+
+
+def forget() -> None:
+    """Leave whatever route and blocks this context is in: a worker's next task begins."""
+    _current.set(None)
+    _overrides.set(None)
 
 
 @contextmanager

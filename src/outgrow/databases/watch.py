@@ -3,7 +3,7 @@
 A request asks no server how it is: it looks at what these threads have seen. There is one for
 each server, so that one that hangs delays the news of no other. They begin with the first
 request that is to read a replica, have connections of their own, and end with the process.
-A forked child begins its own.
+A forked child knows what its parent knew, and begins its own when that is too old.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import connections
@@ -40,6 +41,8 @@ HURRY: Final = 0.02
 #: server, over the socket that both share.
 _inherited: Final[list[Any]] = []
 
+_watches: Final[weakref.WeakSet[Watch]] = weakref.WeakSet()
+
 
 class Watch:
     """Looks at the servers of one cluster. Thread-safe; begins nothing until `ensure`."""
@@ -52,10 +55,11 @@ class Watch:
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._connections: list[Any] = []
+        _watches.add(self)
 
     def ensure(self) -> None:
         """See to it that the servers are watched. The first call waits for the first looks."""
-        if self._pid == os.getpid():
+        if self._pid == os.getpid() or self._inherits():
             return
         with self._lock:
             if self._pid == os.getpid():
@@ -65,6 +69,21 @@ class Watch:
         until = self._cluster.clock() + FIRST
         for first in self._first:
             first.wait(max(0.0, until - self._cluster.clock()))
+
+    def _inherits(self) -> bool:
+        """Whether a parent has seen enough a moment ago: many a child ends sooner than that is old.
+
+        So the process that a worker forks for one task opens no connections to look at servers.
+        """
+        if not self._pid:
+            return False
+        now, knowledge = self._cluster.clock(), self._cluster.knowledge
+        return any(knowledge.is_fresh(alias, now) for alias in self._cluster.by_alias)
+
+    def forked(self) -> None:
+        """In a forked child: its parent's threads are gone, and hold no lock."""
+        self._lock = threading.Lock()
+        self._cluster.health.forked()
 
     def stop(self) -> None:
         """End the threads and close their connections: for tests and drills."""
@@ -155,6 +174,15 @@ class Watch:
         else:
             cluster.knowledge.note_replica(alias, sighting, cluster.clock())
             cluster.health.ok(server)
+
+
+def _forked() -> None:
+    for watch in list(_watches):
+        watch.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def own_connection(alias: str) -> Any:
