@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from celery import Celery
+from celery import Celery, signals
+from celery.app.trace import trace_task
 from django.contrib.auth.models import Group
 from django.db import transaction
 from django.test import override_settings
@@ -38,7 +39,10 @@ from outgrow.databases.tasks import (
     sent,
     settle,
 )
+from outgrow.databases.watch import Watch
 from outgrow.errors import ConfigurationError, ReplicaBehind
+from outgrow.testing import free_port
+from tests.live.processes import wait_until
 from tests.live.redis import Redis
 
 if find_spec("django.tasks"):
@@ -298,6 +302,28 @@ def test_within_a_request_facts_are_shared(cluster: Cluster) -> None:
             assert served_by() == "default"
 
 
+def test_a_process_that_is_forked_knows_what_its_parent_knew(cluster: Cluster) -> None:
+    watch = Watch(cluster)
+    try:
+        watch.ensure()
+        wait_until(
+            lambda: any(cluster.knowledge.is_fresh(one, cluster.clock()) for one in REPLICAS),
+            "nobody is fresh",
+        )
+        begun = watch._threads
+        watch._pid = -1  # as a child finds it
+        watch.forked()
+        watch.ensure()
+        assert watch._threads is begun
+        for replica in REPLICAS:
+            cluster.knowledge.forget_replica(replica)
+        watch._stopping.set()
+        watch.ensure()
+        assert watch._threads is not begun
+    finally:
+        watch.stop()
+
+
 # --- the decorator
 
 
@@ -374,6 +400,42 @@ def test_an_eager_task_of_celery(cluster: Cluster, celery_app: Celery) -> None:
     assert routes.current() is None
     with pytest.raises(TypeError):
         write.delay("a", "b")
+
+
+def test_what_beat_sends_is_to_see_nothing(cluster: Cluster, celery_app: Celery) -> None:
+    sent_headers: dict[str, Any] = {}
+    signals.before_task_publish.send(sender="a", headers=sent_headers)
+    assert sent_headers["outgrow_position"] == sent()
+    signals.beat_init.send(sender=None)
+    try:
+        signals.before_task_publish.send(sender="a", headers=(from_beat := {}))
+        assert from_beat == {"outgrow_position": NOTHING_WANTED}
+        # Where there is a position already, it stays.
+        signals.before_task_publish.send(sender="a", headers=sent_headers)
+        assert sent_headers["outgrow_position"] == sent()
+    finally:
+        signals.before_task_publish.disconnect(dispatch_uid="outgrow._publish")
+        outgrow.databases.celery.connect()
+
+
+def test_a_task_that_can_not_be_put_back_reads_the_primary(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker is away; a task of a worker, as Celery traces it."""
+    outgrow.databases.celery.connect()
+    with Celery("tests", set_as_current=False, broker=f"redis://127.0.0.1:{free_port()}") as app:
+        app.conf.task_publish_retry = False
+        app.conf.broker_transport_options = {"max_retries": 0}
+
+        @app.task
+        @reads("delayed", wait=0)
+        def work() -> str:
+            return served_by()
+
+        request = {"outgrow_position": NEVER, "id": "1", "delivery_info": {}}
+        result = trace_task(work, "1", (), {}, request, app=app)
+        assert result.retval == "default"
+    assert "is not put back" in caplog.text
 
 
 @pytest.fixture

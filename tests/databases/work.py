@@ -143,6 +143,18 @@ def killed(label: str, name: str) -> None:
 
 @task
 @reads("sticky", wait=0.3)
+def rejected(label: str, name: str) -> None:
+    """Write, and have Celery deliver the message again."""
+    if is_first(label):
+        Group.objects.create(name=name)
+        from celery.exceptions import Reject
+
+        raise Reject(requeue=True)
+    tell(label)
+
+
+@task
+@reads("sticky", wait=0.3)
 def careless(label: str, name: str) -> None:
     """Write, enter blocks without leaving them, and fail."""
     Group.objects.create(name=name)
