@@ -39,8 +39,9 @@ logger: Final = logging.getLogger("outgrow.databases")
 #: incarnation that it leads to.
 _BEHIND: Final = "_outgrow_behind"
 
-#: Seconds to wait for one replica before the next one is asked, where several are behind.
+#: Seconds to wait for one replica before the next one is asked: at first, and at most.
 TURN: Final = 0.02
+LONGEST_TURN: Final = 0.5
 
 
 def in_test() -> bool:
@@ -132,7 +133,7 @@ class Cluster:
         when_behind = self.options.when_behind if leg.wait is None else "wait"
         if when_behind == "wait" and not leg.wanted.pin:
             seconds = self.options.wait if leg.wait is None else leg.wait
-            if alias := self._first_to_have(behind, leg.wanted, seconds):
+            if alias := self._first_to_have(leg, behind, left_out, seconds):
                 return alias
         if when_behind == "stale" or self.knowledge.primary_failure:
             if self.knowledge.primary_failure and leg.wanted and when_behind != "stale":
@@ -223,19 +224,53 @@ class Cluster:
         self.knowledge.note_replica(alias, sighting, self.clock())
         return sighting
 
-    def _first_to_have(self, behind: Iterable[str], wanted: Wanted, seconds: float) -> str:
-        """Wait for the first of these to replay what is wanted; "" if none does in time."""
-        until, waiting = self.clock() + seconds, list(behind)
-        while waiting and (left := until - self.clock()) > 0:
+    def _first_to_have(
+        self, leg: Leg, behind: Iterable[str], left_out: Iterable[str], seconds: float
+    ) -> str:
+        """Wait for the first replica that has what is wanted; "" if none does in time.
+
+        A task also waits for those of which nothing is known yet: its process may be young.
+        """
+        until, turn = self.clock() + seconds, TURN
+        waiting, out = list(behind), set(left_out)
+        while (left := until - self.clock()) > 0:
+            may_come = leg.wait is not None and self._may_come({*out, *waiting})
+            if may_come:
+                waiting += self._come(out, waiting)
+            elif not waiting:
+                break
             # By turns: who is behind by hours must not hide who is by milliseconds.
-            share = left if len(waiting) == 1 else min(left, TURN)
+            share, turn = min(left, turn), min(turn * 2, LONGEST_TURN)
+            if not waiting:
+                time.sleep(share)
             for alias in waiting.copy():
-                turn = self.clock() + share
-                if self._wait(alias, wanted, share):
+                end = self.clock() + share
+                if self._wait(alias, leg.wanted, share):
                     return alias
-                if self.clock() < turn:
-                    waiting.remove(alias)  # it failed, or will never have it
+                if self.clock() < end:  # it failed, or will never have it
+                    waiting.remove(alias)
+                    out.add(alias)
         return ""
+
+    def _may_come(self, without: Iterable[str]) -> bool:
+        """Whether there is a replica beside these that may turn out to be fresh."""
+        self.watch()
+        now = self.clock()
+        return any(
+            self.health.is_up(one) and not self.knowledge.is_behind(one.address, now)
+            for one in self.servers
+            if one.address not in without
+        )
+
+    def _come(self, out: set[str], waiting: Iterable[str]) -> list[str]:
+        """Those that are known to be fresh by now, connected to; who can't be is `out`."""
+        found = []
+        for server in self.servers.ranked(where=lambda one: self._is_usable(one, {*out, *waiting})):
+            if self._connect(server):
+                found.append(server.address)
+            else:
+                out.add(server.address)
+        return found
 
     def _wait(self, alias: str, wanted: Wanted, seconds: float) -> bool:
         """Wait a little for a replica to replay what is wanted."""

@@ -102,6 +102,13 @@ class Knowledge:
             return False
         return seen.lag is None or seen.lag <= self._max_lag
 
+    def is_behind(self, alias: str, now: float) -> bool:
+        """Whether a replica was seen a moment ago, and is known to be too far behind."""
+        seen = self._replicas.get(alias)
+        if seen is None or now - seen.at > self._forgotten or seen.lag is None:
+            return False
+        return self._max_lag < seen.lag < math.inf
+
     def age(self, alias: str, now: float) -> float:
         """How old what a replica serves may be, in seconds: infinite if nothing is known."""
         seen = self._replicas.get(alias)
