@@ -6,6 +6,9 @@ PYTHON ?= python3
 DJANGO ?=
 VENV ?= .venv$(if $(DJANGO),-django$(DJANGO))
 ARGS ?=
+# How many processes run the tests: more than cores, for most tests wait. `make test
+# ARGS=-n0` runs them in one.
+WORKERS ?= 4
 RUN = $(VENV)/bin/
 
 .DEFAULT_GOAL := help
@@ -19,7 +22,7 @@ demo: $(VENV)/.demo ## Run the example site, kill a media server, show what beca
 
 test: $(VENV)/.test ## Run the whole suite; `make test ARGS="-k journal"` for a part
 	@$(RUN)python tools/pure_coverage.py
-	$(RUN)python -m pytest $(ARGS)
+	$(RUN)python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 servers: ## Install the distribution's web servers that the live tests use
 	@tools/servers.sh

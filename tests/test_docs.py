@@ -8,24 +8,27 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import time
 import tomllib
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from django.core.files.base import ContentFile
 from django.core.management import BaseCommand, load_command_class
+from django.dispatch import Signal
 from django.utils.module_loading import import_string
 from rq.cli import main as rq_main
 
-from outgrow import conf
+from outgrow import conf, signals
 from outgrow.cli import main
-from outgrow.media import HybridStorage
+from outgrow.media import AsyncStorage, DistributedStorage, HybridStorage, signing
 from outgrow.testing import MediaServer, free_port
 from outgrow.topology.model import parse
-from tests.live.nginx import Nginx
+from tests.live.nginx import Nginx, mime_types
 from tests.live.processes import server_folder
 
 ROOT = Path(__file__).parent.parent
@@ -104,7 +107,7 @@ def check(words: list[str]) -> None:
     elif words[0] != "mkdir":
         assert words[:2] == ["pip", "install"], words
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        wanted = re.search(r"\[(\w+)\]", words[2])
+        wanted = re.search(r"\[([\w-]+)\]", words[2])
         assert wanted
         assert wanted[1] in extras["optional-dependencies"]
 
@@ -126,27 +129,72 @@ def _check_words(command: BaseCommand, words: list[str]) -> None:
 
 @pytest.mark.parametrize("text", blocks("nginx"))
 def test_nginx_takes_the_configuration_and_the_files(text):
-    with server_folder("outgrow-docs-") as folder, ExitStack() as stack:
-        server = Nginx(folder)
-        visitors, peer = free_port(), stack.enter_context(MediaServer())
+    with running_docs_nginx(text) as (server, visitors, peer):
+        _use(server, server.folder)
+        if "@peers" in text:
+            _visit(server, visitors, peer)
+
+
+@contextmanager
+def running_docs_nginx(text: str) -> Iterator[tuple[Nginx, str, MediaServer]]:
+    """Blocks of the documentation, the address for visitors, and the one other server."""
+    with server_folder("outgrow-docs-") as folder, MediaServer() as peer:
+        server, visitors = Nginx(folder), free_port()
         own = text.replace("listen 8081", f"listen 127.0.0.1:{visitors}")
         nginx_of(server, own.replace("10.0.0.12:8080", f"127.0.0.1:{peer.port}"))
         server.start()
         try:
-            _use(server, folder)
-            if "@peers" in text:
-                _visit(server, f"http://127.0.0.1:{visitors}", peer)
+            yield server, f"http://127.0.0.1:{visitors}", peer
         finally:
             server.stop()
 
 
 def nginx_of(server: Nginx, text: str) -> None:
-    """Let a server run these blocks of the documentation."""
+    """Let a server run these blocks of the documentation, with all the types that it knows."""
     own = text.replace("/srv/copies-tmp", f"{server.folder}/body")
     own = own.replace("/srv/copies", f"{server.folder}/root")
     own = own.replace("listen 8080", f"listen 127.0.0.1:{server.port}")
     http, _, _ = server._configuration.partition("    server {")
+    http = re.sub(r"types \{.*?\}", f"include {mime_types()};", http, flags=re.DOTALL)
     server._configuration = f"{http}{textwrap.indent(own, '    ')}}}\n"
+
+
+HARMLESS = {
+    "Content-Disposition": ["attachment"],
+    "Content-Security-Policy": ["default-src 'none'; sandbox"],
+    "X-Content-Type-Options": ["nosniff"],
+}
+ACTIVE = {"html": "text/html", "SVG": "image/svg+xml", "xhtml": "", "xml": "text/xml", "mjs": ""}
+
+
+@pytest.mark.parametrize("text", blocks("nginx"))
+@pytest.mark.parametrize("extension", [*ACTIVE, "txt"])
+def test_what_a_browser_would_run_is_a_download_for_visitors(text, extension):
+    """Also what only a peer has: whatever that says of it."""
+    with running_docs_nginx(text) as (server, visitors, peer):
+        name = f"evil.{extension}"
+        (server.root / name).write_text("<script>alert(1)</script>")
+        found = {f"{server.url}/{name}": name}
+        if "listen 8081" in text:
+            found[f"{visitors}/{signed(text, name)}"] = name
+        if "@peers" in text:
+            peer.files[f"there.{extension}"] = b"<script>alert(1)</script>"
+            found[f"{visitors}/there.{extension}"] = name
+        for url in found:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                told = {key: answer.headers.get_all(key) for key in HARMLESS}
+                kind = answer.headers["Content-Type"]
+            assert "there" in url or kind.startswith(ACTIVE.get(extension, "text/plain")), url
+            expected = dict.fromkeys(HARMLESS) if extension == "txt" else HARMLESS
+            assert told == {**expected, "X-Content-Type-Options": ["nosniff"]}, url
+
+
+def signed(text: str, name: str) -> str:
+    """Where a visitor finds a file: signed, if the page signs."""
+    if "secure_link" not in text:
+        return name
+    query = signing.sign(f"/media/{name}", int(time.time()) + 60, "for-this-page-only")
+    return f"media/{name}?{query}"
 
 
 def _visit(server: Nginx, visitors: str, peer: MediaServer) -> None:
@@ -175,6 +223,15 @@ def _use(server: Nginx, folder: Path) -> None:
         assert answer.code == 403
 
 
+def test_every_check_is_in_the_reference():
+    ids = re.compile(r"outgrow\.[EWI]\d{3}")
+    page = (ROOT / "docs/reference/checks.md").read_text()
+    documented = re.findall(r"^\| `(outgrow\.\w+)`", page, re.MULTILINE)
+    module = (ROOT / "src/outgrow/checks.py").read_text()
+    head, _, code = module.partition("from __future__")
+    assert documented == sorted(set(ids.findall(code))) == ids.findall(head)
+
+
 @pytest.mark.parametrize("text", blocks("ini"))
 def test_units_start_commands_that_exist(text):
     line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
@@ -196,3 +253,29 @@ def test_the_tutorial_works_as_written(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "still owed 0" in done.stdout
+
+
+# --- the reference
+
+
+def test_every_option_of_every_storage_is_in_the_reference():
+    text = (ROOT / "docs/reference/options.md").read_text()
+    hybrid, rest = text.split("\n## AsyncStorage\n")
+    later, rest = rest.split("\n## DistributedStorage\n")
+    distributed = rest.partition("\n## ")[0]
+    for storage, page in (
+        (HybridStorage, hybrid),
+        (AsyncStorage, hybrid + later),
+        (DistributedStorage, distributed),
+    ):
+        words = set(re.findall(r"`([a-z_]+)`", page))
+        assert set(storage.option_names) - words == set(), storage
+
+
+@pytest.mark.parametrize("storage", [HybridStorage, AsyncStorage, DistributedStorage])
+def test_every_storage_and_signal_is_in_the_reference(storage):
+    page = (ROOT / "docs/reference/api.md").read_text()
+    assert f"autoclass:: {storage.__module__}.{storage.__qualname__}\n" in page
+    for name, value in vars(signals).items():
+        if isinstance(value, Signal):
+            assert name in page

@@ -23,6 +23,29 @@ EXAMPLES = [
     ),
     (errors.UnsafeName("a/../b", "why"), "The file name 'a/../b' is refused: why."),
     (errors.UnsafeName("x" * 100, "why"), f"The file name '{'x' * 77}...' is refused: why."),
+    (
+        errors.WriteOnReplica("replica1", "INSERT INTO x", "shop/views.py:12 in pay"),
+        (
+            "A write was refused: the database 'replica1' is a replica. It comes from "
+            "shop/views.py:12 in pay. Write to its primary: leave using() out, or name the "
+            "primary's alias there. The query: INSERT INTO x"
+        ),
+    ),
+    (
+        errors.WriteInReadRequest("default", "x" * 300),
+        (
+            "A write to the database 'default' was refused: this request was to read only. "
+            "Decorate the view with outgrow.databases.using_primary, name it in the option "
+            f"'views', or use another method than GET. The query: {'x' * 197}..."
+        ),
+    ),
+    (
+        errors.ReplicaBehind("default", "pg:1:0/1"),
+        (
+            "No replica of 'default' has replayed pg:1:0/1 yet. The task was not begun; try it "
+            "again a little later."
+        ),
+    ),
     (errors.BadAnswer("m", "what"), "m: what (is this address a web server's?)"),
     (errors.TimedOut("m", "what"), "m: what"),
     (errors.UnexpectedStatus("m", 507, "its disk is full", None), "m: its disk is full"),

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+# `outgrow up` chooses its ports by itself, among the same as any other that runs now: so
+# one worker runs all tests of it.
+pytestmark = pytest.mark.xdist_group("up")
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "photos"
 
 

@@ -324,6 +324,26 @@ def test_a_taken_port_is_an_error(server: MediaServer) -> None:
     assert free_port() != server.port
 
 
+def test_a_free_port_is_not_told_twice() -> None:
+    # By chance alone some of so many would be the same.
+    assert len({free_port() for _ in range(400)}) == 400
+
+
+def test_each_worker_of_xdist_has_ports_of_its_own(monkeypatch) -> None:
+    chosen = []
+    for worker in ("gw0", "gw1", "gw2"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        chosen.append({free_port() for _ in range(150)})
+    assert not chosen[0] & chosen[1]
+    assert not chosen[2] & (chosen[0] | chosen[1])
+
+
+@pytest.mark.parametrize("worker", ["gw1000", "main", ""])
+def test_a_port_is_found_whatever_the_environment_says(monkeypatch, worker: str) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+    assert 20_000 <= free_port() < 26_000
+
+
 def test_many_clients_at_once(server: MediaServer) -> None:
     def save(name: str) -> None:
         for number in range(20):

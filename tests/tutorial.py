@@ -14,13 +14,15 @@ import sys
 import time
 from pathlib import Path
 
+from outgrow.testing import free_port
+
 FENCE = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Tutorial:
     def __init__(self, page: str) -> None:
         self.page = page
-        self.ports = {number: _free_port() for number in ("8081", "8082")}
+        self.ports = {number: free_port() for number in ("8081", "8082")}
         self.servers: dict[str, subprocess.Popen[bytes]] = {}
         self.names: dict[str, object] = {}
         self.settings = ""
@@ -99,12 +101,6 @@ class Tutorial:
 def _module(words: list[str]) -> list[str]:
     """`python manage.py X` as `python -m django X`."""
     return [sys.executable, "-m", "django", *words[2:]]
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ need() { # PACKAGES PROGRAM...: one of the programs must be there
 
 need nginx-light /usr/sbin/nginx
 need "lighttpd lighttpd-mod-webdav" /usr/lib/lighttpd/mod_webdav.so
+need lighttpd-mod-openssl /usr/lib/lighttpd/mod_openssl.so
 need apache2-bin /usr/sbin/apache2 /usr/sbin/httpd
 need postgresql /usr/lib/postgresql/*/bin/initdb "$(command -v initdb || true)"
 need mariadb-server-core /usr/sbin/mariadbd "$(command -v mariadbd || true)"

@@ -6,6 +6,7 @@
 - outgrow.E004: the catalogue of a distributed storage has no database connection of its own.
 - outgrow.E005: the tables of the catalogue are missing: the app is not installed.
 - outgrow.E006: the certificates for TLS can't be used.
+- outgrow.W001: Django's tasks have a backend that has no worker.
 - outgrow.E101: an option of OUTGROW["REPLICATION"] is wrong.
 - outgrow.E102: the router is missing, or not the first.
 - outgrow.E103: the middleware is missing, or stands after that of the sessions.
@@ -23,11 +24,14 @@ With ``check --database ALIAS`` the servers are asked:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from django.apps import AppConfig
-from django.core.checks import CheckMessage, Error, Warning as CheckWarning
+from django.core.checks import CheckMessage, Error
+from django.core.checks import Warning as Advice
 
 from outgrow import conf
 from outgrow.errors import ConfigurationError
@@ -84,6 +88,27 @@ def _check_runner(runner: object, path: str, kind: str) -> Iterator[CheckMessage
     problem = jobs.missing(str(runner))
     if problem is not None:
         yield Error(f"{path}['background']: {problem}", obj=kind, id="outgrow.E003")
+    elif runner == "tasks":
+        yield from _check_worker(path, kind)
+
+
+#: The backends that Django ships, by the name of their class, and what they come to.
+_NO_WORKER: Final = {
+    "ImmediateBackend": "runs each job at once, so that save() waits for every server",
+    "DummyBackend": "runs no job at all, so that the servers are told by repair passes alone",
+}
+
+
+def _check_worker(path: str, kind: str) -> Iterator[CheckMessage]:
+    """Whether Django's tasks are run elsewhere."""
+    backend = conf.task_backend()
+    effect = _NO_WORKER.get(backend.rpartition(".")[2])
+    if effect is not None:
+        text = (
+            f"{path}['background'] is 'tasks', and TASKS['default'] has {backend!r}. It {effect}."
+        )
+        hint = "Take a backend with a worker (django-tasks-db, for one), or background='thread'."
+        yield Advice(text, hint=hint, obj=kind, id="outgrow.W001")
 
 
 def _check_tls(options: Mapping[str, Any], path: str, kind: str) -> Iterator[CheckMessage]:
@@ -131,8 +156,7 @@ def _shared(own: str, site: str) -> str:
         return f"{own!r} is the site's own alias, whose transactions may be rolled back."
     if catalogue.get("ATOMIC_REQUESTS"):
         return f"DATABASES[{own!r}] has ATOMIC_REQUESTS, so it would be rolled back with a view."
-    sqlite = str(catalogue.get("ENGINE", "")).endswith("sqlite3")
-    if sqlite and str(catalogue.get("NAME")) == str(others.get("NAME")):
+    if _sqlite_file(catalogue) and _sqlite_file(catalogue) == _sqlite_file(others):
         return (
             f"DATABASES[{own!r}] is the same SQLite file as {site!r}: a save in a transaction "
             "would wait for itself."
@@ -162,5 +186,23 @@ def check_replicas(
 
 
 def _message(mistake: Mistake) -> CheckMessage:
-    kind = Error if mistake.is_error else CheckWarning
+    kind = Error if mistake.is_error else Advice
     return kind(mistake.text, hint=mistake.hint, id=f"outgrow.{mistake.number}")
+
+
+def _sqlite_file(database: Mapping[str, Any]) -> str:
+    """The file that SQLite opens for an entry, by its whole path; nothing for any other.
+
+    A relative path is that of the process. A database in memory that has a name
+    (file:NAME?mode=memory&cache=shared) is one for all who open that, and stands for itself.
+    """
+    name = os.fspath(database.get("NAME") or "")
+    if name in {"", ":memory:"} or not str(database.get("ENGINE", "")).endswith("sqlite3"):
+        return ""
+    if not name.startswith("file:"):  # https://www.sqlite.org/uri.html
+        return os.path.realpath(name)
+    url = urlsplit(name)
+    query = parse_qs(url.query)
+    if query.get("mode") == ["memory"] or url.path == ":memory:":
+        return name if query.get("cache") == ["shared"] else ""
+    return os.path.realpath(unquote(url.path))

@@ -140,6 +140,42 @@ def up(
         context.exit(runner.up(topology, folder, checks_only=checks_only, dry_run=dry_run))
 
 
+@main.command()
+@click.argument("topology", type=click.Path(path_type=Path), default="topology.toml")
+@click.option("--to", type=click.Path(path_type=Path), required=True, help="The folder.")
+@click.option("--host", "hosts", multiple=True, help="Only this server; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Print the files; write nothing.")
+@click.option("--python", default="/srv/venv/bin/python", show_default=True, help="Theirs.")
+@click.option("--user", default="www-data", show_default=True, help="Whom they run as.")
+@click.option("--copies", default="/srv/copies", show_default=True, help="A media server's files.")
+@click.option("--visitors", type=click.IntRange(1, 65535), help="A port of nginx for visitors.")
+def render(
+    topology: Path,
+    to: Path,
+    hosts: tuple[str, ...],
+    dry_run: bool,
+    python: str,
+    user: str,
+    copies: str,
+    visitors: int | None,
+) -> None:
+    """Write what the servers of TOPOLOGY need: units of systemd, and nginx.conf.
+
+    Each server has a folder below --to: the repair for those with the site, and the
+    media server for those with files.
+    """
+    import sys
+
+    from outgrow.topology import rendering
+    from outgrow.topology.render.systemd import Places
+
+    with _errors_in_one_line():
+        places = Places(python=python, user=user, copies=copies, state=f"{copies}-tmp")
+        rendering.render(
+            topology, places, to, sys.stdout, hosts=hosts, visitors=visitors, dry_run=dry_run
+        )
+
+
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
     """Show our own errors, which say what to do, without a traceback."""

@@ -126,7 +126,10 @@ class JournalTooNew(MasterError):
 
 
 class SaveInterrupted(MasterError):
-    """A repair pass gave this save up, because it had not moved for a day. Nothing was saved."""
+    """A repair pass gave this save up, because it had not moved for ten minutes.
+
+    Or for four times `deadline`, if that is more. Nothing was saved.
+    """
 
 
 class CatalogueUnavailable(OutgrowError, OSError):

@@ -32,11 +32,13 @@ _GAUGES: tuple[tuple[str, str, Callable[[ServerStatus], float]], ...] = (
      lambda one: one.oldest or 0.0),
 )  # fmt: skip
 
-#: Counters of the watch: the key in its heartbeat, the name, and what it is.
+#: Counters of each watch: the key in its heartbeat, the name, and what it is. A counter of
+#: all of them together would go back when one is started anew, so each has its own, as
+#: each instance of a program has in Prometheus.
 _COUNTERS = (
-    ("put", "repaired_files", "Files that the watch has sent since it was started."),
-    ("deleted", "deleted_files", "Files that the watch has deleted since it was started."),
-    ("errors", "refused_names", "Names that a media server refused to the watch."),
+    ("put", "repaired_files", "Files that this watch has sent since it was started."),
+    ("deleted", "deleted_files", "Files that this watch has deleted since it was started."),
+    ("errors", "refused_names", "Refusals of media servers that this watch has met."),
 )
 
 
@@ -72,9 +74,11 @@ def _of_storages(shots: list[Snapshot]) -> Iterator[Metric]:
         watched.add_metric([shot.storage], float(shot.is_watched))
     yield from (changes, oldest, watched)
     for key, name, text in _COUNTERS:
-        family = CounterMetricFamily(f"outgrow_media_{name}", text, labels=["storage"])
+        labels = ["storage", "watch"]
+        family = CounterMetricFamily(f"outgrow_media_{name}", text, labels=labels)
         for shot in shots:
-            family.add_metric([shot.storage], shot.totals.get(key, 0))
+            for watch in shot.watches:
+                family.add_metric([shot.storage, watch.name], watch.totals.get(key, 0))
         yield family
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from django.core.files.storage import storages
 from outgrow import conf
 from outgrow.errors import ForeignServer
 from outgrow.media.base import Replicated
-from outgrow.media.journal import Journal, started
+from outgrow.media.journal import Heartbeat, Journal, started
 from outgrow.media.storages import configured
 from outgrow.servers import Server
 
@@ -56,6 +56,20 @@ class ServerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchStatus:
+    """One `media repair --watch`: its host and process, and the seconds since its last sign.
+
+    `totals` is what it has done since it began: "put", "deleted" and "errors". What others
+    did (a pass of `media repair`, a job, a save) is not in it. One that has stopped stays
+    for an hour.
+    """
+
+    name: str
+    age: float
+    totals: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Every media server of one storage, and when `media repair --watch` was last alive.
 
@@ -75,8 +89,8 @@ class Snapshot:
     retired: tuple[str, ...]
     #: Whether there is anything that a watch could repair.
     has_journal: bool = True
-    #: What the watch has done since it began: "put", "deleted" and "errors".
-    totals: dict[str, int] = field(default_factory=dict)
+    #: The watches, the one that was seen last first.
+    watches: tuple[WatchStatus, ...] = ()
 
     @property
     def is_watched(self) -> bool:
@@ -162,10 +176,10 @@ def snapshot_of(alias: str, storage: Replicated, *, probe: bool = False) -> Snap
     """`snapshot`, for a storage at hand."""
     journal = storage.journal
     journal.prepare()
-    beat, age = journal.read_heartbeat() or ({}, None)
-    seen = beat.get("servers") if age is not None and age < HEARTBEAT_FRESH else None
+    beats = journal.heartbeats()
+    age = beats[0].age if beats else None
+    seen = beats[0].beat.get("servers") if beats and beats[0].age < HEARTBEAT_FRESH else None
     known = dict(seen) if isinstance(seen, dict) else {}
-    totals = beat.get("totals")
     servers = storage.options.servers
     begun = [started(attempt.id) for attempt in journal.attempts()]
     if probe or any(server.name not in known for server in servers):
@@ -180,7 +194,14 @@ def snapshot_of(alias: str, storage: Replicated, *, probe: bool = False) -> Snap
         watch_age=age,
         retired=tuple(_retired(journal, {server.name for server in servers})),
         has_journal=storage.options.journal != "none",
-        totals=dict(totals) if isinstance(totals, dict) else {},
+        watches=tuple(_watch(one) for one in beats),
+    )
+
+
+def _watch(heartbeat: Heartbeat) -> WatchStatus:
+    totals = heartbeat.beat.get("totals")
+    return WatchStatus(
+        heartbeat.watch, heartbeat.age, dict(totals) if isinstance(totals, dict) else {}
     )
 
 

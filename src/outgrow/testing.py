@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import random
 import socket
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterator, MutableMapping
+from collections import deque
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -34,7 +36,14 @@ from outgrow.media.lister import LISTING
 # Below the ephemeral ranges of Linux (32768 and up) and macOS (49152 and up).
 # Inside one, a client that calls a stopped server may be given that very port
 # as its own and be connected to itself, or keep the server from coming back.
-_PORTS = range(20_000, 32_000)
+# `outgrow up` chooses above these.
+_PORTS = range(20_000, 26_000)
+
+#: Workers of pytest-xdist that have ports of their own; what more there are shares them.
+_SHARES = 6
+
+#: What this process has chosen: not twice, for who asked first may not listen yet.
+_recent: deque[int] = deque(maxlen=500)
 
 Hang = Literal["before-body", "before-answer"]
 
@@ -348,7 +357,8 @@ def _listen(port: int) -> socket.socket:
     """A socket that listens on `port`, or on a free one for 0."""
     # Not the module's own generator: who seeds it (hypothesis does) would have
     # every process choose the same ports.
-    for candidate in [port] if port else random.SystemRandom().sample(_PORTS, 200):
+    chosen = [] if port else random.SystemRandom().sample(_own_ports(), 1000)
+    for candidate in [port] if port else [one for one in chosen if one not in _recent][:200]:
         listener = socket.socket()
         # A port that was used a moment ago can be used again (TIME_WAIT).
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -360,8 +370,24 @@ def _listen(port: int) -> socket.socket:
             if port:
                 raise
             continue
+        _recent.append(candidate)
         return listener
     raise OSError("200 ports were tried and none is free")
+
+
+def _own_ports() -> Sequence[int]:
+    """The ports that this process may choose from.
+
+    A port that is chosen now is listened on later, and not while a server is stopped:
+    meanwhile nobody else must take it. So each worker of pytest-xdist has its own, and
+    its children, which inherit the environment, with it.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if not worker.isdecimal():
+        return _PORTS
+    each = len(_PORTS) // _SHARES
+    first = int(worker) % _SHARES * each
+    return _PORTS[first : first + each]
 
 
 def _parents(name: str) -> list[str]:

@@ -27,6 +27,7 @@ from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import (
     ABANDONED,
     ATTEMPT_LIMIT,
+    KEEP_HEARTBEATS,
     KEEP_TOMBSTONES,
     LOOKS,
     Attempt,
@@ -36,7 +37,7 @@ from outgrow.media.journal import (
     Wanted,
     field,
 )
-from outgrow.media.tables import File, Live
+from outgrow.media.tables import Fact, File, Live
 from outgrow.testing import FakeClock
 from tests.live.postgres import OWN, SITE
 
@@ -70,7 +71,8 @@ class Clock(FakeClock):
         super().advance(seconds)
         if self.alias:
             back = timedelta(seconds=seconds)
-            File.objects.using(self.alias).update(changed_at=F("changed_at") - back)
+            for table in (File, Fact):
+                table.objects.using(self.alias).update(changed_at=F("changed_at") - back)
 
 
 @pytest.fixture
@@ -884,3 +886,51 @@ def test_what_is_just_being_saved_is_not_listed(journal):
     assert list(journal.entries(lambda *_: None)) == []
     journal.settle(attempt, ["a"], ())
     assert [entry.name for entry in journal.entries(lambda *_: None)] == ["f.txt"]
+
+
+# --- the watches
+
+
+def beats(journal) -> dict[str, object]:
+    return {one.watch: one.beat["n"] for one in journal.heartbeats()}
+
+
+def test_each_watch_has_a_heartbeat_of_its_own(journal, clock):
+    assert journal.heartbeats() == []
+    clock.advance(10)
+    beat(journal, clock, "app1:7", 1)
+    beat(journal, clock, "app2:7", 2)
+    beat(journal, clock, "app1:7", 3)
+    assert beats(journal) == {"app1:7": 3, "app2:7": 2}
+    assert all(0 <= one.age < 60 for one in journal.heartbeats())
+
+
+def test_a_watch_that_has_stopped_leaves_and_the_last_one_stays(journal, clock):
+    clock.advance(60)
+    beat(journal, clock, "app1:7", 1)
+    clock.advance(KEEP_HEARTBEATS - 600)
+    beat(journal, clock, "app2:7", 2)
+    assert [one.watch for one in journal.heartbeats()] == ["app2:7", "app1:7"]
+    journal.sweep()
+    assert beats(journal) == {"app1:7": 1, "app2:7": 2}
+    clock.advance(1200)
+    assert beats(journal) == {"app2:7": 2}
+    assert journal.sweep() >= 1
+    assert kept(journal) == 1
+    clock.advance(10 * KEEP_HEARTBEATS)
+    assert journal.sweep() == 0
+    (last,) = journal.heartbeats()
+    assert (last.watch, last.age > 9 * KEEP_HEARTBEATS) == ("app2:7", True)
+
+
+def beat(journal, clock, watch: str, number: int) -> None:
+    journal.write_heartbeat(watch, {"n": number})
+    if isinstance(journal, DirectoryJournal):  # files are stamped by the real clock
+        os.utime(journal.folder / "watches" / watch, (clock(), clock()))
+
+
+def kept(journal) -> int:
+    """The heartbeats that are stored, whether they count or not."""
+    if isinstance(journal, Catalogue):
+        return Fact.objects.using(journal.alias).filter(name__startswith="watch ").count()
+    return len(list((journal.folder / "watches").iterdir()))

@@ -12,13 +12,12 @@ import pytest
 
 from outgrow.databases.cluster import Cluster
 from tests.databases.sites import live_site, make_sqlite, make_tables, site, sqlite
+from tests.live.mariadb import OWNER, MariaDBCluster
 from tests.live.replicas import PostgresCluster
 
 
 @pytest.fixture(scope="session")
-def sqlite_template(
-    tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any
-) -> Path:
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> Path:
     """A SQLite file with the tables of the apps."""
     with django_db_blocker.unblock():
         return make_sqlite(tmp_path_factory.mktemp("template"))
@@ -61,3 +60,28 @@ def postgres_site(
         postgres_cluster.primary.start()
     postgres_cluster.mend()
     postgres_cluster.primary.execute("TRUNCATE auth_group, auth_user, django_session CASCADE")
+
+
+@pytest.fixture(scope="session")
+def migrated_mariadb(
+    mariadb_cluster_servers: MariaDBCluster, django_db_blocker: Any
+) -> MariaDBCluster:
+    """The MariaDB servers, with the tables of the apps."""
+    with django_db_blocker.unblock():
+        make_tables(mariadb_cluster_servers.primary.database(direct=True))
+    mariadb_cluster_servers.wait_caught_up()
+    return mariadb_cluster_servers
+
+
+@pytest.fixture
+def mariadb_site(
+    migrated_mariadb: MariaDBCluster, mariadb_cluster: MariaDBCluster
+) -> Iterator[Callable[..., AbstractContextManager[Cluster]]]:
+    """A function that makes a site on a MariaDB primary and a replica; `site`'s options."""
+    yield partial(live_site, mariadb_cluster, OWNER)
+    if not mariadb_cluster.primary.running:
+        mariadb_cluster.primary.start()
+    mariadb_cluster.mend()
+    for table in ("auth_group", "django_session"):
+        name = mariadb_cluster.primary.database()["NAME"]
+        mariadb_cluster.primary.execute(f"DELETE FROM {name}.{table}")

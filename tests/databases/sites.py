@@ -14,11 +14,11 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
 
-from outgrow.databases.cluster import Cluster, clusters
+from outgrow.databases.cluster import MIRRORED, WATCHED, Cluster, clusters
 from outgrow.databases.watch import Watch
 from tests.live.databases import PATIENCE, forget
 from tests.live.processes import wait_until
-from tests.live.replicas import PLAIN, READER, PostgresCluster
+from tests.live.replicas import PLAIN, READER
 
 ROUTER = "outgrow.databases.ReplicationRouter"
 MIDDLEWARE = "outgrow.databases.ReplicationMiddleware"
@@ -114,8 +114,8 @@ def site(
     ):
         cluster = clusters()["default"]
         watch = Watch(cluster)
+        cluster.routing = WATCHED if watched else MIRRORED
         if watched:
-            cluster.is_mirrored = False
             cluster.watch = watch.ensure
         try:
             yield cluster
@@ -150,17 +150,22 @@ def sqlite(template: Path, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def live_site(servers: PostgresCluster, **options: Any) -> Iterator[Cluster]:
-    """A site on real servers, each through its proxy, that are looked at all the time."""
+def live_site(
+    servers: Any, writer: str = PLAIN, *, fresh: bool = True, **options: Any
+) -> Iterator[Cluster]:
+    """A site on real servers, each through its proxy, that are looked at all the time.
+
+    With `fresh` it begins when every replica was seen to be fresh.
+    """
     kept = {"CONN_MAX_AGE": None, "TEST": {"MIRROR": "default"}}
-    databases = {
-        server.name: server.database(user=READER, **kept) for server in servers.standbys
-    }
-    databases["default"] = servers.primary.database(user=PLAIN, **kept)
+    primary, *replicas = servers.servers
+    databases = {server.name: server.database(user=READER, **kept) for server in replicas}
+    databases["default"] = primary.database(user=writer, **kept)
     quick = {"check_every": 0.05, "max_lag": 5, "pin_for": 20, "downtime": 0.2, "read_timeout": 2}
     with site(databases, watched=True, **{**quick, **options}) as cluster:
         cluster.watch()
-        everybody_seen(cluster)
+        if fresh:
+            everybody_seen(cluster)
         yield cluster
 
 

@@ -38,7 +38,11 @@ def test_the_defaults() -> None:
     (cluster,) = clusters
     assert cluster.aliases == ("replica1",)
     assert (cluster.downtime, cluster.max_lag, cluster.check_every, cluster.pin_for) == (
-        60, 10, 5, 60)
+        60,
+        10,
+        5,
+        60,
+    )
     assert (cluster.when_behind, cluster.write_on_read) == ("primary", "pin")
     assert cluster.remember == Remember()
     assert cluster.remember.in_cookie
@@ -48,17 +52,31 @@ def test_the_defaults() -> None:
 def test_everything() -> None:
     key = len
     given = {
-        "replicas": ("replica1", "replica2"), "weights": {"replica1": 3, "replica2": 0},
-        "downtime": 1, "max_lag": 20, "check_every": 2.5, "pin_for": 100, "when_behind": "wait",
-        "wait": 1, "write_on_read": "refuse", "read_timeout": 3, "views": {"a:b": "primary"},
-        "remember": "both", "cache": "shared", "key": key, "cookie_name": "w-_1",
-        "header": "X-Route", "trusted_proxies": ["10.0.0.0/8", "::1"],
+        "replicas": ("replica1", "replica2"),
+        "weights": {"replica1": 3, "replica2": 0},
+        "downtime": 1,
+        "max_lag": 20,
+        "check_every": 2.5,
+        "pin_for": 100,
+        "when_behind": "wait",
+        "wait": 1,
+        "write_on_read": "refuse",
+        "read_timeout": 3,
+        "views": {"a:b": "primary"},
+        "remember": "both",
+        "cache": "shared",
+        "key": key,
+        "cookie_name": "w-_1",
+        "header": "X-Route",
+        "trusted_proxies": ["10.0.0.0/8", "::1"],
     }
     clusters, problems = cluster_options({"REPLICATION": {"default": given}}, DATABASES)
     assert problems == []
     (cluster,) = clusters
     assert cluster.replicas == (
-        Server("replica1", "replica1", weight=3), Server("replica2", "replica2", weight=0))
+        Server("replica1", "replica1", weight=3),
+        Server("replica2", "replica2", weight=0),
+    )
     assert cluster.remember == Remember("both", "shared", key)
     assert cluster.trusted_proxies == ("10.0.0.0/8", "::1")
 
@@ -133,7 +151,11 @@ def test_a_cluster_that_is_no_mapping(options: Any) -> None:
         ({**GOOD, "header": "X-Route"}, "['header']", "everybody"),
         ({**GOOD, "trusted_proxies": ["::1"]}, "['trusted_proxies']", "no header"),
         ({**GOOD, "header": "X", "trusted_proxies": "::1"}, "['trusted_proxies']", "::1"),
-        ({**GOOD, "header": "X", "trusted_proxies": ["10.0.0.1/8"]}, "['trusted_proxies']", "host bits"),
+        (
+            {**GOOD, "header": "X", "trusted_proxies": ["10.0.0.1/8"]},
+            "['trusted_proxies']",
+            "host bits",
+        ),
         ({**GOOD, "max_lags": 3}, "['max_lags']", "not an option"),
     ],
 )

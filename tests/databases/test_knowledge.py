@@ -46,6 +46,23 @@ def test_a_replica_is_as_old_as_the_newest_sample_that_it_has() -> None:
         assert known.age(ONE, 13) == lag + 2
 
 
+def test_who_is_known_to_be_behind_is_waited_for_by_nobody() -> None:
+    known = knowledge()
+    assert not known.is_behind(ONE, 0)
+    for at, value in ((0, 100), (11, 200)):
+        known.note_primary(primary(value), at)
+    for replayed, behind in ((200, False), (100, True), (99, False), (None, False)):
+        known.note_replica(ONE, replica(replayed, incarnation=str(replayed)), 11)
+        assert known.is_behind(ONE, 11) is behind
+    known.note_replica(ONE, replica(100, incarnation="again"), 11)
+    # What was seen long ago says nothing.
+    assert not known.is_behind(ONE, 11 + 5 * FORGOTTEN + 0.1)
+    blind = knowledge()
+    blind.note_primary(Sighting("p", writable=True, position=None), 0)
+    blind.note_replica(ONE, replica(None), 0)
+    assert not blind.is_behind(ONE, 0)
+
+
 def test_an_idle_primary_is_no_lag_and_paused_replay_on_a_quiet_site_is() -> None:
     known = knowledge()
     known.note_primary(primary(100), 0)
@@ -77,21 +94,32 @@ def test_a_replica_that_was_seen_before_the_primary() -> None:
     assert known.replica(ONE).lag == 0
 
 
-def test_while_the_primary_is_away_nobody_gets_older() -> None:
+def test_that_the_primary_is_away_makes_nobody_younger() -> None:
+    """Others may go on writing to it: that this process can't ask it proves nothing."""
     known = knowledge()
     known.note_primary(primary(100), 0)
     known.note_primary(primary(200), 5)
     known.note_primary_failed("refused")
-    for at in (10, 100, 1000):
-        known.note_replica(ONE, replica(200), at)
-        known.note_replica("behind", replica(150), at)
-        assert known.replica(ONE).lag == 0
-        assert known.replica("behind").lag == 5
+    known.note_replica(ONE, replica(200), 10)
+    known.note_replica("behind", replica(150), 10)
+    assert known.replica(ONE).lag == 5
+    assert known.age("behind", 12) == 12
+    known.note_replica(ONE, replica(200), 16)
+    assert not known.is_fresh(ONE, 16)
     assert known.primary_failure == "refused"
-    known.note_primary(primary(200), 1001)
+    known.note_primary(primary(200), 17)
     assert known.primary_failure == ""
     known.note_primary_failed("")
     assert known.primary_failure
+
+
+def test_fresh_is_what_a_note_covers() -> None:
+    known = knowledge()
+    known.note_primary(primary(100), 0)
+    known.note_replica(ONE, replica(100), 9)
+    # max_lag + 2 * check_every, as the check of `pin_for` has it.
+    assert known.is_fresh(ONE, 20)
+    assert not known.is_fresh(ONE, 20.1)
 
 
 def test_another_timeline_makes_the_samples_of_before_worthless() -> None:
@@ -118,10 +146,11 @@ def test_without_positions_nobody_can_be_called_behind() -> None:
 
 
 def test_a_primary_that_is_read_only_gives_no_samples() -> None:
+    """Its alias leads to a standby, say: then nobody knows how old anybody is."""
     known = knowledge()
     known.note_primary(primary(100, writable=False), 0)
-    known.note_replica(ONE, replica(1), 0)
-    assert known.is_fresh(ONE, 0)
+    known.note_replica(ONE, replica(100), 0)
+    assert not known.is_fresh(ONE, 0)
 
 
 def test_what_one_incarnation_has_replayed_is_kept_for_it_alone() -> None:

@@ -111,9 +111,7 @@ ALL = {"databases": ["default", "replica1", "replica2"]}
 
 
 @pytest.fixture
-def servers(
-    postgres_site: Sites, postgres_cluster: PostgresCluster
-) -> Iterator[PostgresCluster]:
+def servers(postgres_site: Sites, postgres_cluster: PostgresCluster) -> Iterator[PostgresCluster]:
     with postgres_site():
         yield postgres_cluster
 

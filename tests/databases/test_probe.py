@@ -53,6 +53,15 @@ class TestPostgres:
     def write(server):
         server.execute("INSERT INTO probed VALUES (1)")
 
+    def settle(self, cluster):
+        """Let the standbys have all that is written up to now.
+
+        Reading writes too: who prunes a page leaves a record that nobody flushes, and the
+        standbys get it with the next commit, or when the WAL writer wakes up.
+        """
+        self.write(cluster.primary)
+        cluster.wait_caught_up()
+
     def test_one_round_trip(self, cluster):
         for server in cluster.servers:
             connections[server.name].ensure_connection()
@@ -73,6 +82,7 @@ class TestPostgres:
         written = at("primary")
         assert written.writable
         assert isinstance(written.position, Lsn)
+        self.settle(cluster)
         for alias in ("replica1", "replica2"):
             seen = at(alias)
             assert not seen.writable
@@ -83,6 +93,7 @@ class TestPostgres:
         first.pause_replay()
         self.write(cluster.primary)
         written = at("primary").position
+        self.write(cluster.primary)
         cluster.wait_caught_up(cluster.standbys[1])
         assert written.reached_by(at("replica1").position) is False
         assert written.reached_by(at("replica2").position) is True
@@ -91,16 +102,21 @@ class TestPostgres:
         assert written.reached_by(at("replica1").position) is True
 
     def test_a_new_segment_leaves_no_standby_behind(self, cluster):
-        # The primary then stands behind the header of a page without any record.
-        cluster.primary.execute("SELECT pg_switch_wal()")
-        raw = cluster.primary.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
-        written = at("primary").position
+        at("primary")
+        with cluster.primary.connect() as connection:
+            ask = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"
+            connection.execute(ask)
+            # The primary then stands behind the header of a page without any record.
+            connection.execute("SELECT pg_switch_wal()")
+            raw = connection.execute(ask).fetchone()[0]
+            written = at("primary").position
         assert raw - written.value == 40
         cluster.wait_caught_up()
         assert written == at("replica1").position
 
     def test_the_border_of_a_page_leaves_no_standby_behind(self, cluster):
         page = 8192
+        at("primary")
         with cluster.primary.connect() as connection:
 
             def ask(sql, *parameters):
@@ -137,16 +153,17 @@ class TestPostgres:
             }
             with installed(entries):
                 written = at(f"{user}-primary")
+                assert written.incarnation == at("primary").incarnation
+                self.settle(cluster)
                 seen = at(f"{user}-replica1")
-                assert written == at("primary")
                 assert written.position.reached_by(seen.position) is True
-                assert seen == at("replica1")
+                assert seen.incarnation == at("replica1").incarnation
 
     def test_the_zone_of_a_session_changes_nothing(self, cluster):
-        before = at("replica1")
+        before = at("replica1").incarnation
         with connections["replica1"].cursor() as cursor:
             cursor.execute("SET TimeZone = 'Asia/Kathmandu'; SET DateStyle = 'German'")
-        assert at("replica1") == before
+        assert at("replica1").incarnation == before
 
     def test_servers_have_other_incarnations(self, cluster):
         assert len({at(server.name).incarnation for server in cluster.servers}) == 3
@@ -156,7 +173,7 @@ class TestPostgres:
     def test_another_incarnation(self, cluster, name, how):
         server = next(server for server in cluster.servers if server.name == name)
         before = at(name)
-        assert again(name) == before
+        assert again(name).incarnation == before.incarnation
         pid = server.pid
         getattr(server, how)()
         if how == "kill":
@@ -191,6 +208,7 @@ class TestPostgres:
         cluster.rebuild(cluster.primary, first)
         self.write(first)
         written = at("replica1").position
+        self.write(first)
         for alias, server in (("replica2", second), ("primary", cluster.primary)):
             cluster.wait_caught_up(server, source=first)
             assert written.reached_by(again(alias).position) is True
@@ -206,6 +224,8 @@ class TestPostgres:
         with installed(plain):
             written = at("replica1").position
             assert written.reached_by(at("plain").position) is None
+            # Who may see what the standby receives knows it at once.
+            assert written.reached_by(at("replica2").position) is not None
             first.execute("CHECKPOINT")
             cluster.wait_caught_up(second, source=first)
             second.execute("CHECKPOINT")
@@ -216,6 +236,7 @@ class TestPostgres:
         first.pause_replay()
         self.write(cluster.primary)
         written = at("primary").position
+        self.write(cluster.primary)
         replica = connections["replica1"]
         replica.ensure_connection()
         with takes(0.3, 10):

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from outgrow.conf import ClusterOptions, Remember
 from outgrow.databases.position import GtidSet, Lsn
 from outgrow.databases.remember import (
-    LONGEST,
     MOST,
     CacheNotes,
     Cookies,
@@ -48,8 +47,19 @@ def test_a_note_says_what_it_was_told_until_its_deadline() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "[]", "[1]", "{}", "[9e99, 3]", '["x", {}]', '[9e99, {"default": "pg:x"}]',
-     "null", '[9e99, {"default": 3}]', "[" * 10_000],
+    [
+        "",
+        "x",
+        "[]",
+        "[1]",
+        "{}",
+        "[9e99, 3]",
+        '["x", {}]',
+        '[9e99, {"default": "pg:x"}]',
+        "null",
+        '[9e99, {"default": 3}]',
+        "[" * 10_000,
+    ],
 )
 def test_what_is_no_note(text: str) -> None:
     assert unpacked(text, NOW) == {}
@@ -60,34 +70,51 @@ def test_no_text_is_an_error(text: str) -> None:
     unpacked(text, NOW)
 
 
-def test_a_set_that_is_too_long_becomes_the_primary() -> None:
+def test_a_cookie_that_would_be_too_long_means_the_primary() -> None:
+    """A browser would drop it without a word."""
     uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
-    text = ":".join(f"{number}-{number + 1}" for number in range(1, 3000, 3))[: LONGEST]
-    position = GtidSet.of(f"{uuid}:{text.rpartition(':')[0]}")
-    note = packed({"default": Wanted((position,))}, NOW + 1)
-    assert unpacked(note, NOW) == {"default": PIN}
+    ranges = ":".join(f"{number}-{number + 1}" for number in range(1, 600, 3))
+    long = Wanted((GtidSet.of(f"{uuid}:{ranges}"),))
+    for written, wanted in (
+        ({"default": long}, {"default": long}),
+        ({"default": long, "other": long}, {"default": PIN, "other": PIN}),
+    ):
+        cookies, response = Cookies("outgrow", clock=lambda: NOW), HttpResponse()
+        cookies.write(request(), response, written, 60, [])
+        ((name, morsel),) = response.cookies.items()
+        assert len(morsel.OutputString()) < 4096
+        assert cookies.read(request({name: morsel.value})).written == wanted
+
+
+def test_names_that_are_not_ours_are_left_alone() -> None:
+    """A sibling domain can set any name, and one that is no token breaks the response."""
+    others = ("outgrow-a[b]", "outgrow-consent", "outgrow-0000000", "outgrow-0000000g", "x")
+    found = Cookies("outgrow").read(request(dict.fromkeys(others, "1")))
+    assert found.notes == ()
 
 
 def test_notes_come_together_in_any_order() -> None:
     assert together([{"default": A}, {"default": B}]) == {"default": B}
     assert together([{"default": B}, {"default": A}, {"other": PIN}]) == {
-        "default": B, "other": PIN}
+        "default": B,
+        "other": PIN,
+    }
 
 
 def test_a_cookie_there_and_back() -> None:
     cookies = Cookies("outgrow", clock=lambda: NOW)
     response = HttpResponse()
-    cookies.write(request(secure=True), response, {"default": A}, 60, ["outgrow-old"])
-    (name,) = [one for one in response.cookies if one != "outgrow-old"]
+    cookies.write(request(secure=True), response, {"default": A}, 60, ["outgrow-0badc0de"])
+    (name,) = [one for one in response.cookies if one != "outgrow-0badc0de"]
     morsel = response.cookies[name]
     assert morsel["httponly"]
     assert morsel["secure"]
     assert morsel["samesite"] == "Lax"
     assert morsel["max-age"] == 61
-    assert response.cookies["outgrow-old"]["max-age"] == 0
+    assert response.cookies["outgrow-0badc0de"]["max-age"] == 0
     assert "Cookie" in response["Vary"]
     assert "private" in response["Cache-Control"]
-    found = cookies.read(request({name: morsel.value, "sessionid": "x", "outgrow-": ""}))
+    found = cookies.read(request({name: morsel.value, "sessionid": "x", "outgrow-00000000": ""}))
     assert found.written == {"default": A}
     assert found.notes == (name,)
     # Later it is no note any more, but is still taken away by the next write.
@@ -110,12 +137,12 @@ def test_forged_cookies_are_no_notes() -> None:
     """Trap (j): nobody steers requests without our signature."""
     forged = signing.Signer(salt="another").sign_object(packed({"default": PIN}, NOW + 60))
     for value in ("x", "a:b", forged, packed({"default": PIN}, NOW + 60), "\x00", ":" * 5000):
-        found = Cookies("outgrow", clock=lambda: NOW).read(request({"outgrow-1": value}))
+        found = Cookies("outgrow", clock=lambda: NOW).read(request({"outgrow-00000001": value}))
         assert found.written == {}
 
 
 def test_more_notes_than_are_read_mean_the_primary() -> None:
-    many = {f"outgrow-{number}": "x" for number in range(MOST + 1)}
+    many = {f"outgrow-{number:08x}": "x" for number in range(MOST + 1)}
     found = Cookies("outgrow").read(request(many))
     assert found.written == {"": PIN}
     assert set(found.notes) == set(many)
@@ -171,8 +198,8 @@ def test_notes_of_writers_at_the_same_time_are_all_kept(redis_cache: None) -> No
     assert cache.write(user, {"default": B.merged(C)}, 60, both.notes)
     assert len(cache.read(user).notes) == 1
     assert cache.read(request(headers={"Authorization": "v"})).written == {}
-    # Nobody is told apart: nothing is remembered.
-    assert cache.write(request(), {"default": A}, 60, ())
+    # Nobody is told apart: another place must remember it.
+    assert not cache.write(request(), {"default": A}, 60, ())
     assert cache.read(request()).written == {}
 
 

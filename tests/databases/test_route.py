@@ -16,6 +16,7 @@ from outgrow.databases.route import (
     active,
     current,
     enter,
+    forget,
     leave,
     mode,
     override,
@@ -46,15 +47,10 @@ def test_who_has_what_is_wanted() -> None:
     assert not Wanted((Lsn(1, 1), Lsn(2, 1))).reached_by(Lsn(1, 9))
 
 
-def test_a_leg_knows_its_threads() -> None:
-    leg = Leg()
-    assert leg.serve("a", "connection") == "a"
-    assert list(leg.ready.values()) == ["connection"]
-    leg.serve("a", "connection")
-    assert leg.serve("b", "connection") == "b"
-    assert len(leg.ready) == 1
-    leg.leave()
-    assert (leg.server, leg.ready) == ("", {})
+def test_reports_want_nothing() -> None:
+    leg = Leg(PIN, wrote=True)
+    assert leg.report().wanted is NOTHING
+    assert leg.report() is leg.report()
 
 
 def test_a_route_is_current_until_it_is_closed() -> None:
@@ -114,6 +110,20 @@ def test_a_block_outside_of_any_route_has_its_own() -> None:
     leave()
 
 
+def test_a_block_is_ended_by_its_owner() -> None:
+    """A generator that was left in the middle of its block ends within another's."""
+    generator, function = object(), object()
+    with active(Route(REPLICA)) as route:
+        enter(REPLICA, owner=generator)
+        enter(PRIMARY, owner=function)
+        leave(generator)
+        assert mode(route, "default") == PRIMARY
+        leave(object())
+        assert mode(route, "default") == PRIMARY
+        leave(function)
+        assert override("default") is None
+
+
 def test_blocks_are_left_by_value_in_any_context() -> None:
     """asgiref#534: a token can't be reset in another context."""
     with active(Route(REPLICA)) as route:
@@ -122,3 +132,25 @@ def test_blocks_are_left_by_value_in_any_context() -> None:
         assert mode(route, "default") == PRIMARY
         leave()
         assert mode(route, "default") == REPLICA
+
+
+def test_the_end_of_a_block_takes_no_others_route_away() -> None:
+    enter(PRIMARY)
+    with resumed(Route(REPLICA)):
+        leave()
+        assert current() is not None
+    assert current() is None
+
+
+def test_a_worker_forgets_what_an_interrupted_task_has_left() -> None:
+    def work() -> None:
+        route = Route(wait=3)
+        with active(route):
+            enter(REPLICA)
+            assert route.leg("default").wait == 3
+            assert route.leg("default").report().wait == 3
+            forget()
+            assert current() is None
+            assert override("default") is None
+
+    contextvars.copy_context().run(work)

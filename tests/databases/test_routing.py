@@ -326,11 +326,17 @@ def test_every_kind_of_write_pins(cluster: Cluster) -> None:
         lambda: Group.objects.get_or_create(name="e"),
         lambda: Group.objects.update_or_create(name="e", defaults={"name": "f"}),
         lambda: Group.objects.filter(name="b").delete(),
-        lambda: group.permissions.add(Permission.objects.create(
-            content_type=ContentType.objects.get_for_model(Group), codename="p", name="p")),
+        lambda: group.permissions.add(
+            Permission.objects.create(
+                content_type=ContentType.objects.get_for_model(Group), codename="p", name="p"
+            )
+        ),
         lambda: connections["default"].cursor().execute("UPDATE auth_group SET name = name"),
-        lambda: list(Group.objects.using("default").raw(
-            "INSERT INTO auth_group (name) VALUES ('z') RETURNING id")),
+        lambda: list(
+            Group.objects.using("default").raw(
+                "INSERT INTO auth_group (name) VALUES ('z') RETURNING id"
+            )
+        ),
     ]
     for write in writes:
         with active(Route(REPLICA)) as route:
@@ -413,7 +419,9 @@ def test_a_partly_loaded_instance_writes_only_what_it_loaded(cluster: Cluster) -
         User.objects.using("default").update(email="new@example.org")
         user.username = "v"
         user.save()
-        (update,) = [sql for _, sql in log.entries if sql.startswith("UPDATE") and "username" in sql]
+        (update,) = [
+            sql for _, sql in log.entries if sql.startswith("UPDATE") and "username" in sql
+        ]
         assert "email" not in update
         # One query to load it, none to load the rest.
         assert len(log.aliases("SELECT")) == 1
@@ -512,7 +520,7 @@ def test_tasks_that_outlive_their_request_read_the_primary(cluster: Cluster) -> 
 
     async def outlive(route: Route) -> None:
         await asyncio.sleep(0)
-        while route.is_open:
+        while route.is_open:  # noqa: ASYNC110 - nobody tells when it is closed
             await asyncio.sleep(0)
         seen.append(await sync_to_async(router.db_for_read)(Group))
 

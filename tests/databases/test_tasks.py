@@ -42,6 +42,7 @@ from outgrow.databases.tasks import (
 from outgrow.databases.watch import Watch
 from outgrow.errors import ConfigurationError, ReplicaBehind
 from outgrow.testing import free_port
+from tests.databases.sites import site
 from tests.live.processes import wait_until
 from tests.live.redis import Redis
 
@@ -185,11 +186,8 @@ def test_the_consistency_says_where_a_task_reads(cluster: Cluster) -> None:
     assert routes.current() is None
 
 
-def test_a_task_may_write_where_a_read_request_may_not(
-    sqlite_databases: dict[str, Any], cluster: Cluster
-) -> None:
-    options = {"default": {"replicas": ["replica1", "replica2"], "write_on_read": "refuse"}}
-    with override_settings(OUTGROW={"REPLICATION": options}), running(sent(), Reads("sticky")):
+def test_a_task_may_write_where_a_read_request_may_not(sqlite_databases: dict[str, Any]) -> None:
+    with site(sqlite_databases, write_on_read="refuse"), running(sent(), Reads("sticky")):
         assert served_by() in REPLICAS
         Group.objects.create(name="a")
         assert served_by() == "default"
@@ -206,8 +204,6 @@ def test_a_position_that_can_never_be_reached_costs_no_wait(cluster: Cluster) ->
 
 
 def test_a_task_waits_whatever_the_options_say(sqlite_databases: dict[str, Any]) -> None:
-    from tests.databases.sites import site
-
     with site(sqlite_databases, when_behind="stale"), running(NEVER, Reads("sticky", wait=0)):
         assert served_by() == "default"
 
@@ -312,7 +308,7 @@ def test_a_process_that_is_forked_knows_what_its_parent_knew(cluster: Cluster) -
         )
         begun = watch._threads
         watch._pid = -1  # as a child finds it
-        watch.forked()
+        watch._forked()
         watch.ensure()
         assert watch._threads is begun
         for replica in REPLICAS:

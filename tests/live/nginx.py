@@ -7,6 +7,7 @@ test each (nginx starts in some 20 ms), so a test may kill what it likes.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -208,6 +209,14 @@ def _installed() -> tuple[str | None, bool]:
         return None, False
     version = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=True)
     return path, "http_dav_module" in version.stderr
+
+
+@cache
+def mime_types() -> Path:
+    """The types of files that nginx comes with: beside its own configuration."""
+    said = subprocess.run([binary(), "-V"], capture_output=True, text=True, timeout=10, check=True)
+    found = re.search(r"--conf-path=(\S+)", said.stderr)
+    return Path(found[1] if found else "/etc/nginx/nginx.conf").with_name("mime.types")
 
 
 def binary() -> str:

@@ -42,8 +42,8 @@ def server_folder(prefix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 10.0) -> None:
-    """Wait until `condition()` is true; fail with `what` after `seconds`."""
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 60.0) -> None:
+    """Wait until `condition()` is true; fail with `what` after `seconds`, when it hangs."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

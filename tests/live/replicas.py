@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -157,6 +158,18 @@ class Postgres(DatabaseServer):
                 victim.execute("SELECT 1")
         self.await_answer()
 
+    def discard(self) -> None:
+        """End it and remove its data."""
+        self.stop(at_once=True)
+        # Who was killed and not started again has left a segment of shared memory: its id
+        # stands in the seventh line (miscadmin.h, LOCK_FILE_LINE_SHMEM_KEY).
+        with suppress(FileNotFoundError):
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+            if len(lines) >= 7 and shutil.which("ipcrm"):
+                number = lines[6].split()[1]
+                subprocess.run(["ipcrm", "-m", number], stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.data, ignore_errors=True)
+
     def _startups(self) -> int:
         log = (self.folder / "log").read_text(errors="replace")
         return log.count("all server processes terminated; reinitializing")
@@ -212,7 +225,7 @@ class PostgresCluster:
         with ExitStack() as stack:
             for server in self.servers:
                 stack.callback(server.proxy.refuse)
-                stack.callback(server.stop, at_once=True)
+                stack.callback(server.discard)
 
     def wait_caught_up(self, *standbys: Postgres, source: Postgres | None = None) -> None:
         """Wait until the standbys (all, if none is named) have replayed what is committed."""
@@ -241,8 +254,7 @@ class PostgresCluster:
     def rebuild(self, server: Postgres, source: Postgres | None = None) -> None:
         """Make a server anew, as a standby of the primary or of `source`."""
         source = source or self.primary
-        server.stop(at_once=True)
-        shutil.rmtree(server.data, ignore_errors=True)
+        server.discard()
         backup = [_program("pg_basebackup"), "-D", str(server.data), "-R", "-N", "-c", "fast"]
         run(*backup, "-d", _conninfo(server, source), folder=server.folder)
         # The settings of the source came along.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 from outgrow.testing import free_port
 from tests.live.processes import family, missing, server_folder, unprivileged, wait_until
 
-_CONF = Path(__file__).parents[2] / "docs" / "howto" / "conf"
+CONF = Path(__file__).parents[2] / "docs" / "howto" / "conf"
 
 
 class WebServer:
@@ -27,11 +28,13 @@ class WebServer:
     places: ClassVar[dict[str, str]]
     words: ClassVar[list[str]]
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, access: str = "") -> None:
         self.folder = folder
+        #: "certificate" or "password": whom it lets in, over TLS, with the files in `tls`.
+        self.access = access
         self.root = folder / "root"
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if access else ''}://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -39,10 +42,14 @@ class WebServer:
         program = shutil.which(self.program, path="/usr/sbin:/usr/bin:/usr/local/sbin")
         if program is None:
             missing(f"{self.program} is not installed", f"apt-get install {self.package}")
-        own = (_CONF / self.conf).read_text()
+        own = (CONF / self.conf).read_text()
         for theirs, ours in self.places.items():
             assert theirs in own, f"{theirs} is not in {self.conf}"
             own = own.replace(theirs, ours.format(folder=self.folder, port=self.port))
+        if self.access:
+            own += (CONF / f"{self.conf.removesuffix('.conf')}-{self.access}.conf").read_text()
+            own = own.replace('"/srv/copies"', f'"{self.root}"')
+            own = own.replace("/etc/outgrow/", f"{self.folder}/tls/")
         (self.folder / "server.conf").write_text(own)
         user = unprivileged()
         for name in ("root", "tmp"):
@@ -65,7 +72,14 @@ class WebServer:
     def _answers(self) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:
-            raise RuntimeError((self.folder / "output").read_text())
+            said = (self.folder / "output").read_text()
+            if "mod_openssl" in said:
+                missing("lighttpd has no TLS here", "apt-get install lighttpd-mod-openssl")
+            raise RuntimeError(said)
+        if self.access:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return True
+            return False
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1)
         with suppress(OSError), closing(connection):
             connection.request("GET", "/is-it-ready")

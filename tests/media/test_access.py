@@ -14,17 +14,18 @@ import trustme
 from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.base import ContentFile
+from django.core.files.storage import storages
 from django.test import override_settings
 
 from outgrow.checks import check_media
 from outgrow.errors import NotEnoughServers, ServerError
-from outgrow.media import DistributedStorage, HybridStorage
+from outgrow.media import AsyncStorage, DistributedStorage, HybridStorage
 from outgrow.media.names import MASTER_ID_FILE
 from outgrow.status import snapshot_of
 from outgrow.testing import MediaServer
 from tests.raw import Peer, RawServer, answer
 
-SECRETS = ("hunter2", "correct horse", "tok3n")
+SECRETS = ("hunter2", "correct horse", "tok3n", "s1gned", "br0ker")
 
 
 def vault(server: str) -> str:
@@ -111,30 +112,36 @@ def test_what_is_wrong_is_told_at_once(servers, options, problem):
         HybridStorage(servers=servers, **options)
 
 
-@pytest.mark.parametrize("kind", [HybridStorage, DistributedStorage])
+@pytest.mark.django_db(transaction=True, databases=["default", "outgrow"])
+@pytest.mark.parametrize("kind", [HybridStorage, AsyncStorage, DistributedStorage])
 def test_secrets_are_never_shown(tmp_path, caplog, kind):
     options = {
         "servers": {"media1": "http://user:hunter2@127.0.0.1:9/", "media2": "http://127.0.0.1:10"},
         "credentials": {"media2": "user:correct horse"},
         "token": "tok3n",
+        "secret": "s1gned",
         "show_traceback": True,
-        "need": 1,
     }
-    if kind is HybridStorage:
-        options["location"] = tmp_path
-    storage = kind(**options)
-    shown = [repr(storage), repr(storage.options), repr(storage.access), storage.deconstruct()]
-    shown += [
-        repr(storage.options.servers),
-        repr(storage.transport),
-        str(storage.transport.servers),
-    ]
-    if kind is HybridStorage:
-        with caplog.at_level(logging.DEBUG), pytest.raises(NotEnoughServers) as raised:
+    if kind is not DistributedStorage:
+        options["location"] = str(tmp_path)
+    if kind is AsyncStorage:
+        options |= {"background": "rq", "broker": "redis://:br0ker@127.0.0.1:9/0"}
+    entry = {"BACKEND": f"outgrow.media.{kind.__name__}", "OPTIONS": options}
+    with override_settings(STORAGES={"default": entry}), caplog.at_level(logging.DEBUG):
+        storage = storages["default"]
+        shown = [repr(storage), repr(storage.options), repr(storage.access), storage.deconstruct()]
+        shown += [repr(storage.options.servers), repr(storage.transport)]
+        shown.append(str(storage.transport.servers))
+        if kind is AsyncStorage:
             storage.save("f.txt", ContentFile(b"x"))
-        shown += [str(raised.value), repr(raised.value), caplog.text]
-        shown += [logging.Formatter().format(record) for record in caplog.records]
+            assert "no job could be queued" in caplog.text
+        else:
+            with pytest.raises(NotEnoughServers) as raised:
+                storage.save("f.txt", ContentFile(b"x"))
+            shown += [str(raised.value), repr(raised.value)]
         shown.append(snapshot_of("default", storage, probe=True).to_json())
+        shown += map(str, check_media())
+    shown += [logging.Formatter().format(record) for record in caplog.records]
     with pytest.raises(ImproperlyConfigured) as wrong:
         kind(**(options | {"nead": 1, "timeout": -1}))
     shown.append(str(wrong.value))

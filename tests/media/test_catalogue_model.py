@@ -176,7 +176,7 @@ def _case(machine: type[Distributed]) -> type:
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    return pytest.mark.timeout(1800 if long else 240)(case)
+    return pytest.mark.timeout(3600 if long else 900)(case)
 
 
 TestDistributed = _case(Distributed)

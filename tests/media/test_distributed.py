@@ -15,14 +15,18 @@ from django.core.files.base import ContentFile, File
 from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.db import connections, transaction
 from django.http import FileResponse
+from django.utils.connection import ConnectionDoesNotExist
 from PIL import Image
 
 from outgrow import signals
 from outgrow.errors import CatalogueUnavailable, NoCopy, NotEnoughServers
 from outgrow.media import DistributedStorage
 from outgrow.media.catalogue import Catalogue
+from outgrow.media.proof import SMALL, SUMMED
 from outgrow.media.repair import Repair
+from outgrow.media.tables import File as Row
 from outgrow.media.verify import Verify
+from outgrow.status import snapshot_of
 from outgrow.testing import MediaServer
 from tests.live.nginx import running_nginx
 from tests.live.postgres import OWN, SITE
@@ -346,6 +350,86 @@ def test_a_file_of_another_length_is_not_believed(storage, servers):
     assert storage.open(name).read() == b"12345"
 
 
+def first_of(storage, servers, name) -> tuple[MediaServer, list[MediaServer]]:
+    """The server that is asked first for a file, and the others in their order."""
+    by_url = {server.url: server for server in servers}
+    first, *others = [by_url[one.address.rstrip("/")] for one in storage.reader.servers(name)]
+    return first, others
+
+
+@pytest.mark.parametrize("size", [1, 70_000, SMALL])
+def test_a_small_file_that_has_rotted_is_never_shown(storage, servers, caplog, size):
+    content = os.urandom(size)
+    name = storage.save("f.bin", ContentFile(content))
+    rotten, others = first_of(storage, servers, name)
+    rotten.files[name] = bytes([content[0] ^ 1]) + content[1:]
+    with storage.open(name) as file:
+        file.seek(0, io.SEEK_END)
+        file.seek(0)
+        assert file.read() == content
+    assert f"127.0.0.1:{rotten.port} has another content for '{name}'" in caplog.text
+    for server in others:
+        server.files[name] = rotten.files[name]
+    with storage.open(name) as file, pytest.raises(NoCopy, match="has another content"):
+        file.read(1)
+
+
+@pytest.mark.parametrize("size", [SMALL + 1, 3_000_000])
+def test_a_file_that_has_rotted_is_never_read_to_its_end(storage, servers, size):
+    content = os.urandom(size)
+    name = storage.save("f.bin", ContentFile(content))
+    rotten, others = first_of(storage, servers, name)
+    rotten.files[name] = content[:-1] + bytes([content[-1] ^ 1])
+    read = []
+    with storage.open(name) as file, pytest.raises(NoCopy, match="Use nothing of what") as caught:
+        read.extend(iter(lambda: file.read(100_000), b""))
+    assert f"127.0.0.1:{rotten.port}" in str(caught.value)
+    assert others[0].url.removeprefix("http://") not in str(caught.value)
+    assert sum(map(len, read)) < size
+
+
+@pytest.mark.parametrize("size", [10_000, SMALL + 1, 3_000_000, SUMMED + 1])
+def test_two_files_are_never_joined(storage, servers, size):
+    """The first copy breaks off, and is another file's; or the second one is."""
+    content = os.urandom(size)
+    wrong = os.urandom(size)
+    for rotten in (0, 1):
+        name = storage.save("f.bin", ContentFile(content))
+        first, others = first_of(storage, servers, name)
+        first.cut_body_after = 1000
+        for number, server in enumerate((first, *others)):
+            server.files[name] = wrong if (number == 0) is (rotten == 0) else content
+        with storage.open(name) as file:
+            if rotten == 0 and size <= SMALL:
+                assert file.read() == content
+                continue
+            with pytest.raises(NoCopy):
+                file.read()
+        first.cut_body_after = None
+
+
+def test_a_large_file_that_breaks_off_twice_is_whole(storage, servers):
+    content = os.urandom(SUMMED + 1)
+    name = storage.save("f.bin", ContentFile(content))
+    first, others = first_of(storage, servers, name)
+    first.cut_body_after = 5_000_000
+    others[0].cut_body_after = 9_000_000
+    with storage.open(name) as file:
+        assert hashlib.sha256(file.read()).digest() == hashlib.sha256(content).digest()
+
+
+def test_a_seek_does_not_read_what_lies_between(storage, servers):
+    content = os.urandom(SUMMED + 1)
+    name = storage.save("f.bin", ContentFile(content))
+    first, _ = first_of(storage, servers, name)
+    with storage.open(name) as file:
+        assert file.read(10) == content[:10]
+        file.seek(SUMMED)
+        before = len(first.log)
+        assert file.read() == content[-1:]
+    assert len(first.log) == before + 1
+
+
 def test_a_server_that_lost_the_file_is_not_believed(storage, servers):
     name = storage.save("f.bin", ContentFile(b"12345"))
     for server in servers[:2]:
@@ -401,6 +485,32 @@ def test_what_the_catalogue_has_not_heard_of_is_asked_of_the_servers(storage, ma
         storage.open("never.txt")
 
 
+@pytest.mark.parametrize(
+    ("copies", "down", "expected"),
+    [(3, 0, True), (2, 0, True), (2, 1, True), (1, 0, False), (0, 0, False), (0, 1, False)],
+)
+def test_a_majority_must_have_what_the_catalogue_has_not_heard_of(
+    make, servers, copies, down, expected
+):
+    storage = make(read="majority")
+    for server in servers[:copies]:
+        server.files["by-hand.txt"] = b"x"
+    for server in servers[3 - down :]:
+        server.stop()
+    assert storage.exists("by-hand.txt") is expected
+
+
+@pytest.mark.parametrize(("copies", "down"), [(1, 1), (0, 2), (1, 2)])
+def test_a_majority_that_can_not_be_asked_is_no_answer(make, servers, copies, down):
+    storage = make(read="majority")
+    for server in servers[:copies]:
+        server.files["by-hand.txt"] = b"x"
+    for server in servers[3 - down :]:
+        server.stop()
+    with pytest.raises(NoCopy):
+        storage.exists("by-hand.txt")
+
+
 # --- the database is down
 
 
@@ -425,6 +535,7 @@ def test_without_the_database_reads_go_on_and_writes_raise(storage, servers, wit
     assert storage.exists(name)
     assert storage.size(name) == 5
     for act in (
+        lambda: storage.exists("never.txt"),
         lambda: storage.save("g.txt", ContentFile(b"x")),
         lambda: storage.delete(name),
         lambda: storage.open("never.txt"),
@@ -433,6 +544,74 @@ def test_without_the_database_reads_go_on_and_writes_raise(storage, servers, wit
         with pytest.raises(CatalogueUnavailable, match=r"DATABASES\['away'\]"):
             act()
     assert [copies(server) for server in servers] == before
+
+
+@pytest.mark.parametrize("aliases", ["PostgreSQL"], indirect=True)
+def test_without_the_database_a_majority_is_believed(
+    make, storage, servers, without_database, monkeypatch
+):
+    name = storage.save("f.txt", ContentFile(b"hello"))
+    without_database()
+    strict = make(read="majority")
+    monkeypatch.setattr(strict.journal, "alias", "away")
+    assert strict.exists(name)
+    del servers[0].files[name]
+    assert strict.exists(name)
+    del servers[1].files[name]
+    assert storage.exists(name)
+    # One has it: it may be what a save has left that was undone.
+    with pytest.raises(CatalogueUnavailable):
+        strict.exists(name)
+
+
+# --- routers
+
+
+class Hostile:
+    """Sends whoever asks to a replica that is not there, or breaks."""
+
+    def db_for_read(self, model, **hints):
+        return "replica"
+
+    def db_for_write(self, model, **hints):
+        raise ZeroDivisionError("the router of the site")
+
+    def allow_relation(self, *objects, **hints):
+        raise ZeroDivisionError("the router of the site")
+
+
+@pytest.mark.parametrize("broken", ["replica", "raises"])
+def test_no_router_is_ever_asked(storage, servers, aliases, settings, broken, monkeypatch):
+    settings.DATABASE_ROUTERS = [f"{__name__}.Hostile"]
+    if broken == "raises":
+        monkeypatch.setattr(Hostile, "db_for_read", Hostile.db_for_write)
+    # The router is in use: whoever does not name a database asks it.
+    with pytest.raises((ZeroDivisionError, ConnectionDoesNotExist)):
+        Row.objects.count()
+    servers[2].stop()
+    name = storage.save("a/f.txt", ContentFile(b"hello"))
+    servers[2].start()
+    assert storage.open(name).read() == b"hello"
+    assert storage.exists(name)
+    assert not storage.exists("never.txt")
+    assert storage.size(name) == 5
+    assert storage.get_modified_time(name)
+    assert storage.listdir("a") == ([], [name.removeprefix("a/")])
+    heal(storage)
+    assert all(verdict.equal for verdict in Verify(storage.replication).run().verdicts)
+    rolled_back(storage, lambda: storage.delete(name))
+    rolled_back(storage, lambda: storage.save("lost.txt", ContentFile(b"x")))
+    storage.journal.grace = -1
+    heal(storage)
+    storage.journal.sweep()
+    with transaction.atomic(aliases[1]):
+        storage.delete(name)
+    assert storage.listdir("") == ([], [])
+    storage.journal.write_heartbeat({"servers": {}})
+    assert storage.journal.read_heartbeat()
+    assert storage.journal.retire("media9") is None
+    assert snapshot_of("default", storage, probe=True).problems(60) == []
+    assert [copies(server) for server in servers] == [{}] * 3
 
 
 # --- names, options, pickles

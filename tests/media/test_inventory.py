@@ -152,5 +152,5 @@ def test_a_reader_that_leaves_costs_nothing_more(tmp_path: Path) -> None:
                 one for one in process.open_files() if one.path.endswith(".bin")
             ]
 
-        wait_until(is_idle, "the server goes on hashing", seconds=15)
+        wait_until(is_idle, "the server goes on hashing")
         assert server.status("GET", "/nothing.txt") == 404

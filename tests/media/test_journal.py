@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from outgrow.media.journal import (
     FIELD_LIMIT,
+    KEEP_HEARTBEATS,
     LOOKS,
     Attempt,
     Change,
     Debt,
+    Heartbeat,
     Kind,
     Look,
     Wanted,
@@ -23,6 +25,7 @@ from outgrow.media.journal import (
     identity,
     moment,
     name_of,
+    remembered,
     started,
 )
 
@@ -154,3 +157,18 @@ def test_a_file_is_known_by_where_it_is_and_when_it_was_written(tmp_path):
     file.write_bytes(b"three")
     assert first != identity(os.stat(file))
     assert Look(Wanted.PRESENT, first, 3) != Look(Wanted.PRESENT, identity(os.stat(file)), 5)
+
+
+def test_the_last_watch_is_remembered_and_others_for_an_hour():
+    young, late, old, older = (
+        Heartbeat(name, {}, age)
+        for name, age in (
+            ("a", 1.0),
+            ("b", KEEP_HEARTBEATS),
+            ("c", KEEP_HEARTBEATS + 1),
+            ("d", 1e9),
+        )
+    )
+    assert remembered([]) == []
+    assert remembered([older, late, young, old]) == [young, late]
+    assert remembered([older, old]) == [old]

@@ -500,7 +500,7 @@ def _case(machine: type[Protocol]) -> Any:
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    return pytest.mark.timeout(1800 if long else 240)(case)
+    return pytest.mark.timeout(3600 if long else 900)(case)
 
 
 TestProtocol = _case(Protocol)

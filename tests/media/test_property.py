@@ -184,7 +184,7 @@ OPERATIONS = st.lists(OPERATION, min_size=10, max_size=40)
 FROZEN = [("save", 0, -1), ("freeze", 0, 0), ("save", 1, -1), ("delete", 1, -1), ("well", 0, 0)]
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("names", ["unique", "keep"])
 @settings(COMMON, max_examples=50)
 @example(operations=FROZEN)
@@ -193,9 +193,24 @@ def test_after_healing_every_server_equals_the_master(names, operations):
     play(operations, names)
 
 
+#: Each part of the long run plays at least so many operations: ten thousand in all.
+PARTS, ENOUGH = 4, 2_500
+
+
 @pytest.mark.drill
 @pytest.mark.timeout(900)
-@settings(COMMON, max_examples=500)
-@given(operations=OPERATIONS)
-def test_the_same_over_ten_thousand_operations(operations):
-    play(operations, "unique")
+@pytest.mark.parametrize("part", range(PARTS))
+def test_the_same_over_ten_thousand_operations(part):
+    """In parts, which several processes can play. Each draws operations of its own."""
+    played = 0
+
+    @settings(COMMON, max_examples=110)
+    @given(operations=st.lists(OPERATION, min_size=20, max_size=40))
+    def one_part(operations):
+        nonlocal played
+        play(operations, "unique")
+        played += len(operations)
+
+    one_part()
+    print(f"part {part}: {played} operations")
+    assert played >= ENOUGH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 
 import pytest
@@ -368,9 +369,9 @@ def test_a_long_pass_beats_and_can_be_stopped(storage, servers, monkeypatch):
     beats = []
 
     class Beating(DirectoryJournal):
-        def write_heartbeat(self, beat):
+        def write_heartbeat(self, watch, beat):
             beats.append(beat["at"])
-            super().write_heartbeat(beat)
+            super().write_heartbeat(watch, beat)
 
     storage.replication.journal = Beating(storage.journal.root)
     watch = Watch(
@@ -399,10 +400,11 @@ def test_the_watch_ends_when_told_and_leaves_a_heartbeat(storage):
     ).run(reports.append)
     assert waits == [2.0] * 3
     assert len(reports) == 3
-    beat, age = storage.journal.read_heartbeat()
-    assert beat["at"] == NOW
-    assert 0 <= age < 10
-    assert [one["up"] for one in beat["servers"].values()] == [True, True]
+    (last,) = storage.journal.heartbeats()
+    assert last.watch == f"{socket.gethostname()}:{os.getpid()}"
+    assert last.beat["at"] == NOW
+    assert 0 <= last.age < 10
+    assert [one["up"] for one in last.beat["servers"].values()] == [True, True]
 
 
 @pytest.mark.parametrize("skew", [-3600.0, 3600.0])

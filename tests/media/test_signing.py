@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,7 +16,9 @@ from django.core.files.base import ContentFile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outgrow.media.repair import Repair
 from outgrow.media.signing import Verdict, check, sign
+from outgrow.testing import MediaServer
 
 SECRET = "for-this-page-only"
 NOW = 1_000_000.0
@@ -61,14 +64,19 @@ def test_whatever_is_signed_is_good_and_nothing_else(path, secret, expires):
 # --- a storage
 
 
-@pytest.fixture
-def make(tmp_path):
-    from outgrow.media import HybridStorage
+in_database = pytest.mark.django_db(transaction=True, databases=["default", "outgrow"])
+
+
+@pytest.fixture(params=["HybridStorage", pytest.param("DistributedStorage", marks=in_database)])
+def make(request, tmp_path):
+    from outgrow import media
 
     def make(server, **options):
         signed = {"querystring_auth": True, "secret": SECRET, "base_url": "/media/"}
-        given = {"location": tmp_path / "master", "servers": [server.url]} | signed
-        return HybridStorage(**(given | options))
+        given = {"servers": [server.url]} | signed
+        if request.param == "HybridStorage":
+            given["location"] = tmp_path / "master"
+        return getattr(media, request.param)(**(given | options))
 
     return make
 
@@ -106,6 +114,18 @@ def use(storage, visitors: str) -> None:
         assert fetch(f"{visitors}{storage.url(name, expire=-10)}")[0] == 410
         assert [fetch(f"{visitors}{one}")[0] for one in tampered(url)] == [403] * 4
         storage.delete(name)
+
+
+def test_a_link_to_a_server_itself_is_signed_too(make):
+    with MediaServer() as server:
+        public = {"media1": "https://media1.example.org/m/"}
+        storage = make(server, servers={"media1": server.url}, public_urls=public)
+        Repair(storage.replication).once(settle=False)  # a server that is owed nothing
+        name = storage.save("f.txt", ContentFile(b"x"))
+        place, _, query = storage.url(name, expire=60).partition("?")
+        assert place == f"https://media1.example.org/m/{name}"
+        assert check(f"/m/{name}", query, SECRET, time.time()) is Verdict.GOOD
+        assert check(f"/m/{name}", query, SECRET, time.time() + 61) is Verdict.EXPIRED
 
 
 def test_our_own_server_checks_them(make, tmp_path):

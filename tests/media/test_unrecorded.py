@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import pickle
 
 import pytest
@@ -12,7 +14,7 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from outgrow.checks import check_media
-from outgrow.errors import NotDeleted, NotEnoughServers
+from outgrow.errors import NoCopy, NotDeleted, NotEnoughServers
 from outgrow.media import DistributedStorage
 from outgrow.media.repair import Repair
 from outgrow.status import snapshot
@@ -118,6 +120,22 @@ def test_a_read_takes_the_next_server(storage, servers):
         assert file.read() == b"content"
 
 
+@pytest.mark.parametrize(("count", "expected"), [(3, True), (2, True), (1, False), (0, False)])
+def test_a_majority_has_a_file(make, servers, count, expected):
+    storage = make(read="majority")
+    name = save(storage)
+    for server in servers[count:]:
+        del server.files[name]
+    assert storage.exists(name) is expected
+    assert make().exists(name) is (count > 0)
+    servers[0].stop()
+    if count == 3:
+        assert storage.exists(name)
+    elif count == 2:
+        with pytest.raises(NoCopy):
+            storage.exists(name)
+
+
 def test_another_process_knows_its_own_servers(make, servers):
     name = save(make())
     assert make().exists(name)
@@ -125,6 +143,20 @@ def test_another_process_knows_its_own_servers(make, servers):
     with pytest.raises(NotEnoughServers, match="belongs to the master"):
         save(make(catalogue="another site"))
     assert len(copies(servers[0])) == 2
+
+
+def test_a_server_that_lost_everything_is_new_to_another_process(make, servers):
+    """What the page says of it: only a process that has seen its id refuses."""
+    storage = make()
+    save(storage)
+    servers[0].files.clear()
+    servers[0].stop()
+    with pytest.raises(NotEnoughServers):
+        save(storage)
+    servers[0].start()
+    with pytest.raises(NotEnoughServers, match="lost outgrow-master-id"):
+        save(storage)
+    assert save(make()) in servers[0].files
 
 
 def test_there_is_nothing_to_repair(storage, servers):
@@ -174,5 +206,134 @@ def test_the_commands_and_the_checks(servers):
         assert check_media() == []
         save(storages["default"])
         assert snapshot().problems(60) == []
-        with pytest.raises(CommandError, match="nothing says what should be there"):
-            call_command("outgrow", "media", "verify")
+
+
+@pytest.fixture
+def site(servers):
+    """A site whose storage has three servers, media1 to media3, and no catalogue."""
+    urls = {f"media{n}": server.url for n, server in enumerate(servers, 1)}
+    options = {"servers": urls, "journal": "none", "downtime": 0.05, "timeout": 0.5}
+    media = {"BACKEND": "outgrow.media.DistributedStorage", "OPTIONS": options}
+    with override_settings(STORAGES={"default": media}):
+        yield storages["default"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["server", "add", "media3"],
+        ["server", "drain", "media3"],
+        ["server", "retire", "media3"],
+        ["repair", "--all"],
+        ["repair", "--all", "--dry-run"],
+        ["repair", "--server", "media3", "--adopt"],
+        ["verify", "--repair"],
+        ["verify", "--remove-extra"],
+        ["verify", "--digest"],
+        ["verify", "--sample", "3"],
+    ],
+)
+def test_what_needs_a_catalogue_is_refused(site, servers, words):
+    save(site)
+    servers[2].files.clear()
+    before = [len(server.log) for server in servers]
+    with pytest.raises(CommandError, match=r"needs a catalogue.*Nothing was changed\. ['\w]"):
+        call_command("outgrow", "media", *words)
+    assert [len(server.log) for server in servers] == before
+
+
+def verified(*words: str) -> tuple[int, dict[tuple[str, str], tuple[str, int, int]], dict]:
+    """The exit code, what is wrong by server and name, and all that was told."""
+    out = io.StringIO()
+    try:
+        call_command("outgrow", "media", "verify", "--json", *words, stdout=out)
+    except SystemExit as end:
+        code = int(str(end.code))
+    else:
+        code = 0
+    told = json.loads(out.getvalue())
+    wrong = {
+        (one["server"], finding["name"]): (finding["what"], finding["wanted"], finding["found"])
+        for one in told["verdicts"]
+        for finding in one["findings"]
+    }
+    return code, wrong, {one["server"]: one for one in told["verdicts"]}
+
+
+def test_servers_are_compared_with_each_other(site, servers):
+    one, two, three = (save(site, bytes(7), f"{n}/f.txt") for n in range(3))
+    assert verified() == (0, {}, verified()[2])
+    del servers[1].files[one]
+    servers[2].files[two] = b"short"
+    servers[0].files[three] = b"x"
+    servers[1].files[three] = b"xx"
+    servers[2].files[three] = b"xxx"
+    servers[0].files["by-hand.txt"] = b"x"
+    code, wrong, verdicts = verified()
+    assert code == 1
+    assert wrong == {
+        ("media2", one): ("missing", 7, -1),
+        ("media3", two): ("different", 7, 5),
+        ("media1", three): ("different", 3, 1),
+        ("media2", three): ("different", 3, 2),
+        ("media2", "by-hand.txt"): ("missing", 1, -1),
+        ("media3", "by-hand.txt"): ("missing", 1, -1),
+    }
+    assert {verdict["compared"] for verdict in verdicts.values()} == {4}
+    assert verified("--prefix", "0/")[1].keys() == {("media2", one)}
+    assert verified("--server", "media1")[2].keys() == {"media1"}
+
+
+def test_a_comparison_in_words(site, servers, capsys):
+    name = save(site)
+    call_command("outgrow", "media", "verify")
+    assert "The servers have the same files." in capsys.readouterr().out
+    del servers[1].files[name]
+    with pytest.raises(SystemExit):
+        call_command("outgrow", "media", "verify")
+    told = capsys.readouterr().out
+    assert f"media2: {name} is not there" in told
+    assert "somebody must decide" in told
+
+
+def test_a_server_that_is_down_is_left_out_and_told(site, servers):
+    name = save(site)
+    servers[0].stop()
+    code, wrong, verdicts = verified()
+    assert (code, wrong) == (1, {})
+    assert "connection" in verdicts["media1"]["down"]
+    del servers[2].files[name]
+    assert verified()[1].keys() == {("media3", name)}
+
+
+def test_a_server_without_a_listing_is_asked_for_each_name(site, servers):
+    names = [save(site) for _ in range(3)]
+    servers[0].listing = False
+    assert verified()[:2] == (0, {})
+    del servers[0].files[names[1]]
+    servers[0].files["unseen.txt"] = b"x"
+    code, wrong, verdicts = verified()
+    assert (code, wrong) == (1, {("media1", names[1]): ("missing", 7, -1)})
+    assert [verdicts[name]["listed"] for name in sorted(verdicts)] == [False, True, True]
+    for server in servers:
+        server.listing = False
+    with pytest.raises(CommandError, match="nothing to compare"):
+        call_command("outgrow", "media", "verify")
+
+
+def test_what_changes_meanwhile_is_not_told(site, servers):
+    """A listing is how things were: what differs is asked for again."""
+    save(site)
+    lost = save(site)
+
+    class Fading(dict):
+        """Files of which one is deleted everywhere as soon as they are listed."""
+
+        def __iter__(self):
+            for server in servers:
+                server.files.pop(lost, None)
+            return super().__iter__()
+
+    servers[1].files = Fading(servers[1].files)
+    assert verified()[:2] == (0, {})
+    assert not site.exists(lost)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from hypothesis import strategies as st
 
+from outgrow.topology.database import ENGINES as DATABASES
+from outgrow.topology.database import PORTS, WHEN_BEHIND, WRITE_ON_READ, Database, Replication
 from outgrow.topology.model import ENGINES, NAMES, Host, Media, Port, Service, Site
 
 TINY = Path(__file__).parent / "tiny"
@@ -44,12 +47,46 @@ def hosts(draw: st.DrawFn, name: str, number: int, roles: tuple[str, ...]) -> Ho
 
 
 @st.composite
+def databases(draw: st.DrawFn) -> Database:
+    engine = draw(st.sampled_from(DATABASES))
+    replication = Replication(
+        max_lag=draw(_seconds),
+        pin_for=3e6,
+        when_behind=draw(st.sampled_from([None, *WHEN_BEHIND])),
+        write_on_read=draw(st.sampled_from([None, *WRITE_ON_READ])),
+    )
+    if engine == "sqlite":
+        return Database(engine, str(PurePosixPath("/") / draw(_paths)), replication=replication)
+    password = draw(st.sampled_from(["none", "variable", "file"]))
+    return Database(
+        engine,
+        "photos",
+        "web",
+        "PHOTOS" if password == "variable" else "",
+        PurePosixPath("/") / draw(_paths) if password == "file" else None,
+        replication,
+    )
+
+
+def database_hosts(database: Database) -> Iterator[Host]:
+    number = PORTS[database.engine]
+    # Longer than the names of others.
+    for index, name in enumerate(["the-database-1", "the-database-2"]):
+        address, role = f"10.1.0.{index}", "replica" if index else "primary"
+        service = Service(name, role, Port(address, number), database.engine)
+        yield Host(name, address, (service,))
+
+
+@st.composite
 def sites(draw: st.DrawFn) -> Site:
     names = draw(st.lists(_names, min_size=2, max_size=6, unique=True))
     each = st.sampled_from([("app",), ("media",), ("app", "media"), ("media", "app")])
     roles = [("app",), ("media",), *(draw(each) for _ in names[2:])]
     members = tuple(draw(hosts(name, number, roles[number])) for number, name in enumerate(names))
     root = PurePosixPath("/")
+    database = draw(st.none() | databases())
+    if database:
+        members += tuple(database_hosts(database))
     return Site(
         name=draw(_names),
         settings="photos.settings",
@@ -75,14 +112,31 @@ def sites(draw: st.DrawFn) -> Site:
             fsync=draw(st.none() | st.booleans()),
         ),
         hosts=members,
+        database=database,
+        active=draw(st.booleans()),
     )
 
 
-def tiny_site(folder: Path, *, engine: str = "outgrow") -> Path:
-    """A copy of the tiny site below `folder`; the path of its topology file."""
+def tiny_site(
+    folder: Path, *, engine: str = "outgrow", database: str = "", replicas: tuple[str, ...] = ()
+) -> Path:
+    """A copy of the tiny site below `folder`; the path of its topology file.
+
+    With the engine of a `database` it has the primary "db1" and these replicas.
+    """
     copy = folder / "tiny site"  # a name with a space, as users have them
     shutil.copytree(TINY, copy, ignore=shutil.ignore_patterns("__pycache__", ".outgrow-run"))
     path = copy / "topology.toml"
     text = path.read_text()
-    path.write_text(text.replace("[media]\n", f'[media]\nengine = "{engine}"\n'))
+    text = text.replace("[media]\n", f'[media]\nengine = "{engine}"\n')
+    if database:
+        text += f'\n[database]\nengine = "{database}"\nname = "tiny_rows"\nuser = "tiny-user"\n'
+        if database == "sqlite":
+            text = text.replace('user = "tiny-user"\n', "")
+        else:
+            text += 'password_env = "NOT_SET_ON_A_LAPTOP"\n'
+        for number, name in enumerate(("db1", *replicas)):
+            role = "replica" if number else "primary"
+            text += f'\n[servers.{name}]\nroles = ["{role}"]\naddress = "10.0.0.{31 + number}"\n'
+    path.write_text(text)
     return path

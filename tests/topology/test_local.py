@@ -29,6 +29,10 @@ from tests.live.nginx import binary
 from tests.live.processes import all_have_status, family, wait_until
 from tests.topology.sites import tiny_site
 
+# `outgrow up` chooses its ports by itself, among the same as any other that runs now: so
+# one worker runs all tests of it.
+pytestmark = pytest.mark.xdist_group("up")
+
 
 def get(url: str) -> str:
     with urllib.request.urlopen(url, timeout=10) as answer:
@@ -79,7 +83,7 @@ def everyone() -> list[psutil.Process]:
 def test_the_plan_of_a_site(run: Run) -> None:
     run.local.prepare(dry_run=True)
     made = run.local.plan
-    assert [[one.name for one in stage] for stage in made.stages] == [
+    assert [[one.name for one in stage.processes] for stage in made.stages] == [
         ["media1", "media2"],
         ["app1", "app2"],
         ["repair"],
@@ -125,6 +129,8 @@ def test_our_media_servers_know_when_names_are_used_again(tmp_path: Path, engine
         made = plan(again, Path("/run"), Programs("python", "/usr/sbin/nginx", "www www"))
         told = made.processes[0].command.words[-2:] == ("--names", "keep")
         assert told is (engine == "outgrow" and names == "keep")
+    made = plan(replace(site, active=True), Path("/run"), Programs("python", "/usr/sbin/nginx"))
+    assert ("--active" in made.processes[0].command.words) is (engine == "outgrow")
 
 
 def test_the_plan_with_nginx(tmp_path: Path) -> None:

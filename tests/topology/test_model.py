@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tomllib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from outgrow.errors import TopologyError, TopologyErrors
 from outgrow.servers import Server
+from outgrow.topology.database import Database, Replication
 from outgrow.topology.model import Host, Media, Port, Service, local, parse
 
 FOLDER = PurePath("/srv/photos")
@@ -72,6 +74,9 @@ def test_a_file_becomes_a_site(content: Content) -> None:
     assert site.media_root == PurePath("/srv/photos/var/media")
     assert site.media_url == "/media/"
     assert site.media == Media(need=2, names="keep", timeout=2.0, fsync=True)
+    assert not site.active
+    content["media"]["active"] = True
+    assert parse(content, FOLDER).active
     app1 = Service("app1", "app", Port("10.0.0.11", 8000))
     media1 = Service("media1", "media", Port("10.0.0.21", 8080), "nginx")
     both = (
@@ -159,6 +164,7 @@ WRONG: list[tuple[Change, str]] = [
     (put("uniqe", "media", "names"), 'media.names: "uniqe" is not a way to name files; did you me'),
     (put(0, "media", "timeout"), "media.timeout: must be greater than 0, not 0."),
     (put("2", "media", "timeout"), 'media.timeout: must be a number, not the string "2".'),
+    (put(1, "media", "active"), "media.active: must be true or false, not the number 1."),
     (put(1, "media", "fsync"), "media.fsync: must be true or false, not the number 1."),
     (put("Nginx", "media", "engine"), 'media.engine: "Nginx" is not an engine; did you mean "ngin'),
     # servers
@@ -224,6 +230,180 @@ def test_every_problem_is_reported_at_once(content: Content) -> None:
         "  servers.app1.roles[0]",
         "  site.name",
     ]
+
+
+# --- the database
+
+
+DATABASE: Content = {
+    "engine": "postgresql",
+    "name": "photos",
+    "password_env": "PHOTOS_PASSWORD",
+}
+
+
+@pytest.fixture
+def replicated(content: Content) -> Content:
+    content["database"] = dict(DATABASE)
+    content["servers"] |= {
+        "db1": {"roles": ["primary"], "address": "10.0.0.31"},
+        "db-2": {"roles": ["replica"], "address": "10.0.0.32", "weight": 2, "zone": "b"},
+        "3db": {"roles": ["app", "replica"], "address": "10.0.0.33", "ports": {"replica": 5433}},
+    }
+    return content
+
+
+def test_a_site_without_the_table_has_no_database(content: Content) -> None:
+    site = parse(content, FOLDER)
+    assert site.database is None
+    assert site.replicas() == ()
+
+
+def test_a_primary_and_its_replicas(replicated: Content) -> None:
+    site = parse(replicated, FOLDER)
+    assert site.database == Database("postgresql", "photos", "photos", "PHOTOS_PASSWORD")
+    assert site.database.has_servers
+    primary = Service("db1", "primary", Port("10.0.0.31", 5432), "postgresql")
+    assert site.services("primary") == (primary,)
+    assert primary.url == "postgresql://10.0.0.31:5432"
+    assert site.replicas() == (
+        (Server("db_2", "postgresql://10.0.0.32:5432", "b", 2), Port("10.0.0.32", 5432)),
+        (Server("_3db", "postgresql://10.0.0.33:5433"), Port("10.0.0.33", 5433)),
+    )
+
+
+def test_mariadb_has_its_own_port(replicated: Content) -> None:
+    replicated["database"]["engine"] = "mariadb"
+    assert parse(replicated, FOLDER).service("db-2").url == "mariadb://10.0.0.32:3306"
+
+
+def test_sqlite_is_a_file_with_replicas_that_listen_nowhere(replicated: Content) -> None:
+    replicated["database"] = {"name": "var/rows.sqlite3"}
+    del replicated["servers"]["3db"]["ports"]
+    replicated["servers"]["db-2"]["address"] = "10.0.0.31"  # no port, so no conflict
+    site = parse(replicated, FOLDER)
+    assert site.database == Database("sqlite", "/srv/photos/var/rows.sqlite3")
+    assert not site.database.has_servers
+    assert [port.number for _, port in site.replicas()] == [0, 0]
+
+
+def test_sqlite_needs_no_servers(content: Content) -> None:
+    content["database"] = {"name": "/var/rows.sqlite3", "max_lag": 3}
+    database = parse(content, FOLDER).database
+    assert database == Database("sqlite", "/var/rows.sqlite3", replication=Replication(max_lag=3.0))
+
+
+def test_the_options_of_the_replication(replicated: Content) -> None:
+    options = {
+        "max_lag": 3.0,
+        "check_every": 1.0,
+        "pin_for": 10.0,
+        "downtime": 30.0,
+        "when_behind": "wait",
+        "wait": 0.5,
+        "write_on_read": "log",
+        "read_timeout": 2.0,
+    }
+    replicated["database"] |= options
+    database = parse(replicated, FOLDER).database
+    assert database
+    assert asdict(database.replication) == options
+
+
+def test_a_password_may_be_in_a_file(replicated: Content) -> None:
+    del replicated["database"]["password_env"]
+    replicated["database"] |= {"password_file": "secrets/db", "user": "web"}
+    database = parse(replicated, FOLDER).database
+    assert database == Database(
+        "postgresql", "photos", "web", password_file=PurePath("/srv/photos/secrets/db")
+    )
+
+
+def test_a_password_is_not_shown() -> None:
+    assert "secret" not in repr(Database("postgresql", "photos", password="secret"))
+
+
+WRONG_DATABASE: list[tuple[Change, str]] = [
+    (put("postgres", "database", "engine"), 'database.engine: "postgres" is not an engine for a d'),
+    (remove("database", "name"), "database.name: is missing."),
+    (put("a'b", "database", "name"), 'database.name: "a\'b" must be 1 to 63 letters'),
+    (put("a b", "database", "user"), 'database.user: "a b" must be 1 to 63 letters'),
+    (put("p", "database", "password"), "database.password: does not belong into this file. Write"),
+    (put("A-B", "database", "password_env"), 'database.password_env: "A-B" is not the name of an'),
+    (put("f", "database", "password_file"), "database.password_file: is one too many beside passw"),
+    (put("", "database", "password_file"), "database.password_file: must not be empty."),
+    (put("x", "database", "usr"), 'database.usr: is not a known key; did you mean "user"?'),
+    (put(0, "database", "max_lag"), "database.max_lag: must be greater than 0, not 0."),
+    (put("later", "database", "when_behind"), 'database.when_behind: "later" is not a choice; kno'),
+    (put("pn", "database", "write_on_read"), 'database.write_on_read: "pn" is not a choice; did y'),
+    (put(20, "database", "pin_for"), "database.pin_for: must be at least max_lag + 2 * check_ever"),
+    (put(50, "database", "max_lag"), "check_every + 5, which is 65, not 60."),
+    (
+        put({"name": "f", "user": "x"}, "database"),
+        "database.user: is for a database server, and SQ",
+    ),
+    (put({"name": "f"}, "database"), "servers.3db.ports.replica: is for a database that listens;"),
+    (
+        remove("database"),
+        "database: is missing, and servers.db1.roles[0] asks for it. Write it: the",
+    ),
+    (
+        remove("servers", "db1"),
+        "servers.3db.roles[1]: there is no primary for this replica. Give on",
+    ),
+    (
+        put(["app", "primary"], "servers", "app1", "roles"),
+        'servers.db1.roles[0]: "app1" is the primary already, and there can be but one.',
+    ),
+    (
+        put(["primary", "replica"], "servers", "db1", "roles"),
+        "servers.db1.roles[1]: a primary can't be its own replica.",
+    ),
+    (
+        put({"roles": ["replica"], "address": "10.0.0.9"}, "servers", "db.2"),
+        'servers."db.2": its alias in DATABASES would be "db_2", as that of db-2 is.',
+    ),
+    (
+        put({"roles": ["replica"], "address": "10.0.0.9"}, "servers", "default"),
+        'servers.default: its alias in DATABASES would be "default", as that of the primary is.',
+    ),
+    (put({}, "servers", "migrate"), 'servers.migrate: "migrate" is the name of the process that m'),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), WRONG_DATABASE, ids=[message[:60] for _, message in WRONG_DATABASE]
+)
+def test_what_is_wrong_with_a_database_is_said_with_its_path(
+    replicated: Content, change: Change, message: str
+) -> None:
+    change(replicated)
+    found = problems(replicated)
+    assert any(message in problem for problem in found), found
+
+
+def test_a_database_that_is_served_needs_a_server(content: Content) -> None:
+    content["database"] = dict(DATABASE)
+    assert problems(content) == ['database: postgresql needs a server with the role "primary".']
+
+
+def test_the_same_database_on_one_machine(replicated: Content) -> None:
+    site = parse(replicated, FOLDER)
+    ports = {service.name: n for n, service in enumerate(site.services(), 20000)}
+    moved = local(site, ports, PurePath("/run/photos"))
+    assert moved.database == Database(
+        "postgresql", "photos", "photos", password_file=PurePath("/run/photos/_password")
+    )
+    assert [port for _, port in moved.replicas()] == [
+        Port("127.0.0.1", ports["db-2"]),
+        Port("127.0.0.1", ports["3db:replica"]),
+    ]
+
+
+def test_the_same_file_on_one_machine(content: Content) -> None:
+    content["database"] = {"name": "rows"}
+    moved = local(parse(content, FOLDER), dict.fromkeys("abcd", 1), PurePath("/run"))
+    assert moved.database == Database("sqlite", "/run/_database.sqlite3")
 
 
 def test_a_wrong_role_is_not_reported_as_a_missing_server_too(content: Content) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tomllib
+from dataclasses import replace
+
+import pytest
 
 from outgrow import conf
 from outgrow.topology.model import parse
@@ -47,3 +51,120 @@ def test_the_storage_takes_them(tmp_path):
     checked, problems = conf.media_options(settings["STORAGES"]["default"]["OPTIONS"])
     assert problems == []
     assert checked.need == 2
+
+
+def test_without_the_table_databases_are_the_site_s(tmp_path):
+    settings = django_settings(parse(tomllib.loads(TEXT), tmp_path))
+    assert not {"DATABASES", "DATABASE_ROUTERS", "OUTGROW"} & settings.keys()
+
+
+DATABASE = """
+[database]
+engine = "postgresql"
+name = "photos"
+user = "web"
+max_lag = 3
+when_behind = "wait"
+[servers.db1]
+roles = ["primary"]
+address = "10.0.0.31"
+"""
+
+REPLICAS = """
+[servers.db-2]
+roles = ["replica"]
+address = "10.0.0.32"
+weight = 3
+[servers.db3]
+roles = ["replica"]
+address = "2001:db8::3"
+"""
+
+
+def databases(text, folder, password=""):
+    site = parse(tomllib.loads(TEXT + text), folder)
+    site = replace(site, database=replace(site.database, password=password))
+    return django_settings(site)
+
+
+def test_a_primary_and_its_replicas(tmp_path):
+    settings = databases(DATABASE + REPLICAS, tmp_path, "secret")
+    server = {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "photos",
+        "USER": "web",
+        "PASSWORD": "secret",
+        "PORT": "5432",
+        "CONN_MAX_AGE": 600,
+    }
+    replica = server | {
+        "CONN_HEALTH_CHECKS": False,
+        "OPTIONS": {"connect_timeout": 2, "options": "-c default_transaction_read_only=on"},
+        "TEST": {"MIRROR": "default"},
+    }
+    assert settings["DATABASES"] == {
+        "default": server
+        | {
+            "HOST": "10.0.0.31",
+            "CONN_HEALTH_CHECKS": True,
+            "OPTIONS": {"connect_timeout": 5},
+        },
+        "db_2": replica | {"HOST": "10.0.0.32"},
+        "db3": replica | {"HOST": "2001:db8::3"},
+    }
+    assert settings["DATABASE_ROUTERS"] == ["outgrow.databases.ReplicationRouter"]
+    assert settings["OUTGROW"] == {
+        "REPLICATION": {
+            "default": {
+                "replicas": ["db_2", "db3"],
+                "weights": {"db_2": 3, "db3": 1},
+                "max_lag": 3.0,
+                "when_behind": "wait",
+            }
+        }
+    }
+
+
+def test_a_primary_alone_needs_no_router(tmp_path):
+    settings = databases(DATABASE, tmp_path)
+    assert list(settings["DATABASES"]) == ["default"]
+    # The driver looks for it where it always does.
+    assert "PASSWORD" not in settings["DATABASES"]["default"]
+    assert not {"DATABASE_ROUTERS", "OUTGROW"} & settings.keys()
+
+
+def test_a_replica_of_mariadb(tmp_path):
+    settings = databases(DATABASE.replace("postgresql", "mariadb") + REPLICAS, tmp_path)
+    assert settings["DATABASES"]["default"]["PORT"] == "3306"
+    assert settings["DATABASES"]["db3"]["ENGINE"] == "django.db.backends.mysql"
+    assert settings["DATABASES"]["db3"]["OPTIONS"] == {
+        "connect_timeout": 2,
+        "init_command": "SET SESSION TRANSACTION READ ONLY",
+    }
+
+
+def test_sqlite_s_replicas_are_the_same_file_which_they_can_t_write(tmp_path):
+    text = """
+    [database]
+    name = "the rows?.sqlite3"
+    [servers.db1]
+    roles = ["primary"]
+    address = "10.0.0.31"
+    """
+    settings = databases(text + REPLICAS, tmp_path)
+    path = tmp_path / "the rows?.sqlite3"
+    sqlite = "django.db.backends.sqlite3"
+    assert settings["DATABASES"]["default"] == {"ENGINE": sqlite, "NAME": str(path)}
+    assert settings["DATABASES"]["db3"] == {
+        "ENGINE": sqlite,
+        "NAME": f"file:{tmp_path}/the%20rows%3F.sqlite3?mode=ro",
+        "TEST": {"MIRROR": "default"},
+    }
+    with sqlite3.connect(path) as primary:
+        primary.execute("CREATE TABLE note (text TEXT)")
+    with sqlite3.connect(settings["DATABASES"]["db3"]["NAME"], uri=True) as replica:
+        assert replica.execute("SELECT count(*) FROM note").fetchone() == (0,)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            replica.execute("INSERT INTO note VALUES ('x')")
+    primary.close()
+    replica.close()

@@ -20,7 +20,12 @@ import psutil
 import pytest
 
 from tests.live.processes import all_have_status, family, wait_until
+from tests.raw import takes
 from tests.topology.sites import tiny_site
+
+# `outgrow up` chooses its ports by itself, among the same as any other that runs now: so
+# one worker runs all tests of it.
+pytestmark = pytest.mark.xdist_group("up")
 
 COMMAND = [sys.executable, "-m", "outgrow", "up"]
 READY = "All are ready. Ctrl-C stops them."
@@ -39,7 +44,7 @@ class Up:
         self._output = output
         self.text = ""
 
-    def read_until(self, part: str, seconds: float = 30) -> None:
+    def read_until(self, part: str, seconds: float = 90) -> None:
         """Read its output until `part` is in it, or it ends."""
         end = time.monotonic() + seconds
         while part not in self.text and time.monotonic() < end:
@@ -57,7 +62,7 @@ class Up:
         """It, and every process below it."""
         return family(self.process.pid)
 
-    def ends(self, seconds: float = 15) -> int:
+    def ends(self, seconds: float = 60) -> int:
         """Wait for its end; its exit status."""
         end = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < end:
@@ -176,13 +181,12 @@ def test_the_second_ctrl_c_does_not_wait_for_requests(
     with socket.create_connection(address(running, "app1"), 5) as slow:
         slow.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
         running.read_until("a slow request begins")
-        before = time.monotonic()
-        running.process.send_signal(signal.SIGINT)
-        running.read_until("Stopping.")
-        if second:
+        with takes(least, most):
             running.process.send_signal(signal.SIGINT)
-        assert running.ends() == 0
-    assert least < time.monotonic() - before < most
+            running.read_until("Stopping.")
+            if second:
+                running.process.send_signal(signal.SIGINT)
+            assert running.ends() == 0
     wait_until(lambda: gone(everyone), "somebody is left")
 
 
@@ -235,7 +239,7 @@ def test_a_reader_that_goes_away_later_ends_everything(running: Up) -> None:
 
 def test_exit_checks_everything_and_stops(topology: Path) -> None:
     seen = run(topology, "--exit", cwd=Path("/"))
-    assert (seen.returncode, seen.stderr) == (0, "")
+    assert (seen.returncode, seen.stderr) == (0, ""), seen.stdout
     for name in ("media1", "media2", "app1", "app2", "repair"):
         assert re.search(rf"{name} +│ [a-z ,]+ +│ yes", seen.stdout), seen.stdout
     # Its own files are gone from the media servers.

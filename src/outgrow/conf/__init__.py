@@ -33,6 +33,7 @@ from outgrow.conf.site import (
     routers,
     session_cookie,
     storages,
+    task_backend,
     upload_folder,
     use_tz,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "routers",
     "session_cookie",
     "storages",
+    "task_backend",
     "upload_folder",
     "use_tz",
 ]

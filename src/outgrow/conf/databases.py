@@ -180,7 +180,7 @@ def _replicas(
 def _replica(
     name: object, primary: str, before: list[object], databases: Mapping[str, Mapping[str, Any]]
 ) -> Problem:
-    if name not in databases or not isinstance(name, str):
+    if not isinstance(name, str) or name not in databases:
         known = f"There are: {', '.join(sorted(databases))}."
         return f"is {name!r}, which is not an alias in DATABASES.", known
     if name == primary:
@@ -221,9 +221,7 @@ def _weights(
     return good
 
 
-def _remember(
-    given: Mapping[str, Any], path: str, problems: list[ConfigurationError]
-) -> Remember:
+def _remember(given: Mapping[str, Any], path: str, problems: list[ConfigurationError]) -> Remember:
     where = given.get("remember", "cookie")
     key, cache = given.get("key", ""), given.get("cache", "default")
     good = where in REMEMBER

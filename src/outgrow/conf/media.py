@@ -81,7 +81,7 @@ class MediaOptions:
     backlog: int = 1000
     drain: float = 10.0
     queue: str = ""
-    broker: str = ""
+    broker: str = field(default="", repr=False)
     #: Of a distributed storage: "none" for no catalogue; the catalogue's own alias, its name,
     #: seconds for which a transaction may last, and what `exists` believes.
     journal: str = "database"

@@ -42,6 +42,12 @@ def databases() -> Mapping[str, Mapping[str, Any]]:
     return found
 
 
+def task_backend() -> str:
+    """The backend of Django's default tasks; the one that runs them at once is Django's own."""
+    tasks = getattr(settings, "TASKS", None) or {}
+    return str(tasks.get("default", {}).get("BACKEND", "ImmediateBackend"))
+
+
 def is_installed() -> bool:
     """Whether INSTALLED_APPS has this app, and so its tables."""
     return apps.is_installed("outgrow")

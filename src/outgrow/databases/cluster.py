@@ -5,22 +5,25 @@ The laws:
 1. A request is served by one replica, drawn by weight from those that are up, fresh enough, and
    have what its client wrote before. It is connected to when it is chosen, so that one
    that can't be reached is found then, and another is taken.
-2. That nobody can serve is no error. `when_behind` says who does: the primary, a
+2. That is asked for each connection, not for each request: another thread of the request, or
+   a connection that was opened anew, may lead to a server that has less.
+3. That nobody can serve is no error. `when_behind` says who does: the primary, a
    replica after a short wait, or one that is behind; and if the primary is known to be
-   away, the replica that is behind least.
-3. Nothing here runs on an event loop: there the primary is named, and nothing is chosen.
+   away, the least old replica that has what the client wrote.
+4. Nothing here runs on an event loop: there the primary is named, and nothing is chosen.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
 from django.core.signals import setting_changed
 from django.db import DatabaseError, InterfaceError, connections
@@ -35,9 +38,10 @@ from outgrow.servers import Health, Server, ServerSet
 
 logger: Final = logging.getLogger("outgrow.databases")
 
-#: What a Django connection keeps of the server behind it: the driver's connection, and the
-#: incarnation that it leads to.
-_BEHIND: Final = "_outgrow_behind"
+#: Who may serve: replicas that the watch has seen to be fresh; all of them, for they are one file
+#: with the primary; the primary alone, in the tests of a site whose replicas share nothing
+#: with its transaction.
+WATCHED, MIRRORED, ALONE = "watched", "mirrored", "alone"
 
 #: Seconds to wait for one replica before the next one is asked: at first, and at most.
 TURN: Final = 0.02
@@ -45,13 +49,23 @@ LONGEST_TURN: Final = 0.5
 
 
 def in_test() -> bool:
-    """Whether Django's test runner, or pytest-django, has prepared this process for tests.
-
-    Then replicas are mirrors of the primary's test database, and nobody watches them.
-    """
+    """Whether Django's test runner, or pytest-django, has prepared this process for tests."""
     from django.test import utils
 
     return hasattr(utils._TestState, "saved_data")  # noqa: SLF001 - there is no public way
+
+
+class _Here(NamedTuple):
+    """What this thread has last connected to, for a leg, and over which connection.
+
+    `raw` is the driver's connection. One that was opened anew is asked anew (law 2).
+    """
+
+    leg: Leg
+    alias: str
+    connection: Any
+    raw: Any
+    primary: Any
 
 
 class Cluster:
@@ -72,11 +86,13 @@ class Cluster:
         self.by_alias: Mapping[str, Server] = {one.address: one for one in options.replicas}
         self._reads = {alias: itertools.count(1) for alias in (*self.by_alias, self.primary)}
         self.reads = dict.fromkeys(self._reads, 0)
-        self.behind = itertools.count(1)
         #: Called before a choice: sees to it that somebody watches the servers.
         self.watch: Callable[[], None] = lambda: None
-        #: Whether every replica counts as fresh: in tests, and where all is one file.
-        self.is_mirrored = False
+        self.routing = WATCHED
+        self._here = threading.local()
+        #: Driver's connection -> the incarnation of the server that it leads to.
+        self._behind: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        self._is_short = False
 
     # --- where to read
 
@@ -85,158 +101,95 @@ class Cluster:
         primary = self.primary
         leg = route.legs.get(primary) or route.leg(primary)
         block = override(primary)
-        here = route.defaults.get(primary, route.default) if block is None else block.mode
-        if here == PRIMARY:
+        if block is None:
+            if route.defaults.get(primary, route.default) == PRIMARY or leg.wrote:
+                return primary
+        elif block.mode == PRIMARY or (leg.wrote and not block.stale):
             return primary
-        if leg.wrote and not (block is not None and block.stale):
-            return primary
-        connection = leg.ready.get(threading.get_ident())
-        if connection is None:
-            return primary if in_transaction(connections[primary]) else self.choose(leg)
-        return primary if in_transaction(connection) else leg.server or self.choose(leg)
+        elif block.stale:
+            leg = leg.report()
+        here: _Here | None = getattr(self._here, "last", None)
+        if (
+            here is not None
+            and here.leg is leg
+            and here.alias == leg.server
+            and here.connection.connection is here.raw
+        ):
+            return primary if in_transaction(here.primary) else here.alias
+        return primary if in_transaction(connections[primary]) else self.choose(leg)
 
-    def choose(self, leg: Leg, *, without: Iterable[str] = ()) -> str:
+    def choose(self, leg: Leg) -> str:
         """Choose a server and connect this thread to it. Raises nothing for a replica's sake."""
         if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the quick form of the public one
             return leg.server or self.primary
+        if self.routing == ALONE:
+            return self.primary
         self.watch()
-        left_out = set(without)
         if leg.server == self.primary:
-            return leg.serve(self.primary, connections[self.primary])
-        if leg.server and leg.server not in left_out:
-            # Chosen in another thread of this request.
-            if self._connect(self.by_alias[leg.server]):
-                return leg.serve(leg.server, connections[self.primary])
-            left_out.add(leg.server)
-        return leg.serve(self._chosen(leg, left_out), connections[self.primary])
+            return self.primary
+        if leg.server and leg.server not in leg.tried and self._fits(leg.server, leg.wanted):
+            # It was chosen in another thread, or over another connection.
+            return self._serve(leg, leg.server)
+        return self._serve(leg, self._chosen(leg))
 
-    def _chosen(self, leg: Leg, left_out: set[str]) -> str:
+    def _serve(self, leg: Leg, alias: str) -> str:
+        leg.server = alias
+        if alias != self.primary:
+            connection = connections[alias]
+            primary = connections[self.primary]
+            self._here.last = _Here(leg, alias, connection, connection.connection, primary)
+        return alias
+
+    def _chosen(self, leg: Leg) -> str:
         if leg.wanted.pin and not self.knowledge.primary_failure:
             return self.primary
         behind = []
-        for server in self.servers.ranked(where=lambda one: self._is_usable(one, left_out)):
-            if not self._connect(server):
+        for server in self.servers.ranked(where=lambda one: self._is_usable(one, leg)):
+            if not self.connect(server.address):
                 continue
-            if not leg.wanted or self.has(server.address, leg.wanted):
+            if self.has(server.address, leg.wanted):
+                self._is_short = False
                 return server.address
             behind.append(server.address)
-        return self._last_resort(leg, behind, left_out)
+        return self._last_resort(leg, behind)
 
-    def _is_usable(self, server: Server, left_out: set[str]) -> bool:
-        if server.address in left_out:
+    def _is_usable(self, server: Server, leg: Leg) -> bool:
+        if server.address in leg.tried:
             return False
-        return self.is_mirrored or self.knowledge.is_fresh(server.address, self.clock())
+        return self.routing == MIRRORED or self.knowledge.is_fresh(server.address, self.clock())
 
-    def _last_resort(self, leg: Leg, behind: list[str], left_out: set[str]) -> str:
-        """Who serves when no replica is fit (law 2)."""
-        self._count_behind()
+    def _fits(self, alias: str, wanted: Wanted) -> bool:
+        return self.connect(alias) and self.has(alias, wanted)
+
+    def _last_resort(self, leg: Leg, behind: list[str]) -> str:
+        """Who serves when no replica is fit (law 3)."""
+        self._tell_short()
         when_behind = self.options.when_behind if leg.wait is None else "wait"
         if when_behind == "wait" and not leg.wanted.pin:
             seconds = self.options.wait if leg.wait is None else leg.wait
-            if alias := self._first_to_have(leg, behind, left_out, seconds):
+            if alias := self._first_to_have(leg, behind, seconds):
                 return alias
-        if when_behind == "stale" or self.knowledge.primary_failure:
-            if self.knowledge.primary_failure and leg.wanted and when_behind != "stale":
-                # It may not miss what it wrote: then it must fail, as the primary does.
-                return self.primary
-            for alias in (*behind, *self._least_bad(left_out, behind)):
-                if self._connect(self.by_alias[alias]):
+        if self.knowledge.primary_failure:
+            for alias in self._least_old(leg):
+                if self._fits(alias, leg.wanted):
+                    return alias
+        if when_behind == "stale":
+            for alias in (*behind, *self._least_old(leg)):
+                if self.connect(alias):
                     leg.stale = bool(leg.wanted)
                     return alias
         return self.primary
 
-    def _least_bad(self, left_out: set[str], tried: Iterable[str]) -> list[str]:
-        """The replicas that are up, in the order of their age; at the end those that are not."""
-        now = self.clock()
-        rest = [one for one in self.servers if one.address not in {*left_out, *tried}]
-        rest.sort(key=lambda one: self.knowledge.age(one.address, now))
-        return [one.address for one in rest if self.health.is_up(one)]
-
-    def _count_behind(self) -> None:
-        if next(self.behind) == 1:
-            logger.warning(
-                "No replica of %r can serve: %s", self.primary, "; ".join(self._why()) or "none"
-            )
-
-    def _why(self) -> Iterator[str]:
-        now = self.clock()
-        for server in self.servers:
-            condition = self.health.condition(server)
-            if not condition.up:
-                yield f"{server} is down ({condition.reason})"
-            elif not self.knowledge.is_fresh(server.address, now):
-                yield f"{server} is behind"
-            else:
-                yield f"{server} has not replayed what its client wrote"
-
-    # --- connections
-
-    def _connect(self, server: Server) -> bool:
-        """Connect this thread to a replica, if it is not; whether that went well."""
-        connection = connections[server.address]
-        try:
-            connection.close_if_health_check_failed()
-            connection.ensure_connection()
-        except (DatabaseError, InterfaceError) as error:
-            self.failed(server.address, error)
-            return False
-        self.health.ok(server)
-        return True
-
-    def failed(self, alias: str, error: Exception) -> None:
-        """A replica did not answer, or broke off: leave it alone for a while."""
-        server = self.by_alias[alias]
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        if self.health.is_up(server):
-            logger.warning("The replica %r is left alone for a while: %s", alias, reason)
-        self.health.failed(server, reason)
-        self.knowledge.forget_replica(alias)
-
-    # --- positions
-
-    def has(self, alias: str, wanted: Wanted) -> bool:
-        """Whether a replica, to which this thread is connected, has all that is wanted.
-
-        Asks it only if that is not known of the incarnation that this connection leads to.
-        """
-        if wanted.pin:
-            return False
-        connection = connections[alias]
-        raw, incarnation = connection.__dict__.get(_BEHIND, (None, ""))
-        known = raw is not None and raw is connection.connection
-        if known and self.knowledge.has_replayed(alias, incarnation, wanted):
-            return True
-        sighting = self.look(alias, connection)
-        return sighting is not None and wanted.reached_by(sighting.position)
-
-    def look(self, alias: str, connection: Any) -> probe.Sighting | None:
-        """Ask a server over this connection, and note what it says; None if it fails."""
-        try:
-            with watchdog.limit(connection, self.options.read_timeout):
-                sighting = probe.look(connection)
-        except Exception as error:  # noqa: BLE001 - the driver's own errors have no common base
-            if not is_database_error(connection, error):
-                raise
-            self.failed(alias, error)
-            connection.close()
-            return None
-        setattr(connection, _BEHIND, (connection.connection, sighting.incarnation))
-        self.knowledge.note_replica(alias, sighting, self.clock())
-        return sighting
-
-    def _first_to_have(
-        self, leg: Leg, behind: Iterable[str], left_out: Iterable[str], seconds: float
-    ) -> str:
+    def _first_to_have(self, leg: Leg, behind: Iterable[str], seconds: float) -> str:
         """Wait for the first replica that has what is wanted; "" if none does in time.
 
         A task also waits for those of which nothing is known yet: its process may be young.
         """
         until, turn = self.clock() + seconds, TURN
-        waiting, out = list(behind), set(left_out)
+        waiting, out = list(behind), set(leg.tried)
         while (left := until - self.clock()) > 0:
-            may_come = leg.wait is not None and self._may_come({*out, *waiting})
-            if may_come:
-                waiting += self._come(out, waiting)
+            if leg.wait is not None and self._may_come({*out, *waiting}):
+                waiting += self._come(leg, out, waiting)
             elif not waiting:
                 break
             # By turns: who is behind by hours must not hide who is by milliseconds.
@@ -262,15 +215,115 @@ class Cluster:
             if one.address not in without
         )
 
-    def _come(self, out: set[str], waiting: Iterable[str]) -> list[str]:
+    def _come(self, leg: Leg, out: set[str], waiting: Iterable[str]) -> list[str]:
         """Those that are known to be fresh by now, connected to; who can't be is `out`."""
-        found = []
-        for server in self.servers.ranked(where=lambda one: self._is_usable(one, {*out, *waiting})):
-            if self._connect(server):
+        found, asked = [], {*out, *waiting}
+        for server in self.servers.ranked(where=lambda one: self._is_usable(one, leg)):
+            if server.address in asked:
+                continue
+            if self.connect(server.address):
                 found.append(server.address)
             else:
                 out.add(server.address)
         return found
+
+    def _least_old(self, leg: Leg) -> list[str]:
+        """The replicas that are up, those first that are behind least."""
+        now = self.clock()
+        rest = [one for one in self.servers if one.address not in leg.tried]
+        rest.sort(key=lambda one: self.knowledge.age(one.address, now))
+        return [one.address for one in rest if self.health.is_up(one)]
+
+    def _tell_short(self) -> None:
+        """One line when no replica can serve, until one does again."""
+        if not self._is_short:
+            self._is_short = True
+            logger.warning("No replica of %r serves: %s.", self.primary, "; ".join(self._why()))
+
+    def _why(self) -> Iterator[str]:
+        now = self.clock()
+        for server in self.servers:
+            condition = self.health.condition(server)
+            if not condition.up:
+                yield f"{server} is down ({condition.reason})"
+            elif not self.knowledge.is_fresh(server.address, now):
+                yield f"{server} is behind, or was not seen yet"
+            else:
+                yield f"{server} lacks what a client wrote, or has just failed him"
+
+    # --- connections
+
+    def connect(self, alias: str) -> bool:
+        """Connect this thread to a replica, if it is not; whether that went well."""
+        connection = connections[alias]
+        if connection.connection is not None:
+            return True
+        try:
+            connection.ensure_connection()
+        except (DatabaseError, InterfaceError) as error:
+            self.failed(alias, error)
+            return False
+        self.health.ok(self.by_alias[alias])
+        return True
+
+    def failed(self, alias: str, error: BaseException) -> None:
+        """A replica did not answer, or broke off: leave it alone for a while."""
+        server = self.by_alias[alias]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if type(error.__cause__).__name__ in {"PoolTimeout", "TooManyRequests"}:
+            # It is this process that has no connection to spare.
+            logger.warning("There is no connection to %r left in the pool: %s", alias, reason)
+            return
+        if self.health.is_up(server):
+            logger.warning("The replica %r is left alone for a while: %s", alias, reason)
+        self.health.failed(server, reason)
+        self.knowledge.forget_replica(alias)
+
+    # --- positions
+
+    def has(self, alias: str, wanted: Wanted) -> bool:
+        """Whether a replica, to which this thread is connected, has all that is wanted.
+
+        Asks it only if that is not known of the incarnation that this connection leads to.
+        """
+        if not wanted:
+            return True
+        if wanted.pin:
+            return False
+        connection = connections[alias]
+        if self.knowledge.has_replayed(alias, self._incarnation(connection.connection), wanted):
+            return True
+        sighting = self.look(alias, connection)
+        return sighting is not None and wanted.reached_by(sighting.position)
+
+    def look(self, alias: str, connection: Any) -> probe.Sighting | None:
+        """Ask a server over this connection, and note what it says; None if it fails."""
+        if connection.in_atomic_block:
+            return None  # a question that fails would break it
+        try:
+            with watchdog.limit(connection, self.options.read_timeout):
+                sighting = probe.look(connection)
+        except Exception as error:  # noqa: BLE001 - the drivers' errors have no common base
+            self._broken(alias, connection, error)
+            return None
+        with suppress(TypeError):
+            self._behind[connection.connection] = sighting.incarnation
+        self.knowledge.note_replica(alias, sighting, self.clock())
+        return sighting
+
+    def _incarnation(self, raw: Any) -> str:
+        """What a driver's connection leads to; empty if that was not asked yet."""
+        try:
+            return self._behind.get(raw, "")
+        except TypeError:  # sqlite3's can't be remembered; a question to it costs no round trip
+            return ""
+
+    def _broken(self, alias: str, connection: Any, error: Exception) -> None:
+        """A question failed: note it, or raise it when it is no error of the server."""
+        if not is_database_error(connection, error):
+            raise error
+        self.failed(alias, error)
+        connection.close()
 
     def _wait(self, alias: str, wanted: Wanted, seconds: float) -> bool:
         """Wait a little for a replica to replay what is wanted."""
@@ -278,17 +331,13 @@ class Cluster:
         until = self.clock() + seconds
         try:
             with watchdog.limit(connection, seconds + self.options.read_timeout):
-                for position in wanted.positions:
-                    left = max(0.0, until - self.clock())
-                    if not probe.wait(connection, position, left):
-                        return False
-        except Exception as error:  # noqa: BLE001 - the driver's own errors have no common base
-            if not is_database_error(connection, error):
-                raise
-            self.failed(alias, error)
-            connection.close()
+                return all(
+                    probe.wait(connection, position, max(0.0, until - self.clock()))
+                    for position in wanted.positions
+                )
+        except Exception as error:  # noqa: BLE001 - the drivers' errors have no common base
+            self._broken(alias, connection, error)
             return False
-        return True
 
     # --- writes
 
@@ -303,9 +352,8 @@ class Cluster:
 
 def is_database_error(connection: Any, error: Exception) -> bool:
     """Whether this is an error of the driver, or Django's of the same, or the system's."""
-    return isinstance(error, (DatabaseError, InterfaceError, OSError)) or isinstance(
-        error, connection.Database.Error
-    )
+    kinds = (DatabaseError, InterfaceError, OSError, connection.Database.Error)
+    return isinstance(error, kinds)
 
 
 def in_transaction(connection: Any) -> bool:
@@ -316,19 +364,34 @@ def in_transaction(connection: Any) -> bool:
     )
 
 
-@functools.cache
+_made: Mapping[str, Cluster] | None = None
+_making: Final = threading.Lock()
+
+
 def clusters() -> Mapping[str, Cluster]:
     """The clusters of the site, by the alias of each server of theirs.
 
     Raises `ConfigurationError` for a mistake in the settings.
     """
+    global _made  # noqa: PLW0603 - the one state of this process
+    if _made is None:
+        with _making:
+            if _made is None:
+                _made = _make()
+    return _made
+
+
+def _make() -> Mapping[str, Cluster]:
     from outgrow.databases.watch import Watch
 
     found: dict[str, Cluster] = {}
     for options in replication():
         cluster = Cluster(options)
-        cluster.is_mirrored = in_test()
-        if not cluster.is_mirrored:
+        if in_test():
+            cluster.routing = ALONE
+        elif "sqlite" in str(connections.settings[options.primary].get("ENGINE", "")):
+            cluster.routing = MIRRORED
+        else:
             cluster.watch = Watch(cluster).ensure
         for alias in (options.primary, *options.aliases):
             found[alias] = cluster
@@ -345,7 +408,8 @@ def known_clusters() -> Mapping[str, Cluster]:
 
 def _forget(*, setting: str, **_: object) -> None:
     if setting in {"OUTGROW", "DATABASES"}:
-        clusters.cache_clear()
+        global _made  # noqa: PLW0603
+        _made = None
 
 
 setting_changed.connect(_forget, dispatch_uid="outgrow.databases")

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError, connections
 
-from outgrow.conf import databases
 from outgrow.databases import route as routes
 from outgrow.databases.cluster import Cluster, in_transaction, known_clusters
 from outgrow.databases.route import REPLICA, Route
@@ -34,9 +34,11 @@ from outgrow.errors import WriteInReadRequest, WriteOnReplica
 logger: Final = logging.getLogger("outgrow.databases")
 
 #: The failures of one server that another one may not have.
-_ELSEWHERE: Final = frozenset(
-    {Failure.LOST, Failure.REFUSED, Failure.CONFLICT, Failure.SCHEMA}
-)
+_ELSEWHERE: Final = frozenset({Failure.LOST, Failure.REFUSED, Failure.CONFLICT, Failure.SCHEMA})
+
+#: What a standby cancels a query with, to go on replaying (PostgreSQL's documentation, "Handling
+#: Query Conflicts"). Nothing else has these codes there, for nobody writes.
+_CONFLICTS: Final = frozenset({"40001", "40P01"})
 
 #: Modules whose frames are not the site's own code.
 _FOREIGN: Final = ("django.", "outgrow.databases.", "asgiref.", "contextlib", "functools")
@@ -47,106 +49,196 @@ Execute = Callable[[Any, Any, bool, Mapping[str, Any]], Any]
 class PrimaryGuard:
     """Notes the first write of each route to a primary, or refuses it."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-
-    def __call__(
-        self, execute: Execute, sql: Any, params: Any, many: bool, context: Mapping[str, Any]
-    ) -> Any:
-        """Django's protocol of an execute wrapper."""
-        route = routes.current()
-        if route is not None:
-            text = as_text(sql, context)
-            if is_read(text):
-                self.cluster.count(self.cluster.primary)
-            else:
-                self._note(route, text)
-        return execute(sql, params, many, context)
-
-    def _note(self, route: Route, sql: str) -> None:
-        leg = route.leg(self.cluster.primary)
-        if leg.wrote:
-            return
-        if route.wait is None and self.cluster.mode(route) == REPLICA:
-            self._judge(sql)
-        leg.wrote = True
-
-    def _judge(self, sql: str) -> None:
-        """A write in a request that was to read: by the options."""
-        alias, how = self.cluster.primary, self.cluster.options.write_on_read
-        if how == "refuse" or (_is_atomic(alias) and not in_transaction(connections[alias])):
-            raise WriteInReadRequest(alias, sql, site_line())
-        if how == "log":
-            logger.warning("A request that was to read writes: %s: %s", site_line(), sql[:200])
-
-
-def _is_atomic(alias: str) -> bool:
-    """Whether the site relies on ATOMIC_REQUESTS, so that its reads have no transaction here."""
-    from outgrow.databases.atomic import AtomicRequests
-
-    return isinstance(databases().get(alias, {}).get("ATOMIC_REQUESTS"), AtomicRequests)
-
-
-class ReplicaGuard:
-    """Refuses writes on a replica, and reads elsewhere what it does not answer."""
-
-    def __init__(self, cluster: Cluster, alias: str) -> None:
-        self.cluster = cluster
+    def __init__(self, alias: str) -> None:
         self.alias = alias
 
     def __call__(
         self, execute: Execute, sql: Any, params: Any, many: bool, context: Mapping[str, Any]
     ) -> Any:
         """Django's protocol of an execute wrapper."""
+        route = routes.current()
+        cluster = known_clusters().get(self.alias)
+        if route is not None and cluster is not None:
+            text = as_text(sql, context)
+            if is_read(text):
+                cluster.count(self.alias)
+            else:
+                _note(cluster, route, text)
+        return execute(sql, params, many, context)
+
+
+def _note(cluster: Cluster, route: Route, sql: str) -> None:
+    leg = route.leg(cluster.primary)
+    if leg.wrote:
+        return
+    if route.wait is None and cluster.mode(route) == REPLICA:
+        _judge(cluster, route, sql)
+    leg.wrote = True
+
+
+def _judge(cluster: Cluster, route: Route, sql: str) -> None:
+    """A write in a request that was to read: by the options."""
+    alias, how = cluster.primary, cluster.options.write_on_read
+    promised = alias in route.atomic and not in_transaction(connections[alias])
+    if how == "refuse" or promised:
+        raise WriteInReadRequest(alias, sql, site_line())
+    if how == "log":
+        logger.warning("A request that was to read writes: %s: %s", site_line(), sql[:200])
+
+
+class ReplicaGuard:
+    """Refuses writes on a replica, and reads elsewhere what it does not answer."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+
+    def __call__(
+        self, execute: Execute, sql: Any, params: Any, many: bool, context: Mapping[str, Any]
+    ) -> Any:
+        """Django's protocol of an execute wrapper."""
+        cluster = known_clusters().get(self.alias)
+        if cluster is None:
+            return execute(sql, params, many, context)
         text = as_text(sql, context)
         if not is_read(text):
             raise WriteOnReplica(self.alias, text, site_line())
-        connection = context["connection"]
-        self.cluster.count(self.alias)
-        try:
-            with watchdog.limit(connection, self.cluster.options.read_timeout):
-                return execute(sql, params, many, context)
-        except (DatabaseError, InterfaceError) as error:
-            return self._failed(error, sql, params, many, context, text)
+        cluster.count(self.alias)
+        reading = _Reading(cluster, self.alias, sql, params, context, text, many=many)
+        with watchdog.limit(context["connection"], cluster.options.read_timeout) as slot:
+            try:
+                result = execute(sql, params, many, context)
+            except (DatabaseError, InterfaceError) as error:
+                failure = error
+            else:
+                return reading.begun(result)
+        return reading.elsewhere(failure, is_late=slot.fired)
 
-    def _failed(
-        self,
-        error: Exception,
-        sql: Any,
-        params: Any,
-        many: bool,
-        context: Mapping[str, Any],
-        text: str,
-    ) -> Any:
-        connection = context["connection"]
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One statement that is read from a replica."""
+
+    cluster: Cluster
+    alias: str
+    sql: Any
+    params: Any
+    context: Mapping[str, Any]
+    text: str
+    many: bool
+
+    def begun(self, result: Any) -> Any:
+        """It was executed. A cursor of the server does its work when it is fetched from."""
+        held = self.context["cursor"]
+        if getattr(held.cursor, "name", None):
+            held.cursor = _Fetched(held.cursor, self)
+        return result
+
+    def elsewhere(self, error: Exception, *, is_late: bool) -> Any:
+        """It failed. Read it from another server, into the cursor that its reader holds.
+
+        Raises the error where no other server could do better.
+        """
+        cluster, connection = self.cluster, self.context["connection"]
         failure = failure_of(connection, error)
-        if failure is Failure.READ_ONLY:
-            raise WriteOnReplica(self.alias, text, site_line()) from error
-        if failure not in _ELSEWHERE or connection.in_atomic_block or many:
-            if failure is Failure.LOST:
-                self.cluster.failed(self.alias, error)
-            raise error
-        if failure in {Failure.LOST, Failure.REFUSED}:
-            self.cluster.failed(self.alias, error)
-            connection.close()
-        return self._elsewhere(error, failure, sql, params, context)
-
-    def _elsewhere(
-        self, error: Exception, failure: Failure, sql: Any, params: Any, context: Mapping[str, Any]
-    ) -> Any:
-        """Read it from another server, into the cursor that its reader holds."""
         route = routes.current()
-        if route is None:
-            raise error  # somebody has named this replica
-        leg = route.leg(self.cluster.primary)
-        if leg.server == self.alias:
-            leg.leave()
-        if failure is Failure.SCHEMA:
-            # The replica has not replayed a migration; no other is better for sure.
-            other = leg.serve(self.cluster.primary, connections[self.cluster.primary])
+        if failure is Failure.READ_ONLY:
+            return self._written(route, error)
+        if failure not in _ELSEWHERE or route is None or connection.in_atomic_block or self.many:
+            if failure is Failure.LOST:
+                cluster.failed(self.alias, error)
+            raise error
+        other = self._other(route, failure, error, is_late=is_late)
+        held = self.context["cursor"]
+        return _read_again(held, connections[other], self.sql, self.params)
+
+    def _written(self, route: Route | None, error: Exception) -> Any:
+        """It calls a function that writes, which could not be seen: that is the primary's."""
+        leg = None if route is None else route.leg(self.cluster.primary)
+        if route is None or leg is None or leg.server != self.alias:
+            raise WriteOnReplica(self.alias, self.text, site_line()) from error
+        _note(self.cluster, route, self.text)
+        primary = connections[self.cluster.primary]
+        return _read_again(self.context["cursor"], primary, self.sql, self.params)
+
+    def _other(self, route: Route, failure: Failure, error: Exception, *, is_late: bool) -> str:
+        cluster, connection = self.cluster, self.context["connection"]
+        leg = route.leg(cluster.primary)
+        if leg.wrote or failure is Failure.SCHEMA:
+            # A migration that the replica has not replayed: no other is better for sure.
+            return cluster.primary
+        leg.server = ""
+        if failure is Failure.CONFLICT:
+            leg.tried.add(self.alias)
+            return cluster.choose(leg)
+        connection.close()
+        if is_late or _AGAIN + self.alias in leg.tried:
+            leg.tried.add(self.alias)
+            cluster.failed(self.alias, error)
         else:
-            other = self.cluster.choose(leg, without=(self.alias,))
-        return _read_again(context["cursor"], connections[other], sql, params)
+            # A connection that was kept for long may be lost while its server is well: once
+            # it is tried anew, and if that fails, it is the server's fault.
+            leg.tried.add(_AGAIN + self.alias)
+        return cluster.choose(leg)
+
+
+#: Before an alias in `Leg.tried`: it was connected to anew. No alias begins with this.
+_AGAIN: Final = "\0"
+
+
+class _Fetched:
+    """A cursor of the server: its fetches are limited, and the first may come from elsewhere."""
+
+    def __init__(self, cursor: Any, reading: _Reading) -> None:
+        self._cursor = cursor
+        self._reading = reading
+        self._is_used = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def fetchone(self) -> Any:
+        """DB-API."""
+        return self._fetch("fetchone")
+
+    def fetchmany(self, *size: int) -> Any:
+        """DB-API."""
+        return self._fetch("fetchmany", *size)
+
+    def fetchall(self) -> Any:
+        """DB-API."""
+        return self._fetch("fetchall")
+
+    def __iter__(self) -> Iterator[Any]:
+        while (row := self.fetchone()) is not None:
+            yield row
+
+    def close(self) -> None:
+        """DB-API. It tells the server, too."""
+        with self._limit():
+            self._cursor.close()
+
+    def _limit(self) -> Any:
+        reading = self._reading
+        if reading.context["connection"].connection is None:
+            return nullcontext()
+        limit = reading.cluster.options.read_timeout
+        return watchdog.limit(reading.context["connection"], limit)
+
+    def _fetch(self, method: str, *arguments: Any) -> Any:
+        database = self._reading.context["connection"].Database
+        with self._limit() as slot:
+            try:
+                rows = getattr(self._cursor, method)(*arguments)
+            except database.Error as error:
+                if self._is_used:
+                    raise
+                failure = error
+            else:
+                self._is_used = True
+                return rows
+        self._is_used = True
+        self._reading.elsewhere(failure, is_late=slot is not None and slot.fired)
+        return getattr(self._reading.context["cursor"].cursor, method)(*arguments)
 
 
 def _read_again(held: Any, connection: Any, sql: Any, params: Any) -> Any:
@@ -177,6 +269,8 @@ def failure_of(connection: Any, error: BaseException) -> Failure:
     code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     if code is None and connection.vendor == "mysql" and cause.args:
         code = cause.args[0]
+    if connection.vendor == "postgresql" and code in _CONFLICTS:
+        return Failure.CONFLICT  # whatever the language of the server's messages
     found = kind_of(connection.vendor, code, str(cause))
     if found is Failure.OTHER and connection.vendor == "postgresql" and code is None:
         # No state came from the server: libpq itself has lost it.
@@ -206,8 +300,6 @@ def install(connection: Any) -> None:
     wrappers = connection.execute_wrappers
     if any(isinstance(one, (PrimaryGuard, ReplicaGuard)) for one in wrappers):
         return
-    is_primary = connection.alias == cluster.primary
+    guard = PrimaryGuard if connection.alias == cluster.primary else ReplicaGuard
     # The first: what others of the site's wrappers see is what is sent.
-    wrappers.insert(
-        0, PrimaryGuard(cluster) if is_primary else ReplicaGuard(cluster, connection.alias)
-    )
+    wrappers.insert(0, guard(connection.alias))

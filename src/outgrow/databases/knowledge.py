@@ -9,13 +9,14 @@ in seconds. The laws:
 2. Nothing is known of a server at which nobody has looked for long.
 3. What a replica was seen to have replayed holds for this incarnation of it. One that was
    killed and came back may serve older data than it did before.
-4. While the primary is away nobody gets older: replicas are compared with the last that was
-   seen of it.
+4. That the primary can't be asked makes nobody younger: others may go on writing to it. Who
+   serves while it is away is for `cluster` to say.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import Final
@@ -45,13 +46,15 @@ class Seen:
 
 
 class Knowledge:
-    """What is known of one cluster. Not thread-safe by itself: each note is one assignment.
+    """What is known of one cluster. Thread-safe.
 
     `check_every` and `max_lag` are in seconds, as in the options.
     """
 
     def __init__(self, *, check_every: float, max_lag: float) -> None:
         self._forgotten = FORGOTTEN * check_every
+        self._oldest = max_lag + 2 * check_every
+        self._lock = threading.Lock()
         self._max_lag = max_lag
         self._samples: deque[tuple[Position, float]] = deque(maxlen=SAMPLES)
         self._replicas: dict[str, Seen] = {}
@@ -60,7 +63,11 @@ class Knowledge:
         self.primary_failure = ""
 
     def note_primary(self, sighting: Sighting, now: float) -> None:
-        """The primary was seen."""
+        """The primary was seen: `now` is the time at which it was asked."""
+        with self._lock:
+            self._note_primary(sighting, now)
+
+    def _note_primary(self, sighting: Sighting, now: float) -> None:
         self.primary = Seen(now, sighting)
         self.primary_failure = ""
         position = sighting.position
@@ -84,12 +91,14 @@ class Knowledge:
 
     def note_replica(self, alias: str, sighting: Sighting, now: float) -> None:
         """A replica was seen. The newest that one incarnation has replayed is kept."""
-        before = self._replicas.get(alias)
-        self._replicas[alias] = Seen(now, _newest(before, sighting), self._lag(sighting, now))
+        with self._lock:
+            before = self._replicas.get(alias)
+            self._replicas[alias] = Seen(now, _newest(before, sighting), self._lag(sighting, now))
 
     def forget_replica(self, alias: str) -> None:
         """What was seen of a replica holds no more: its connection broke."""
-        self._replicas.pop(alias, None)
+        with self._lock:
+            self._replicas.pop(alias, None)
 
     def replica(self, alias: str) -> Seen | None:
         """The last that was seen of a replica."""
@@ -100,7 +109,10 @@ class Knowledge:
         seen = self._replicas.get(alias)
         if seen is None or now - seen.at > self._forgotten:
             return False
-        return seen.lag is None or seen.lag <= self._max_lag
+        if seen.lag is None:
+            return True
+        # What `pin_for` covers: see the check of the options.
+        return seen.lag <= self._max_lag and seen.lag + (now - seen.at) <= self._oldest
 
     def is_behind(self, alias: str, now: float) -> bool:
         """Whether a replica was seen a moment ago, and is known to be too far behind."""
@@ -127,14 +139,13 @@ class Knowledge:
         if not self._samples:
             if self.primary is not None and self.primary.sighting.position is None:
                 return None  # there are no positions in this cluster
-            return math.inf if self.primary is None else None
+            return math.inf
         replayed = sighting.position
         if replayed is None:
             return math.inf
-        reference = self._samples[-1][1] if self.primary_failure else now
         for position, at in reversed(self._samples):
             if position.reached_by(replayed) is True:
-                return max(0.0, reference - at)
+                return max(0.0, now - at)
         return math.inf
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import ipaddress
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -16,11 +17,14 @@ from django.db import connections
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase
 
 from outgrow.databases import route as routes
+from outgrow.databases.atomic import AtomicRequests
 from outgrow.databases.cluster import Cluster, clusters, in_transaction, is_database_error
 from outgrow.databases.remember import CacheNotes, Cookies, Found, together
 from outgrow.databases.route import NOTHING, PIN, PRIMARY, REPLICA, Route, Wanted, active, resumed
 from outgrow.databases.setup import install
 from outgrow.databases.using import marked
+
+logger: Final = logging.getLogger("outgrow.databases")
 
 #: Methods that are safe by RFC 9110 §9.2.1, and QUERY (draft-ietf-httpbis-safe-method-w-body).
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
@@ -63,7 +67,7 @@ class ReplicationMiddleware:
         response: HttpResponseBase
         try:
             with active(route):
-                self._recall(request, route, found)
+                self._recall(request, route)
                 response = self.get_response(request)
                 self._finish(request, response, route, found)
         except BaseException:
@@ -76,7 +80,7 @@ class ReplicationMiddleware:
         try:
             with active(route):
                 if self._caches:
-                    await sync_to_async(self._recall)(request, route, found)
+                    await sync_to_async(self._recall)(request, route)
                 response: HttpResponseBase = await self.get_response(request)
                 if route.written():
                     # In the thread whose connections the request has used.
@@ -99,10 +103,15 @@ class ReplicationMiddleware:
         route = routes.current()
         if route is None:
             return
+        not_atomic: set[str] = getattr(view, "_non_atomic_requests", set())
         for cluster in self._clusters:
-            mode = marked(view, cluster.primary) or _by_name(request, view, cluster)
+            alias = cluster.primary
+            mode = marked(view, alias) or _by_name(request, view, cluster)
             if mode:
-                route.defaults[cluster.primary] = mode
+                route.defaults[alias] = mode
+            promised = connections.settings[alias]["ATOMIC_REQUESTS"]
+            if isinstance(promised, AtomicRequests) and alias not in not_atomic:
+                route.atomic.add(alias)
 
     # --- before
 
@@ -124,7 +133,7 @@ class ReplicationMiddleware:
             if written
         }
 
-    def _recall(self, request: HttpRequest, route: Route, found: Found) -> None:
+    def _recall(self, request: HttpRequest, route: Route) -> None:
         """What the caches say of the user of a request."""
         noted = {}
         for cluster, cache in self._caches.items():
@@ -142,10 +151,12 @@ class ReplicationMiddleware:
     ) -> None:
         """Tell the client, or the cache, what was written."""
         self._mark(response, route)
-        mine = {cluster: written_now(clusters()[cluster]) for cluster in route.written()}
+        own = {one.primary: one for one in self._clusters}
+        mine = {alias: written_now(own[alias]) for alias in route.written() if alias in own}
         if not mine:
             return
-        written = together([route.wanted, mine])
+        # What the client wrote to a cluster before is on its primary, and in what it says now.
+        written = {**route.wanted, **mine}
         pin_for = max(one.options.pin_for for one in self._clusters)
         told = {one.primary for one in self._clusters if one.options.remember.in_cookie}
         for cluster, cache in self._caches.items():
@@ -154,7 +165,9 @@ class ReplicationMiddleware:
                 request, {cluster: written[cluster]}, pin_for, notes
             ):
                 told.add(cluster)
-        kept = {cluster: wanted for cluster, wanted in written.items() if cluster in told and wanted}
+        # What came in a cookie goes back in one: a cache may have been away when it was set.
+        told_before = {one for one in found.written if one} & set(written)
+        kept = {one: written[one] for one in told | told_before if written.get(one)}
         if told & set(mine):
             self._cookies.write(request, response, kept, pin_for, found.notes)
 
@@ -223,14 +236,20 @@ def written_now(cluster: Cluster) -> Wanted:
     connection = connections[cluster.primary]
     try:
         connection.ensure_connection()
+        asked = cluster.clock()
         with watchdog.limit(connection, cluster.options.read_timeout):
             sighting = probe.look(connection)
-    except Exception as error:  # noqa: BLE001 - the driver's own errors have no common base
+    except Exception as error:
         if not is_database_error(connection, error):
             raise
         connection.close()
+        logger.warning("The primary %r can't say what was written: %s", cluster.primary, error)
         return PIN
-    return PIN if sighting.position is None else Wanted((sighting.position,))
+    if not sighting.writable or sighting.position is None:
+        # It may be a replica by now, which has not what was written.
+        return PIN
+    cluster.knowledge.note_primary(sighting, asked)
+    return Wanted((sighting.position,))
 
 
 def _by_path(request: HttpRequest, cluster: Cluster) -> str:
@@ -313,4 +332,3 @@ def read_only_response(seconds: int = 30) -> HttpResponse:
     return HttpResponse(
         text, status=503, content_type="text/plain; charset=utf-8", headers={"Retry-After": seconds}
     )
-

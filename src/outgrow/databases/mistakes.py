@@ -52,7 +52,9 @@ def _router() -> Iterator[Mistake]:
     routers = [_name(one) for one in conf.routers()]
     if ROUTER not in routers and _full(ROUTER) not in routers:
         hint = f"Write DATABASE_ROUTERS = [{ROUTER!r}]."
-        yield Mistake("OUTGROW['REPLICATION'] has replicas, but no router reads them.", hint, "E102")
+        yield Mistake(
+            "OUTGROW['REPLICATION'] has replicas, but no router reads them.", hint, "E102"
+        )
     elif routers[0] not in {ROUTER, _full(ROUTER)}:
         text = f"DATABASE_ROUTERS begins with {routers[0]!r}, which hides its models' replicas."
         hint = f"Put {ROUTER!r} first: it asks the others which database a model has."
@@ -108,6 +110,16 @@ def _cache(cluster: ClusterOptions) -> Iterator[Mistake]:
             yield Mistake(f"{place}: {error}", "Write its dotted path.", "E106")
 
 
+#: Our own sessions are read-only by themselves, and so say nothing of the user's others.
+_WRITABLE_PG: Final = """\
+SELECT NOT pg_is_in_recovery() AND NOT EXISTS (
+    SELECT 1 FROM pg_db_role_setting AS one LEFT JOIN pg_roles AS role ON role.oid = one.setrole
+     WHERE (one.setrole = 0 OR role.rolname = current_user)
+       AND (one.setdatabase = 0 OR one.setdatabase = (
+           SELECT oid FROM pg_database WHERE datname = current_database()))
+       AND 'default_transaction_read_only=on' = ANY (one.setconfig))"""
+
+
 def _name(given: Any) -> str:
     return given if isinstance(given, str) else f"{type(given).__module__}.{type(given).__name__}"
 
@@ -161,13 +173,8 @@ def _pooled(alias: str) -> Iterator[Mistake]:
 def _writable(alias: str) -> Iterator[Mistake]:
     """Whether the user of a replica could write there, if its server let him."""
     connection = connections[alias]
-    if connection.vendor == "postgresql":
-        query = (
-            "SELECT NOT pg_is_in_recovery() AND"
-            " current_setting('default_transaction_read_only') <> 'on'"
-        )
-    else:
-        query = "SELECT @@GLOBAL.read_only = 0"
+    mysql = "SELECT @@GLOBAL.read_only = 0"
+    query = _WRITABLE_PG if connection.vendor == "postgresql" else mysql
     with connection.cursor() as cursor:
         cursor.execute(query)
         (writable,) = cursor.fetchone()

@@ -124,6 +124,11 @@ def _row(connection: BaseDatabaseWrapper, sql: str) -> tuple[Any, ...]:
 # user may reset them too: then something is forgotten for nothing. Times are asked as
 # numbers: as texts they'd depend on the session's time zone.
 #
+# A primary is asked for the place of its next record, not for what is flushed: a commit
+# with synchronous_commit=off isn't. Reading writes too (who prunes a page leaves a record),
+# and such records are sent with the next commit, or when the WAL writer wakes up: a standby
+# may be behind by them for some seconds on a server where nobody writes.
+#
 # The timeline of a standby: of the WAL that it receives (NULL without pg_monitor), or of the
 # last restartpoint. Both may be too old behind a fail-over, neither is ever too new.
 _POSTGRESQL: Final = """\

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -31,16 +32,16 @@ from django.utils.module_loading import import_string
 
 from outgrow.conf import ClusterOptions, session_cookie
 from outgrow.databases.position import parse
-from outgrow.databases.route import PIN, PRIMARY, Wanted, enter, leave
+from outgrow.databases.route import PIN, PRIMARY, Route, Wanted, active
 
 logger: Final = logging.getLogger("outgrow.databases")
 
 #: Notes of one client that are read; a browser has few responses on their way at once.
 MOST: Final = 8
 
-#: Characters of one note. Browsers keep cookies of 4,096 bytes with name and attributes (RFC
-#: 6265 §6.1); a set of GTIDs that is longer becomes "the primary".
-LONGEST: Final = 3000
+#: Characters of one signed note. Browsers keep cookies of 4,096 bytes with name and attributes
+#: (RFC 6265 §6.1), and drop longer ones. Sets of GTIDs that are longer become "the primary".
+LONGEST: Final = 3500
 
 _SALT: Final = "outgrow.databases"
 _PIN: Final = "pin"
@@ -72,8 +73,7 @@ def packed(written: Written, deadline: float) -> str:
 
 
 def _text(wanted: Wanted) -> str:
-    text = _PIN if wanted.pin else "|".join(map(str, wanted.positions))
-    return text if len(text) <= LONGEST // 2 else _PIN
+    return _PIN if wanted.pin else "|".join(map(str, wanted.positions))
 
 
 def unpacked(text: str, now: float) -> Written:
@@ -98,6 +98,8 @@ class Cookies:
 
     def __init__(self, name: str, *, clock: Callable[[], float] = time.time) -> None:
         self._prefix = f"{name}-"
+        # Others of the site's cookies, and what a sibling domain has set, are not ours.
+        self._name = re.compile(rf"{re.escape(name)}-[0-9a-f]{{8}}\Z")
         self._clock = clock
 
     def read(self, request: HttpRequest) -> Found:
@@ -106,9 +108,7 @@ class Cookies:
             return Found({})
         # What was taken away may still be sent, by Django's test client for one: without a value.
         names = [
-            name
-            for name, value in request.COOKIES.items()
-            if value and name.startswith(self._prefix)
+            name for name, value in request.COOKIES.items() if value and self._name.match(name)
         ]
         if not names:
             return Found({})
@@ -134,10 +134,9 @@ class Cookies:
     ) -> None:
         """Leave a note, for `pin_for` seconds, and take those away that it includes."""
         domain, same_site, secure = session_cookie()
-        text = packed(written, self._clock() + pin_for)
         response.set_cookie(
             f"{self._prefix}{secrets.token_hex(4)}",
-            signing.Signer(salt=_SALT).sign_object(text),
+            self._signed(written, self._clock() + pin_for),
             max_age=int(pin_for) + 1,
             domain=domain,
             secure=secure or request.is_secure(),
@@ -150,6 +149,14 @@ class Cookies:
         patch_vary_headers(response, ("Cookie",))
         if "no-store" not in response.headers.get("Cache-Control", ""):
             patch_cache_control(response, private=True)
+
+    @staticmethod
+    def _signed(written: Written, deadline: float) -> str:
+        signer = signing.Signer(salt=_SALT)
+        value = signer.sign_object(packed(written, deadline))
+        if len(value) <= LONGEST:
+            return value
+        return signer.sign_object(packed(dict.fromkeys(written, PIN), deadline))
 
 
 class CacheNotes:
@@ -168,11 +175,12 @@ class CacheNotes:
         function = self._options.key
         if isinstance(function, str):
             function = import_string(function)
-        enter(PRIMARY)
-        try:
-            found = function(request)  # type: ignore[operator]
-        finally:
-            leave()
+        # On a route of its own: what it reads says nothing of the request's.
+        with active(Route(PRIMARY)) as own:
+            try:
+                found = function(request)
+            finally:
+                own.close()
         return None if found is None else str(found)
 
     def read(self, request: HttpRequest) -> Found:
@@ -197,7 +205,7 @@ class CacheNotes:
         """Leave a note and take away those that it includes; whether that went well."""
         key = self.key(request)
         if key is None:
-            return True
+            return False
         deadline = self._clock() + pin_for
         try:
             client, name = self._client(key)

@@ -15,12 +15,11 @@ The laws:
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from outgrow.databases.position import Position
 
@@ -77,34 +76,24 @@ def _add(positions: list[Position], new: Position) -> None:
 class Leg:
     """The facts of one route about one cluster.
 
-    `server` is the alias that serves its reads, once it is chosen. `ready` has the threads
-    whose own connection to it is open, each with its connection to the primary, whose
-    transactions it must know. `wrote` pins the reads that follow to the primary. `wait` is
-    the route's.
+    `server` is the alias that serves its reads, once it is chosen, and `tried` has those that
+    failed it. `wrote` pins the reads that follow to the primary. `stale`: it was served by a
+    replica that lacks what its client wrote. `wait` is the route's.
     """
 
     wanted: Wanted = NOTHING
     wrote: bool = False
     server: str = ""
-    ready: dict[int, Any] = field(default_factory=dict)
     stale: bool = False
+    tried: set[str] = field(default_factory=set)
     wait: float | None = None
+    _report: Leg | None = None
 
-    def serve(self, alias: str, primary: Any) -> str:
-        """Let this server, to which this thread has a connection, serve what is read.
-
-        `primary` is this thread's connection object of the primary.
-        """
-        if self.server != alias:
-            self.server = alias
-            self.ready = {}
-        self.ready[threading.get_ident()] = primary
-        return alias
-
-    def leave(self) -> None:
-        """Another server is to be chosen for what is read next."""
-        self.server = ""
-        self.ready = {}
+    def report(self) -> Leg:
+        """The leg of those reads that may be behind what was written: they want nothing."""
+        if self._report is None:
+            self._report = Leg(wait=self.wait)
+        return self._report
 
 
 @dataclass(slots=True, eq=False)
@@ -122,6 +111,9 @@ class Route:
     default: str = PRIMARY
     wanted: Mapping[str, Wanted] = field(default_factory=dict)
     defaults: dict[str, str] = field(default_factory=dict)
+    #: The clusters for which Django would have opened a transaction around the view, had it
+    #: been to write (ATOMIC_REQUESTS).
+    atomic: set[str] = field(default_factory=set)
     legs: dict[str, Leg] = field(default_factory=dict)
     is_open: bool = True
     wait: float | None = None
@@ -146,13 +138,14 @@ class Route:
 class Override(NamedTuple):
     """One block in which `mode` holds, for these clusters or for all; `outer` is around it.
 
-    With `stale` a replica may serve what is older than what the route itself wrote. `own` is
-    the route that was made for this block, when there was none.
+    With `stale` a replica may serve what is older than what was written. `owner` is who ends
+    the block, and `own` the route that was made for it, when there was none.
     """
 
     mode: str
     clusters: frozenset[str]
     stale: bool
+    owner: object
     outer: Override | None
     own: Route | None = None
 
@@ -162,6 +155,15 @@ class Override(NamedTuple):
         while block is not None and block.clusters and cluster not in block.clusters:
             block = None if block.own is not None else block.outer
         return block
+
+    def without(self, owner: object) -> tuple[Override | None, Override | None]:
+        """The list without the innermost block of this owner, and that block."""
+        if self.owner is owner:
+            return self.outer, self
+        if self.outer is None:
+            return self, None
+        outer, removed = self.outer.without(owner)
+        return self._replace(outer=outer), removed
 
 
 _current: ContextVar[Route | None] = ContextVar("outgrow.route", default=None)
@@ -216,21 +218,30 @@ def resumed(route: Route) -> Iterator[None]:
         _current.set(before)
 
 
-def enter(mode: str, clusters: Iterable[str] = (), *, stale: bool = False) -> None:
+def enter(
+    mode: str, clusters: Iterable[str] = (), *, stale: bool = False, owner: object = None
+) -> None:
     """Begin a block in which `mode` holds. Outside of any route it has a route of its own."""
     own = None
     if current() is None:
         own = Route()
         _current.set(own)
-    _overrides.set(Override(mode, frozenset(clusters), stale, _overrides.get(), own))
+    block = Override(mode, frozenset(clusters), stale, owner, _overrides.get(), own)
+    _overrides.set(block)
 
 
-def leave() -> None:
-    """End the innermost block of this context."""
+def leave(owner: object = None) -> None:
+    """End the innermost block of this owner in this context.
+
+    It need not be the innermost of all: a generator that was left behind in the middle of
+    its block may end after blocks have begun around it.
+    """
     block = _overrides.get()
     if block is None:
         return
-    _overrides.set(block.outer)
-    if block.own is not None:
-        block.own.close()
-        _current.set(None)
+    rest, removed = block.without(owner)
+    _overrides.set(rest)
+    if removed is not None and removed.own is not None:
+        removed.own.close()
+        if _current.get() is removed.own:
+            _current.set(None)

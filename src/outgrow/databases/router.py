@@ -94,4 +94,3 @@ class ReplicationRouter:
         """Whether a migration may run on this alias: never on a replica."""
         cluster = known_clusters().get(db)
         return False if cluster is not None and db != cluster.primary else None
-

@@ -12,10 +12,13 @@ No round trip is spent on it: what a session needs is in the message that opens 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any, Final
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.signals import connection_created
+from django.db.utils import load_backend
 
 from outgrow.conf import ClusterOptions
 from outgrow.databases.atomic import AtomicRequests
@@ -37,12 +40,22 @@ def prepare(cluster: ClusterOptions, settings: Mapping[str, dict[str, Any]]) -> 
         replica = settings[alias]
         # A transaction on a replica for each request would be a round trip, and of no use.
         replica["ATOMIC_REQUESTS"] = False
-        vendor = str(replica.get("ENGINE", ""))
+        # A kept connection that is lost is opened anew by the guard, without a question before.
+        replica["CONN_HEALTH_CHECKS"] = False
         options = replica.setdefault("OPTIONS", {})
-        if "postg" in vendor:
+        vendor = _vendor(str(replica.get("ENGINE", "")))
+        if vendor == "postgresql":
             _prepare_postgresql(options)
-        elif "mysql" in vendor:
+        elif vendor == "mysql":
             _prepare_mysql(options)
+
+
+def _vendor(engine: str) -> str:
+    """The vendor of a backend, which may be another's around one of Django's."""
+    try:
+        return str(load_backend(engine).DatabaseWrapper.vendor)
+    except (ImproperlyConfigured, AttributeError):
+        return ""  # Django says so when it is connected to
 
 
 def _prepare_postgresql(options: dict[str, Any]) -> None:
@@ -50,14 +63,16 @@ def _prepare_postgresql(options: dict[str, Any]) -> None:
     given = str(options.get("options", ""))
     if "default_transaction_read_only" not in given:
         options["options"] = f"{given} {_READ_ONLY_PG}".strip()
+    pool = options.get("pool")
+    if pool:
+        # A request must not wait for its default, half a minute.
+        options["pool"] = {"timeout": CONNECT_TIMEOUT, **(pool if isinstance(pool, dict) else {})}
 
 
 def _prepare_mysql(options: dict[str, Any]) -> None:
     options.setdefault("connect_timeout", CONNECT_TIMEOUT)
-    given = str(options.get("init_command", ""))
-    if "READ ONLY" not in given.upper():
-        # Drivers run one statement; several need ';' and the server's consent.
-        options["init_command"] = f"{given}; {_READ_ONLY_MYSQL}" if given else _READ_ONLY_MYSQL
+    # It is one statement: where the site has one already, `connected` sends ours.
+    options.setdefault("init_command", _READ_ONLY_MYSQL)
 
 
 def connected(connection: Any, **_: object) -> None:
@@ -69,8 +84,15 @@ def connected(connection: Any, **_: object) -> None:
     if cluster is None:
         return
     install(connection)
-    if connection.vendor == "sqlite" and connection.alias != cluster.primary:
+    if connection.alias == cluster.primary:
+        return
+    if connection.vendor == "sqlite":
         connection.connection.execute("PRAGMA query_only = ON")
+    if connection.vendor == "mysql":
+        given = connection.settings_dict["OPTIONS"].get("init_command")
+        if given != _READ_ONLY_MYSQL:
+            with closing(connection.create_cursor()) as cursor:
+                cursor.execute(_READ_ONLY_MYSQL)
 
 
 def install() -> None:

@@ -81,7 +81,14 @@ def _primary(cluster: Cluster) -> tuple[Surveyed, Position | None]:
         return Surveyed(cluster.primary, PRIMARY, failure=sighting), None
     problem = "" if sighting.writable else "it can't be written to: the site can only be read."
     text = str(sighting.position or "")
-    found = Surveyed(cluster.primary, PRIMARY, True, sighting.writable, text, problem=problem)
+    found = Surveyed(
+        cluster.primary,
+        PRIMARY,
+        up=True,
+        writable=sighting.writable,
+        position=text,
+        problem=problem,
+    )
     return found, sighting.position
 
 
@@ -98,13 +105,13 @@ def _replica(
         connection.ensure_connection()
         with watchdog.limit(connection, limit):
             first = probe.look(connection)
-        reached = target.reached_by(first.position) if target and first.position else None
-        lag: float | None = None
-        if reached is not None and target is not None:
+        at_once = target.reached_by(first.position) if target and first.position else None
+        reached, lag = at_once, None if at_once is None else 0.0
+        if target is not None and at_once is False:
             with watchdog.limit(connection, limit + PATIENCE):
                 reached = probe.wait(connection, target, PATIENCE)
-            lag = 0.0 if target.reached_by(first.position) else clock() - asked
-    except Exception as error:  # noqa: BLE001 - the driver's own errors have no common base
+            lag = clock() - asked
+    except Exception as error:
         if not is_database_error(connection, error):
             raise
         return Surveyed(alias, REPLICA, failure=_sentence(error))
@@ -113,10 +120,10 @@ def _replica(
     return Surveyed(
         alias,
         REPLICA,
-        True,
-        first.writable,
-        str(first.position or ""),
-        lag,
+        up=True,
+        writable=first.writable,
+        position=str(first.position or ""),
+        lag=lag,
         at_least=reached is False,
         behind=_bytes(target, first.position),
         problem=_problem(target, first, reached),
@@ -134,10 +141,11 @@ def _problem(target: Position | None, first: probe.Sighting, reached: bool | Non
 
 
 def _bytes(target: Position | None, replayed: Position | None) -> int | None:
-    if isinstance(target, Lsn) and isinstance(replayed, Lsn):
-        if target.timeline == replayed.timeline:
-            return max(0, target.value - replayed.value)
-    return None
+    if not isinstance(target, Lsn) or not isinstance(replayed, Lsn):
+        return None
+    if target.timeline != replayed.timeline:
+        return None
+    return max(0, target.value - replayed.value)
 
 
 def _look(cluster: Cluster, alias: str) -> probe.Sighting | str:
@@ -147,7 +155,7 @@ def _look(cluster: Cluster, alias: str) -> probe.Sighting | str:
         connection.ensure_connection()
         with watchdog.limit(connection, cluster.options.read_timeout):
             return probe.look(connection)
-    except Exception as error:  # noqa: BLE001 - the driver's own errors have no common base
+    except Exception as error:
         if not is_database_error(connection, error):
             raise
         return _sentence(error)

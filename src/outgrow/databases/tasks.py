@@ -39,7 +39,7 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.db import connections
 
 from outgrow.databases import route as routes
-from outgrow.databases.cluster import Cluster, in_transaction, known_clusters
+from outgrow.databases.cluster import ALONE, Cluster, in_transaction, known_clusters
 from outgrow.databases.middleware import written_now
 from outgrow.databases.remember import Written, packed, together, unpacked
 from outgrow.databases.route import NOTHING, PIN, PRIMARY, REPLICA, Route, Wanted, active
@@ -241,7 +241,7 @@ class Running:
             return
         for cluster in _clusters():
             wanted = self.route.leg(cluster.primary).wanted
-            if not wanted or wanted.pin:
+            if not wanted or wanted.pin or cluster.routing == ALONE:
                 continue
             if cluster.choose(self.route.leg(cluster.primary)) == cluster.primary:
                 postpone(ReplicaBehind(cluster.primary, "|".join(map(str, wanted.positions))))

@@ -18,7 +18,7 @@ a transaction, `using_replica` reads the primary, unless it is called with `stal
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from functools import wraps
 from typing import Any, Final, TypeVar, cast, overload
 
@@ -60,16 +60,16 @@ class Using:
         self._stale = stale
 
     def __enter__(self) -> None:
-        enter(self._mode, self._clusters, stale=self._stale)
+        enter(self._mode, self._clusters, stale=self._stale, owner=self)
 
     def __exit__(self, *_: object) -> None:
-        leave()
+        leave(self)
 
     async def __aenter__(self) -> None:
         self.__enter__()
 
     async def __aexit__(self, *_: object) -> None:
-        leave()
+        leave(self)
 
     def __call__(self, target: Decorated) -> Decorated:
         """Decorate a function, coroutine function, generator function, or a view's class."""
@@ -80,7 +80,7 @@ class Using:
         wrapped = self._wrapped(target)
         inner = getattr(target, MARK, {})
         # The innermost wins, and so it does here.
-        marks = {name: self._mode for name in self._clusters or ("",)}
+        marks = dict.fromkeys(self._clusters or ("",), self._mode)
         setattr(wrapped, MARK, {**marks, **inner} if "" not in inner else inner)
         return cast("Decorated", wrapped)
 
@@ -108,9 +108,15 @@ class Using:
         @wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
             with self:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+            # Such as View.dispatch of asynchronous views, which is no coroutine function.
+            return self._awaited(result) if inspect.iscoroutine(result) else result
 
         return called
+
+    async def _awaited(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        with self:
+            return await coroutine
 
 
 def _stepped(using: Using, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -191,7 +197,8 @@ def using_replica(*given: Any, stale: bool = False) -> Any:
     """Read a replica that is up, fresh enough and has what the client wrote before.
 
     The primary serves all the same in a transaction, and after the request itself wrote.
-    With `stale` a replica serves then, too, and may be behind: for reports. The
+    With `stale` a replica that is fresh enough for anybody serves the writer, too, whatever he
+    wrote: for reports. In a transaction the primary serves even then. The
     arguments are those of `using_primary`.
     """
     return _using(REPLICA, given, stale=stale)

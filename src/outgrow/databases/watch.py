@@ -8,12 +8,15 @@ A forked child knows what its parent knew, and begins its own when that is too o
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 import os
 import random
 import threading
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import connections
@@ -41,8 +44,6 @@ HURRY: Final = 0.02
 #: server, over the socket that both share.
 _inherited: Final[list[Any]] = []
 
-_watches: Final[weakref.WeakSet[Watch]] = weakref.WeakSet()
-
 
 class Watch:
     """Looks at the servers of one cluster. Thread-safe; begins nothing until `ensure`."""
@@ -55,7 +56,14 @@ class Watch:
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._connections: list[Any] = []
-        _watches.add(self)
+        if hasattr(os, "register_at_fork"):
+            forked = weakref.WeakMethod(self._forked)
+            os.register_at_fork(after_in_child=partial(_call, forked))
+
+    def _forked(self) -> None:
+        """In a child: no thread of ours is there, and one of them may have held the lock."""
+        self._lock = threading.Lock()
+        self._cluster.health.forked()
 
     def ensure(self) -> None:
         """See to it that the servers are watched. The first call waits for the first looks."""
@@ -66,6 +74,8 @@ class Watch:
                 return
             self._begin()
             self._pid = os.getpid()
+        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the quick form of the public one
+            return
         until = self._cluster.clock() + FIRST
         for first in self._first:
             first.wait(max(0.0, until - self._cluster.clock()))
@@ -79,11 +89,6 @@ class Watch:
             return False
         now, knowledge = self._cluster.clock(), self._cluster.knowledge
         return any(knowledge.is_fresh(alias, now) for alias in self._cluster.by_alias)
-
-    def forked(self) -> None:
-        """In a forked child: its parent's threads are gone, and hold no lock."""
-        self._lock = threading.Lock()
-        self._cluster.health.forked()
 
     def stop(self) -> None:
         """End the threads and close their connections: for tests and drills."""
@@ -113,7 +118,11 @@ class Watch:
             thread.start()
 
     def _look_after(
-        self, alias: str, first: threading.Event, primary: threading.Event, stopping: threading.Event
+        self,
+        alias: str,
+        first: threading.Event,
+        primary: threading.Event,
+        stopping: threading.Event,
     ) -> None:
         connection = own_connection(alias)
         self._connections.append(connection)
@@ -142,23 +151,38 @@ class Watch:
         """
         every = self._cluster.options.check_every
         knowledge = self._cluster.knowledge
-        if last >= every or knowledge.is_fresh(alias, self._cluster.clock()):
+        if (
+            alias == self._cluster.primary
+            or last >= every
+            or knowledge.is_fresh(alias, self._cluster.clock())
+        ):
             return every
         return min(every, last * 2)
+
+    def _limit(self, alias: str) -> float:
+        """Seconds for one look.
+
+        A primary that is frozen must be known before the replicas count as behind, or all
+        reads would go to it and wait.
+        """
+        options = self._cluster.options
+        if alias != self._cluster.primary:
+            return options.read_timeout
+        return min(options.read_timeout, max(1.0, options.check_every))
 
     def _look(self, alias: str, connection: Any) -> None:
         cluster = self._cluster
         server = cluster.by_alias.get(alias)
-        if server is not None and not cluster.health.is_up(server):
-            if not cluster.health.due(server):
-                return
+        health = cluster.health
+        if server is not None and not health.is_up(server) and not health.due(server):
+            return
         from outgrow.databases.cluster import is_database_error
 
         try:
             connection.ensure_connection()
             # What was committed before the question was sent is in the answer.
             asked = cluster.clock()
-            with watchdog.limit(connection, cluster.options.read_timeout):
+            with watchdog.limit(connection, self._limit(alias)):
                 sighting = probe.look(connection)
         except Exception as error:
             if not is_database_error(connection, error):
@@ -176,13 +200,11 @@ class Watch:
             cluster.health.ok(server)
 
 
-def _forked() -> None:
-    for watch in list(_watches):
-        watch.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    """Call a method if its object is still there."""
+    found = method()
+    if found is not None:
+        found()
 
 
 def own_connection(alias: str) -> Any:

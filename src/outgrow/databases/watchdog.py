@@ -48,7 +48,9 @@ class Slot:
                 return
             self.until = math.inf
             self.fired = True
-            _shut(self.raw)
+            # A driver's connection that is closed already raises what it likes.
+            with suppress(Exception):
+                _shut(self.raw)
 
 
 def _shut(raw: Any) -> None:
@@ -59,7 +61,7 @@ def _shut(raw: Any) -> None:
     own = getattr(raw, "_sock", None)  # PyMySQL's
     descriptor = own.fileno() if own is not None else raw.fileno()
     # A second descriptor of the same socket, for closing ours must not close the driver's.
-    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as again:
+    with socket.socket(fileno=os.dup(descriptor)) as again:
         again.shutdown(socket.SHUT_RDWR)
 
 
@@ -81,15 +83,17 @@ class Watchdog:
     def limit(self, connection: Any, seconds: float) -> Iterator[Slot]:
         """A block in which a Django connection, which is open, waits no longer than this."""
         slot = self._slot(connection)
-        slot.limit = seconds
-        slot.until = time.monotonic() + seconds
+        around, slot.limit = slot.until, seconds
+        slot.fired = False
+        # Within another block that one's limit holds, too.
+        slot.until = min(around, time.monotonic() + seconds)
         if not self._busy.is_set():
             self._busy.set()
         try:
             yield slot
         finally:
             with slot.lock:
-                slot.until = math.inf
+                slot.until = math.inf if slot.fired else around
 
     def _slot(self, connection: Any) -> Slot:
         slot: Slot | None = connection.__dict__.get(_SLOT)
@@ -99,7 +103,7 @@ class Watchdog:
         setattr(connection, _SLOT, slot)
         with self._lock:
             self._slots.add(slot)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
                     target=self._look_after, name="outgrow watchdog", daemon=True
                 )
@@ -117,14 +121,16 @@ class Watchdog:
                 if slot.until <= now:
                     slot.shut_if_late(now)
             if not active:
-                self._rest(slots)
+                self._rest()
                 continue
             time.sleep(min(LOOK, *(slot.limit / 4 for slot in active)))
 
-    def _rest(self, slots: list[Slot]) -> None:
+    def _rest(self) -> None:
         """Nobody waits for anything: sleep until somebody does."""
         self._busy.clear()
         # One that began between the look and this line has found the flag set.
+        with self._lock:
+            slots = list(self._slots)
         if any(slot.until != math.inf for slot in slots):
             self._busy.set()
 

@@ -23,8 +23,11 @@ def chosen(wanted: list[str]) -> list[tuple[str, Replicated]]:
     return [(alias, storage) for alias, storage in found.items() if not wanted or alias in wanted]
 
 
-def only_one(wanted: list[str]) -> Replicated:
-    """The one media storage that is meant. Raises `CommandError` when there are several."""
+def only_one(wanted: list[str]) -> tuple[str, Replicated]:
+    """The one media storage that is meant, with its alias.
+
+    Raises `CommandError` when there are several.
+    """
     found = chosen(wanted)
     if len(found) > 1:
         raise CommandError(
@@ -32,7 +35,16 @@ def only_one(wanted: list[str]) -> Replicated:
             "Choose one with --storage.",
             returncode=2,
         )
-    return found[0][1]
+    return found[0]
+
+
+def refuse_unrecorded(alias: str, storage: Replicated, what: str, instead: str) -> None:
+    """Raise `CommandError` for work that needs a journal, where there is none."""
+    if storage.options.journal == "none":
+        raise CommandError(
+            f"{alias}: {what} needs a catalogue, and there is none (journal='none'): nothing says "
+            f"what should be there. Nothing was changed. {instead}"
+        )
 
 
 def known_servers(storage: Replicated) -> set[str]:

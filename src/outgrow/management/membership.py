@@ -7,13 +7,18 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from outgrow.management.chosen import known_servers, only_one
+from outgrow.management.chosen import known_servers, only_one, refuse_unrecorded
 from outgrow.management.progress import repairing, verifying
 from outgrow.management.texts import report_lines
 from outgrow.media.base import Replicated
 from outgrow.media.repair import Repair, Report
 from outgrow.media.verify import Verify
 from outgrow.servers import Server
+
+_BY_HAND = (
+    "Copy the files of another server to a new one before it is in the option 'servers', and "
+    "compare them with 'manage.py outgrow media verify'."
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -33,7 +38,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(command: BaseCommand, options: dict[str, Any]) -> int:
     """Do it. 0 when it is done, 1 when something is in the way."""
-    storage, name = only_one(options["storage"]), options["name"]
+    (alias, storage), name = only_one(options["storage"]), options["name"]
+    refuse_unrecorded(alias, storage, f"'media server {options['deed']}'", _BY_HAND)
     storage.journal.prepare()
     deed = {"add": _add, "drain": _drain, "retire": _retire}[options["deed"]]
     return deed(command, storage, name)

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from outgrow.management.chosen import check_servers, chosen, known_servers
+from outgrow.management.chosen import check_servers, chosen, known_servers, refuse_unrecorded
 from outgrow.management.progress import verifying
 from outgrow.management.rates import rate
 from outgrow.management.texts import report_lines
+from outgrow.media.among import Among
 from outgrow.media.base import Replicated
 from outgrow.media.distributed import DistributedStorage
 from outgrow.media.pace import Pace
@@ -35,6 +36,12 @@ from outgrow.media.verify import (
 
 #: Findings that are told to people; --json has more.
 _TOLD: Final = 20
+
+#: What can be done where nothing says which of several servers is right.
+_DIFFER: Final = (
+    "Where servers differ without a catalogue, somebody must decide: copy a file that you want to "
+    "the servers that lack it, or delete it with 'manage.py outgrow media delete NAME'."
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -87,13 +94,20 @@ def run(command: BaseCommand, options: dict[str, Any]) -> int:
     wanted = set(options["server"])
     code = 0
     for alias, storage in storages:
-        if storage.options.journal == "none":
-            raise CommandError(
-                f"{alias}: without a catalogue (journal='none') nothing says what should be there."
-            )
+        _refuse_unrecorded(alias, storage, options)
+    for alias, storage in storages:
         if not wanted or known_servers(storage) & wanted:
-            code |= _Run(command, alias, storage, options).code()
+            kind = _Among if storage.options.journal == "none" else _Run
+            code |= kind(command, alias, storage, options).code()
     return code
+
+
+def _refuse_unrecorded(alias: str, storage: Replicated, options: dict[str, Any]) -> None:
+    """Where there is no catalogue, servers are compared, by names and sizes, and not mended."""
+    for option in ("repair", "remove_extra", "digest", "sample"):
+        if options[option]:
+            words = f"'media verify --{option.replace('_', '-')}'"
+            refuse_unrecorded(alias, storage, words, f"{_DIFFER} Leave the option out to compare.")
 
 
 class _Run:
@@ -117,6 +131,7 @@ class _Run:
         self._is_distributed = isinstance(storage, DistributedStorage)
 
     def code(self) -> int:
+        """Compare, mend and tell; what to exit with."""
         self._verify.journal.prepare()
         quiet = self._options["json"]
         with verifying(self._command.stderr.write, quiet=quiet) as progress:
@@ -189,9 +204,7 @@ class _Run:
 
     def _tell(self, found: Verification, report: Report | None) -> None:
         write = self._command.stdout.write
-        plain = self._command.style.SUCCESS("") == ""
-        console = Console(file=self._command.stdout, no_color=plain)  # type: ignore[arg-type]
-        console.print(_table(self._alias, found))
+        _print_table(self._command, self._alias, found)
         for verdict in found.verdicts:
             for line in _verdict_lines(verdict):
                 write(line)
@@ -222,6 +235,39 @@ class _Run:
         if any(one.counts[EXTRA] for one in found.verdicts) and not self._options["remove_extra"]:
             return "To delete what nobody has heard of, run this with --remove-extra." + later
         return "Not all is well." + later
+
+
+class _Among:
+    """One storage without a catalogue: its servers, compared with each other."""
+
+    def __init__(
+        self, command: BaseCommand, alias: str, storage: Replicated, options: dict[str, Any]
+    ) -> None:
+        self._command = command
+        self._alias = alias
+        self._as_json = options["json"]
+        self._among = Among(storage.transport, only=options["server"], prefix=options["prefix"])
+
+    def code(self) -> int:
+        """Compare, and tell; what to exit with."""
+        with verifying(self._command.stderr.write, quiet=self._as_json) as progress:
+            found = self._among.run(progress)
+        write = self._command.stdout.write
+        if self._as_json:
+            write(json.dumps({"storage": self._alias, **found.facts()}))
+            return 0 if found.equal else 1
+        _print_table(self._command, self._alias, found)
+        for verdict in found.verdicts:
+            for line in _verdict_lines(verdict):
+                write(line)
+        write("The servers have the same files." if found.equal else _DIFFER)
+        return 0 if found.equal else 1
+
+
+def _print_table(command: BaseCommand, alias: str, found: Verification) -> None:
+    plain = command.style.SUCCESS("") == ""
+    console = Console(file=command.stdout, no_color=plain)  # type: ignore[arg-type]
+    console.print(_table(alias, found))
 
 
 def _mendable(verdict: Verdict) -> bool:

@@ -51,10 +51,12 @@ from outgrow.media.journal import (
     Attempt,
     Change,
     Debt,
+    Heartbeat,
     Kind,
     Look,
     Wanted,
     moment,
+    remembered,
     started,
 )
 from outgrow.media.listing import Entry
@@ -588,7 +590,15 @@ class Catalogue(Claims):
                 rows = self._files().filter(gone=True, attempt="", changed_at__lt=Now() - old)
                 keys = list(rows.filter(~models.Exists(owed)).values_list("key", flat=True))
                 removed = self._remove(keys)
-        return removed + spool.sweep()
+        return removed + self._sweep_heartbeats() + spool.sweep()
+
+    def _sweep_heartbeats(self) -> int:
+        """Forget the watches that stopped long ago."""
+        found = self._heartbeats()
+        kept = {one.watch for one in remembered(found)}
+        old = [f"watch {one.watch}" for one in found if one.watch not in kept]
+        with self._reached():
+            return self._facts().filter(name__in=old).delete()[0]
 
     def _revoke_gone(self) -> None:
         """What is gone is not live: a save that was taken for dead may have said so since."""
@@ -656,20 +666,26 @@ class Catalogue(Claims):
             count, _ = self._debts().filter(server=server).delete()
         return count if known or count else None
 
-    def write_heartbeat(self, beat: dict[str, object]) -> None:
-        """Replace the heartbeat of `media repair --watch`."""
-        self._set_fact("watch", json.dumps(beat), replace_it=True)
+    def write_heartbeat(self, watch: str, beat: dict[str, object]) -> None:
+        """See `Journal`."""
+        self._set_fact(f"watch {watch}", json.dumps(beat), replace_it=True)
 
-    def read_heartbeat(self) -> tuple[dict[str, object], float] | None:
-        """The last heartbeat and its age in seconds, or None when there never was one."""
+    def heartbeats(self) -> list[Heartbeat]:
+        """See `Journal`."""
+        return remembered(self._heartbeats())
+
+    def _heartbeats(self) -> list[Heartbeat]:
         age = models.ExpressionWrapper(
             Now() - models.F("changed_at"), output_field=models.DurationField()
         )
         with self._reached():
-            row = self._facts().filter(name="watch").annotate(age=age).first()
-        if row is None:
-            return None
-        return json.loads(row.value), max(0.0, row.age.total_seconds())
+            rows = list(self._facts().filter(name__startswith="watch ").annotate(age=age))
+        return [
+            Heartbeat(
+                row.name.partition(" ")[2], json.loads(row.value), max(0.0, row.age.total_seconds())
+            )
+            for row in rows
+        ]
 
     def _fact(self, name: str) -> str | None:
         with self._reached():

@@ -15,7 +15,7 @@
         gone/<name>       a tombstone: this name was deleted
         claimed/<server>  the server was given this master's id
         new/              what is made aside, and then linked or renamed into its place
-        watch             the heartbeat of `media repair --watch`
+        watches/<watch>   the heartbeat of one `media repair --watch`
         clock             touched to learn the time of the file system's own clock
 
 The laws of the directory:
@@ -68,6 +68,7 @@ from outgrow.media.journal import (
     Attempt,
     Change,
     Debt,
+    Heartbeat,
     Kind,
     Look,
     Wanted,
@@ -626,7 +627,14 @@ class DirectoryJournal(Claims):
                 old.difference_update(debt.name for debt in self.debts(server))
             for name in old:
                 removed += files.remove(self._tombstone(name))
-        return removed + self._sweep_drafts(now)
+        return removed + self._sweep_drafts(now) + self._sweep_heartbeats()
+
+    def _sweep_heartbeats(self) -> int:
+        """Forget the watches that stopped long ago."""
+        found = self._heartbeats()
+        kept = {one.watch for one in journal.remembered(found)}
+        old = (one.watch for one in found if one.watch not in kept)
+        return sum(files.remove(self.folder / "watches" / _folder(watch)) for watch in old)
 
     def _sweep_drafts(self, now: float) -> int:
         """Remove what was made aside and never came to its place."""
@@ -672,17 +680,24 @@ class DirectoryJournal(Claims):
             folder.rmdir()
         return count
 
-    def write_heartbeat(self, beat: dict[str, object]) -> None:
-        """Replace the heartbeat of `media repair --watch`."""
-        self._replace(self.folder / "watch", json.dumps(beat) + "\n")
+    def write_heartbeat(self, watch: str, beat: dict[str, object]) -> None:
+        """See `Journal`."""
+        self._replace(self.folder / "watches" / _folder(watch), json.dumps(beat) + "\n")
 
-    def read_heartbeat(self) -> tuple[dict[str, object], float] | None:
-        """The last heartbeat and its age in seconds, or None when there never was one."""
-        path = self.folder / "watch"
-        with contextlib.suppress(FileNotFoundError):
-            beat, at = files.read(path) or {}, path.stat().st_ctime
-            return beat, max(0.0, self._file_clock() - at)
-        return None
+    def heartbeats(self) -> list[Heartbeat]:
+        """See `Journal`."""
+        return journal.remembered(self._heartbeats())
+
+    def _heartbeats(self) -> list[Heartbeat]:
+        found = []
+        folder = self.folder / "watches"
+        files_there = files.names(folder)
+        now = self._file_clock() if files_there else 0.0
+        for file in files_there:
+            with contextlib.suppress(FileNotFoundError):  # swept just now
+                beat, at = files.read(folder / file) or {}, (folder / file).stat().st_mtime
+                found.append(Heartbeat(unquote(file), beat, max(0.0, now - at)))
+        return found
 
     # --- files
 

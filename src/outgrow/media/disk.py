@@ -16,6 +16,9 @@ The laws:
    then its name, then the names of folders made for it. So is a deletion.
 5. What was deleted stays deleted: see `tombstones`.
 6. A checksum that is known is with the upload before it has its name: see `checksums`.
+7. What an upload replaces with other bytes is not lost, where names are never used again:
+   one of the two has gone bad, and `quarantine` keeps the one that was here. At no time
+   is the name without a file.
 
 Everything here blocks; the server calls it in threads. All calls are thread-safe.
 """
@@ -48,7 +51,14 @@ NEW_FOLDER = ".outgrow-new"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a named pipe must not wait for its writer.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# To be read, too: an upload is compared with what it replaces.
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: Bytes of each of two files that are compared at once.
+_PIECE = 256 * 1024
+
+#: Keeps a file of the folder with this descriptor, at this name, before it is replaced.
+Keep = Callable[[int, Parts, File], None]
 
 
 class Missing(Exception):
@@ -63,8 +73,12 @@ class Disk:
     """The files below `root`. `open` it before use and `close` it after.
 
     `reused`: see `Tombstones`. `records`: uploads have a record of their checksum, where
-    the file system can keep one; `keeps_records` says whether it can, once open.
+    the file system can keep one; `keeps_records` says whether it can, once open. `keep`
+    is told of a file that is about to be replaced by other bytes (law 7).
     """
+
+    #: Nobody keeps what is replaced, unless told: see `Replaced`.
+    keep: Keep | None = None
 
     def __init__(
         self,
@@ -351,15 +365,50 @@ class Upload:
                 checksums.try_to_write(self._descriptor, Record.of(file, digest))
             self._disk.sync(self._descriptor)
             with self._disk.checked(parts, check, self._disk.sync) as above:
+                # Before the lock: large files take their time.
+                seen = None if exclusive else self._other(above, parts)
                 with self._disk.changing:
                     state = self._disk.look_in(above, parts)
                     check(state)
+                    if not exclusive:
+                        self._keep_other(above, parts, seen)
                     self._give_name(above, parts[-1], exclusive=exclusive)
                     if self._disk.tombstones.has(parts):  # law 4 of tombstones
                         _remove_file(above, parts[-1])
                         check(NoFile.GONE)
                 self._disk.sync(above)
             return describe(os.fstat(self._descriptor)), state is NoFile.MISSING
+
+    def _other(self, above: int, parts: Parts) -> tuple[File, bool] | None:
+        """The file at the name, and whether it has other bytes than this upload.
+
+        None where nothing is kept: there is no file, or the name may be used again.
+        """
+        disk = self._disk
+        if disk.keep is None or not disk.tombstones.cover(parts):
+            return None
+        found = disk.look_in(above, parts)
+        return (found, self._differs(above, parts[-1])) if isinstance(found, File) else None
+
+    def _keep_other(self, above: int, parts: Parts, seen: tuple[File, bool] | None) -> None:
+        """Keep what is about to be replaced, if it is another file (law 7)."""
+        if seen is None or seen[0] != self._disk.look_in(above, parts):
+            seen = self._other(above, parts)  # another upload was faster
+        if seen is not None and seen[1] and self._disk.keep is not None:
+            self._disk.keep(above, parts, seen[0])
+
+    def _differs(self, above: int, name: str) -> bool:
+        """Whether a file has other bytes than this one. What can't be read has."""
+        try:
+            _, descriptor = _open(above, name)
+        except (Missing, OSError):
+            return True
+        try:
+            return not _same_bytes(self._descriptor, descriptor)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
 
     def _give_name(self, above: int, name: str, *, exclusive: bool) -> None:
         if exclusive:
@@ -433,6 +482,18 @@ def _open(above: int, name: str) -> tuple[State, int]:
         return state, descriptor
     os.close(descriptor)
     return state, -1
+
+
+def _same_bytes(one: int, other: int) -> bool:
+    """Whether two open files have the same bytes. Raises OSError for what can't be read."""
+    if os.fstat(one).st_size != os.fstat(other).st_size:
+        return False
+    position = 0
+    while data := os.pread(one, _PIECE, position):
+        if os.pread(other, _PIECE, position) != data:
+            return False
+        position += len(data)
+    return True
 
 
 def _unless_link(error: OSError) -> Exception:

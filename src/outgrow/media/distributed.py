@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, cast
@@ -25,7 +24,7 @@ from django.utils.encoding import filepath_to_uri
 from django.utils.functional import cached_property
 
 from outgrow import conf, signals
-from outgrow.errors import CatalogueUnavailable, NoCopy, NoListing, NotDeleted, UnsafeName
+from outgrow.errors import CatalogueUnavailable, NoCopy, NotDeleted, ServerError, UnsafeName
 from outgrow.media import names, uploads
 from outgrow.media.base import MADE, Replicated, suspicious
 from outgrow.media.catalogue import Catalogue
@@ -33,7 +32,6 @@ from outgrow.media.journal import Wanted
 from outgrow.media.reading import Reader, ReadTransport, RemoteFile
 from outgrow.media.replication import Replication, Upload
 from outgrow.media.unrecorded import Unrecorded
-from outgrow.servers import Health, ServerSet
 
 #: Bytes that a reader asks for at once.
 _BUFFER = 1 << 16
@@ -67,6 +65,10 @@ class DistributedStorage(Replicated, Storage):
     `read`
         For a file that the catalogue has not heard of, or while the database is down: it
         exists if ``"any"`` server has it (the default), or a ``"majority"``.
+    `credentials`, `ca`, `certificate`, `key`
+        What each server is told, and the files of TLS.
+    `public_urls`, `querystring_auth`, `querystring_expire`, `secret`
+        As for HybridStorage.
     `base_url`
         What `url` puts before a name: MEDIA_URL, if it is not given.
 
@@ -75,7 +77,11 @@ class DistributedStorage(Replicated, Storage):
     """
 
     option_names = conf.DISTRIBUTED_OPTIONS
-    uses_database = True
+
+    @property
+    def uses_database(self) -> bool:
+        """It does: the catalogue is there, and deletes wait for the commit."""
+        return True
 
     def __init__(self, base_url: str | None = None, **options: Any) -> None:
         self._base_url = base_url
@@ -163,20 +169,28 @@ class DistributedStorage(Replicated, Storage):
         return File(io.BufferedReader(self.reader.open(name), _BUFFER), name)
 
     def exists(self, name: str) -> bool:
-        """Whether the file is there, by the catalogue; else by the servers: see `read`."""
+        """Whether the file is there, by the catalogue; else by the servers: see `read`.
+
+        Raises `CatalogueUnavailable` when the catalogue can't be asked and too few servers
+        have it: they may have lost it.
+        """
         try:
             names.check(name)
         except UnsafeName:
             return False
+        away = None
         try:
             wanted = self.journal.look(name).wanted
-        except CatalogueUnavailable:
-            wanted = Wanted.UNHEARD
+        except CatalogueUnavailable as error:
+            wanted, away = Wanted.UNHEARD, error
         if wanted is not Wanted.UNHEARD:
             return wanted is Wanted.PRESENT
         count = len(self.options.servers)
         enough = count // 2 + 1 if self.options.read == "majority" else 1
-        return self.reader.exists(name, enough=enough)
+        found = self.reader.exists(name, enough=enough)
+        if away is not None and not found:
+            raise away
+        return found
 
     def size(self, name: str) -> int:
         """Bytes in the file, by the catalogue; else by a server."""
@@ -219,13 +233,18 @@ class DistributedStorage(Replicated, Storage):
         if isinstance(self.journal, Catalogue):
             yield from self.journal.below(prefix)
             return
-        for server in ServerSet(self.options.servers, Health()).ranked(key=prefix):
-            with suppress(NoListing):
-                yield from [entry.name for entry in self.transport.list(server, prefix)]
-                return
+        problems = []
+        for server in self.reader.servers(prefix):
+            try:
+                found = [entry.name for entry in self.transport.list(server, prefix)]
+            except ServerError as error:
+                problems.append(str(error))
+                continue
+            yield from found
+            return
         raise NoCopy(
             f"No media server says which files begin with {prefix!r}. Let one of them have a "
-            "listing; see the page on media servers."
+            f"listing; see the page on media servers. {'; '.join(problems)}"
         )
 
     # --- writing

@@ -45,6 +45,10 @@ ATTEMPT_LIMIT: Final = 600.0
 #: Seconds after which what never reached the master is given up (a stopped process).
 ABANDONED: Final = 86400.0
 
+#: Seconds for which a watch that has stopped is remembered, so that what it did last is
+#: seen by all who look now and then. Far above any usual interval between two scrapes.
+KEEP_HEARTBEATS: Final = 3600.0
+
 #: Characters of a quoted name in a record's file name. With all that stands before it
 #: the whole is below 255 bytes, the limit of every file system that we know.
 FIELD_LIMIT: Final = 160
@@ -182,6 +186,15 @@ class Debt:
         first = found.at if found.looks else moment(now)
         looks = 1 + sum(now - first >= pause for pause in LOOKS)
         return None if looks > len(LOOKS) else replace(self, looks=looks, at=first)
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What a `media repair --watch` wrote last, and how many seconds ago. `watch` is its name."""
+
+    watch: str
+    beat: dict[str, object]
+    age: float
 
 
 class Journal(Protocol):
@@ -350,11 +363,21 @@ class Journal(Protocol):
     def retire(self, server: str) -> int | None:
         """Forget a server and its records: how many, or None if it is not known."""
 
-    def write_heartbeat(self, beat: dict[str, object]) -> None:
-        """Replace the heartbeat of `media repair --watch`."""
+    def write_heartbeat(self, watch: str, beat: dict[str, object]) -> None:
+        """Replace the heartbeat of one `media repair --watch`; `watch` is its name."""
 
-    def read_heartbeat(self) -> tuple[dict[str, object], float] | None:
-        """The last heartbeat and its age in seconds, or None when there never was one."""
+    def heartbeats(self) -> list[Heartbeat]:
+        """The last heartbeat of each watch, the youngest first.
+
+        Of those that have stopped, the last one is there in any case, and others for
+        `KEEP_HEARTBEATS`.
+        """
+
+
+def remembered(found: Iterable[Heartbeat]) -> list[Heartbeat]:
+    """Those that count, the youngest first; what else is there may be removed."""
+    ordered = sorted(found, key=lambda one: one.age)
+    return [*ordered[:1], *(one for one in ordered[1:] if one.age <= KEEP_HEARTBEATS)]
 
 
 #: Gives a copy of a name to send again: see `Replication`.

@@ -19,6 +19,9 @@ from outgrow.errors import UnsafeName
 #: The folder beside the master's files that holds the journal.
 JOURNAL_FOLDER = ".outgrow"
 
+#: What the folder that `media probe` makes on a server, and takes away again, begins with.
+PROBE_PREFIX = "outgrow-probe-"
+
 #: The file on each media server that says whose copy it is.
 MASTER_ID_FILE = "outgrow-master-id.txt"
 

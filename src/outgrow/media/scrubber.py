@@ -34,7 +34,7 @@ from outgrow.media.disk import Disk, describe
 from outgrow.media.integrity import OVERHEAD, Progress, Record, Scrub, Throttle, Verdict
 from outgrow.media.listing import Child
 from outgrow.media.names import NAME_LIMIT
-from outgrow.media.quarantine import Quarantine
+from outgrow.media.quarantine import FULL, Quarantine
 from outgrow.media.tombstones import Parts
 from outgrow.media.walking import walk
 
@@ -264,7 +264,7 @@ class Scrubber:
             "'media verify --repair' puts a good copy there.",
         )
         if removed:
-            logger.warning("The quarantine was full: its %d oldest files were removed.", removed)
+            logger.warning(FULL, removed)
 
 
 def _forget(descriptor: int) -> None:

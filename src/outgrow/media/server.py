@@ -28,6 +28,7 @@ from outgrow.media.handler import Exchange, Message, Receive, Send
 from outgrow.media.integrity import Scrub
 from outgrow.media.limits import Limits
 from outgrow.media.protocol import Rules
+from outgrow.media.quarantine import Replaced
 from outgrow.media.scrubber import Scrubber
 from outgrow.media.tombstones import EVERYTHING, Parts
 
@@ -66,6 +67,7 @@ class MediaApplication:
         scrub: Scrub | None = None,
     ) -> None:
         self.disk = Disk(root, fsync=fsync, reused=reused, records=scrub is not None)
+        self.disk.keep = Replaced(self.disk).keep
         self._scrubber = Scrubber(self.disk, scrub) if scrub else None
         self.rules = replace(rules, max_head=limits.max_head)
         self.limits = limits

@@ -110,6 +110,11 @@ class HybridStorage(Replicated, FileSystemStorage):
 
     # --- the parts
 
+    @property
+    def uses_database(self) -> bool:
+        """Whether deletes wait for the commit of a transaction, and so must see it."""
+        return self.options.delete_on_commit
+
     @cached_property
     def journal(self) -> DirectoryJournal:
         """What each server is owed, beside the master."""

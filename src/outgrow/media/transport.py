@@ -8,7 +8,9 @@ The laws:
    failed, it reads the id of the master there. A server that holds another
    master's id, or has lost its own, is not written to: its folder may be
    unmounted, or this process may be a copy of the site with its settings.
-3. A server that failed is left alone until it is due; then a small request finds
+3. That a file is there is believed of a server whose id says whose it is, where nobody else
+   knows of the file: there are servers that answer 200 to every name.
+4. A server that failed is left alone until it is due; then a small request finds
    out whether it is back, beside the upload and not in its way. Only when `need`
    can't be reached without it is it asked all the same.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Protocol
 from urllib.parse import unquote
@@ -26,7 +29,14 @@ from outgrow import fanout
 from outgrow.access import Access
 from outgrow.answer import Response
 from outgrow.download import Download
-from outgrow.errors import AnotherMaster, ForeignServer, ServerDown, ServerError, UnexpectedStatus
+from outgrow.errors import (
+    AnotherMaster,
+    CatalogueUnavailable,
+    ForeignServer,
+    ServerDown,
+    ServerError,
+    UnexpectedStatus,
+)
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
 from outgrow.http import FileBody, Pool, Request
@@ -122,6 +132,9 @@ class Transport(Protocol):
         A new server is given the id, unless `claim` is false.
         """
 
+    def distrusted(self, servers: Iterable[Server]) -> dict[Server, ServerError]:
+        """Those of the servers that are not believed to have what they say, and why."""
+
 
 class HttpTransport:
     """Media servers over plain HTTP: PUT, DELETE, HEAD, and MKCOL where it is needed.
@@ -150,6 +163,7 @@ class HttpTransport:
         self._clock = clock
         self._pool = Pool(clock, access)
         self._verified: set[str] = set()
+        self._trusted: set[str] = set()
         self._foreign: dict[str, ServerError] = {}
 
     # --- the requests
@@ -241,7 +255,7 @@ class HttpTransport:
         else:
             outcome.done[server] = Response(download.status)
         finally:
-            fanout.report(self.health, {server: request}, outcome)
+            self._learn({server: request}, outcome)
         return download
 
     def list(self, server: Server, prefix: str = "", *, digests: bool = False) -> Iterator[Entry]:
@@ -263,6 +277,27 @@ class HttpTransport:
         until = self._clock() + SMALL_REQUEST
         return self._probe(asked, len(asked), until, claim=claim)
 
+    def distrusted(self, servers: Iterable[Server]) -> dict[Server, ServerError]:
+        """See `Transport`. Each is asked once in a process, and after a failure (law 3)."""
+        known = self._verified | self._trusted
+        unsure = [one for one in servers if one.name not in known]
+        if not unsure:
+            return {}
+        asked = dict.fromkeys(unsure, self._ask_id())
+        outcome = self._run(asked, len(unsure), self._clock() + SMALL_REQUEST)
+        problems = dict(outcome.missed)
+        master = None  # without the journal the form of an id must do
+        with suppress(CatalogueUnavailable):
+            master = self._registry.master_id
+        for server, response in outcome.done.items():
+            # A new one has no id yet. It knows what it has not, and that will do here.
+            problem = _wrong_id(server, response, master) if response.status == 200 else None
+            if problem is None:
+                self._trusted.add(server.name)
+            else:
+                problems[server] = problem
+        return problems
+
     def _request(
         self, method: str, name: str, accept: frozenset[int], body: bytes | FileBody = b""
     ) -> Request:
@@ -273,7 +308,7 @@ class HttpTransport:
     def _change(
         self, request: Request, servers: Iterable[Server], need: int, deadline: float
     ) -> Outcome:
-        """Send a request that changes something to those that may be asked (laws 2 and 3)."""
+        """Send a request that changes something to those that may be asked (laws 2 and 4)."""
         wanted = tuple(servers)
         # A full disk refuses files; what is deleted there makes room.
         able = [one for one in wanted if self.health.is_up(one, writes=request.method == "PUT")]
@@ -310,7 +345,7 @@ class HttpTransport:
         outcome: Outcome,
         deadline: float,
     ) -> None:
-        """Too few did it: ask those that were left alone, too (law 3)."""
+        """Too few did it: ask those that were left alone, too (law 4)."""
         rest = [one for one in wanted if one not in asked and one not in refused]
         unsure = [one for one in rest if one.name not in self._verified]
         refused |= self._verify(unsure, deadline)
@@ -369,7 +404,12 @@ class HttpTransport:
         fanout.report(self.health, requests, outcome)
         for server in outcome.missed:
             if not self.health.is_up(server):
-                self._verified.discard(server.name)
+                self._forget(server)
+
+    def _forget(self, server: Server) -> None:
+        """It is to be asked for its id again."""
+        self._verified.discard(server.name)
+        self._trusted.discard(server.name)
 
     # --- whose server it is
 
@@ -426,7 +466,7 @@ class HttpTransport:
             self._verified.add(server.name)
             self._foreign.pop(server.name, None)
             return None
-        self._verified.discard(server.name)
+        self._forget(server)
         if isinstance(problem, ForeignServer):
             self._foreign[server.name] = problem
         self.health.failed(server, problem.reason)
@@ -440,23 +480,10 @@ class HttpTransport:
                 "If it is meant to be empty, run: "
                 f"manage.py outgrow media repair --server {server.name} --adopt",
             )
-        held = response.body.decode("latin-1").strip()
-        if held == self._registry.master_id:
-            if not self._registry.is_claimed(server.name):
-                self._registry.set_claimed(server.name)
-            return None
-        if not _MASTER_ID.fullmatch(held):
-            return ForeignServer(
-                server.name,
-                f"answers GET {names.MASTER_ID_FILE} with {held[:40]!r}, which is no master's id. "
-                "Does it answer so to every name? Let it answer 404 for files that are missing",
-            )
-        return AnotherMaster(
-            server.name,
-            f"belongs to the master {held[:40]!r}, and this one is "
-            f"{self._registry.master_id!r}. Is MEDIA_ROOT mounted, and are these the "
-            "media servers of this site?",
-        )
+        problem = _wrong_id(server, response, self._registry.master_id)
+        if problem is None and not self._registry.is_claimed(server.name):
+            self._registry.set_claimed(server.name)
+        return problem
 
     def _claim(self, server: Server, deadline: float) -> ServerError | None:
         """Give a new server this master's id, and owe it everything that is there already.
@@ -525,6 +552,26 @@ class HttpTransport:
                 requests[server] = replace(request, headers=request.headers + match)
         _supersede(outcome, self._run(requests, 0, deadline))
         return outcome
+
+
+def _wrong_id(server: Server, response: Response, master: str | None) -> ForeignServer | None:
+    """What is wrong with the id that a server holds; None when it is that of this master."""
+    held = response.body.decode("latin-1").strip()
+    if held == master:
+        return None
+    if not _MASTER_ID.fullmatch(held):
+        return ForeignServer(
+            server.name,
+            f"answers GET {names.MASTER_ID_FILE} with {held[:40]!r}, which is no master's id. "
+            "Does it answer so to every name? Let it answer 404 for files that are missing",
+        )
+    if master is None:
+        return None
+    return AnotherMaster(
+        server.name,
+        f"belongs to the master {held[:40]!r}, and this one is {master!r}. Is MEDIA_ROOT "
+        "mounted, and are these the media servers of this site?",
+    )
 
 
 def _supersede(outcome: Outcome, later: Outcome) -> None:

@@ -1,8 +1,8 @@
 """The asynchronous twins of a storage's methods, and of the file that it opens.
 
 Each runs its twin in a thread, so that the event loop goes on. Those of a storage that
-uses the site's database run in the thread where Django's own database work of the request
-runs, or a transaction would not be seen.
+uses the site's database, or waits for the commit of its transactions, run in the thread
+where Django's own database work of the request runs, or a transaction would not be seen.
 """
 
 from __future__ import annotations
@@ -68,8 +68,10 @@ class AsyncFile:
 class AsyncTwins:
     """A mixin for storages: `asave`, `aopen`, `adelete`, `aexists`, `asize` and `aurl`."""
 
-    #: Whether the twins must run where the request's database work does.
-    uses_database = False
+    @property
+    def uses_database(self) -> bool:
+        """Whether the twins must run where the request's database work does."""
+        return False
 
     async def asave(self, name: str, content: Any, max_length: int | None = None) -> str:
         """See `save`."""
@@ -92,9 +94,9 @@ class AsyncTwins:
         """See `size`."""
         return int(await self._twin("size", name))
 
-    async def aurl(self, name: str) -> str:
+    async def aurl(self, name: str, expire: float | None = None) -> str:
         """See `url`."""
-        return str(await self._twin("url", name))
+        return str(await self._twin("url", name, expire))
 
     async def _twin(self, method: str, *arguments: Any) -> Any:
         function = getattr(self, method)

@@ -22,7 +22,16 @@ from pathlib import Path
 
 from outgrow.http import FileBody
 from outgrow.media import owners, spool
-from outgrow.media.journal import ATTEMPT_LIMIT, Attempt, Change, Debt, Kind, Look, Wanted
+from outgrow.media.journal import (
+    ATTEMPT_LIMIT,
+    Attempt,
+    Change,
+    Debt,
+    Heartbeat,
+    Kind,
+    Look,
+    Wanted,
+)
 from outgrow.media.listing import Entry
 
 
@@ -246,8 +255,9 @@ class Unrecorded:
         """See `Journal`."""
         del server
 
-    def write_heartbeat(self, beat: dict[str, object]) -> None:
+    def write_heartbeat(self, watch: str, beat: dict[str, object]) -> None:
         """See `Journal`."""
 
-    def read_heartbeat(self) -> None:
+    def heartbeats(self) -> list[Heartbeat]:
         """See `Journal`."""
+        return []

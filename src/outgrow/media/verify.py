@@ -253,7 +253,9 @@ class Verify:
             outcome = outcomes[one.name]
             response = outcome.done.get(server)
             if response is None:
-                _raise_unless_refused(outcome.missed[server])
+                error = outcome.missed[server]
+                if not is_refusal(error):
+                    raise error
             size = -1
             if response is not None and response.status == 200:
                 length = response.headers.get("content-length", "")
@@ -458,10 +460,9 @@ def _chosen(entries: Iterator[Entry], count: int, choose: random.Random) -> list
     return sorted(kept)
 
 
-def _raise_unless_refused(error: ServerError) -> None:
-    """A server that refuses one name goes on with the others; any other error ends it."""
-    if not isinstance(error, UnexpectedStatus) or error.status not in range(400, 429):
-        raise error
+def is_refusal(error: ServerError) -> bool:
+    """Whether a server refuses one name, and goes on with the others."""
+    return isinstance(error, UnexpectedStatus) and error.status in range(400, 429)
 
 
 def _ignore(_: str, __: OSError) -> None:

@@ -70,7 +70,7 @@ class Visit:
         self.server = server
         self.setup = setup
         self.subject = Subject(server.name, keep=setup.keep)
-        self.folder = f"outgrow-probe-{secrets.token_hex(16)}"
+        self.folder = f"{names.PROBE_PREFIX}{secrets.token_hex(16)}"
         self.files: set[str] = set()
         self.folders: set[str] = set()
         self.unsure: set[str] = set()

@@ -48,7 +48,7 @@ class Watch:
 
     `wait` waits for so many seconds and returns true when the watch shall end, and
     `stopped` says so without waiting. `clock` gives seconds since the epoch, `random`
-    numbers in [0, 1).
+    numbers in [0, 1). `name` is the watch's own: its host and its process, if not given.
     """
 
     def __init__(
@@ -60,7 +60,10 @@ class Watch:
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = random_module.random,
+        name: str = "",
     ) -> None:
+        #: Several watches may run at once, and each counts what it did by itself.
+        self.name = name or f"{socket.gethostname()[:64]}:{os.getpid()}"
         self._repair = repair
         self._wait = wait
         self._stopped = stopped
@@ -74,7 +77,7 @@ class Watch:
         #: Refused names by server: how often, and when to try again.
         self._refused: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
         #: What this watch has done since it began.
-        self._totals: Counter[str] = Counter()
+        self._totals: Counter[str] = Counter(put=0, deleted=0, errors=0)
         #: Servers: whether up, since when, and the last error.
         self._seen: dict[str, dict[str, object]] = {}
 
@@ -131,15 +134,8 @@ class Watch:
         """Write that the watch is alive, and what it knows of each server."""
         self._beaten_at = self._clock()
         self._repair.journal.prepare()
-        self._repair.journal.write_heartbeat(
-            {
-                "at": self._clock(),
-                "host": socket.gethostname(),
-                "process": os.getpid(),
-                "servers": self._seen,
-                "totals": dict(self._totals),
-            }
-        )
+        beat = {"at": self._clock(), "servers": self._seen, "totals": self._totals}
+        self._repair.journal.write_heartbeat(self.name, beat)
 
     def _wants(self, debt: Debt) -> bool:
         _, not_before = self._refused.get((debt.server, debt.name), (0, 0.0))

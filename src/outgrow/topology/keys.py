@@ -62,6 +62,12 @@ class Table:
         """Note that the value of `key` is wrong."""
         self._problems.add(self.where(key), problem, hint)
 
+    def refuse(self, key: str, problem: str, hint: str = "") -> None:
+        """Note that `key` is there and must not be, for a reason that is no misspelling."""
+        self._known.append(key)
+        if self.has(key):
+            self.wrong(key, problem, hint)
+
     def text(self, key: str, rule: Rule | None = None, *, default: str | None = None) -> str:
         """A string that passes `rule`; without a `default` it must be there."""
         value = self._take(key, required=default is None)

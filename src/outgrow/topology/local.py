@@ -20,26 +20,26 @@ The laws:
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from outgrow.errors import OutgrowError, ProcessFailed
-from outgrow.topology import ports, programs
-from outgrow.topology.load import load
+from outgrow.errors import ProcessFailed
+from outgrow.topology import account, ports, programs, runfolder, steps
+from outgrow.topology.guard import Guard
 from outgrow.topology.model import Site
 from outgrow.topology.model import local as localised
 from outgrow.topology.output import Lines
-from outgrow.topology.plan import TOPOLOGY_FILE, Plan, Planned, environment, plan
-from outgrow.topology.process import PAUSE, STOP_LIMIT, Guard, Process
+from outgrow.topology.parts import Plan, Planned, Step
+from outgrow.topology.plan import environment, plan
+from outgrow.topology.process import PAUSE, STOP_LIMIT, Command, Process
 from outgrow.topology.restarts import Restarts
 from outgrow.topology.write import write
 
@@ -99,9 +99,12 @@ class LocalSite:
         self._plan: Plan | None = None
         self._stack = ExitStack()
         self._lock: int = -1
+        self._make: Callable[[str, Command], Process]
         self._processes: dict[str, Process] = {}
         self._watches: dict[str, _Watch] = {}
         self._watching = False
+        # The names of steps whose output is not shown.
+        self._silent: set[str] = set()
         self._stopping = threading.Event()
 
     def __enter__(self) -> Self:
@@ -140,15 +143,19 @@ class LocalSite:
         """
         if self._plan is not None:
             return
-        found = programs.find(self.site)
+        found = programs.find(self.site, self.folder)
         if not dry_run:
-            self._lock_folder()
-        site = localised(self.site, self._choose_ports(), self.folder)
-        made = plan(site, self.folder, found)
+            self._lock = runfolder.lock(self.folder)
+            self._stack.callback(os.close, self._lock)
+        chosen = runfolder.choose_ports(self.site, self.folder, self._shuffle)
+        site = localised(self.site, chosen, self.folder)
+        made = plan(site, self.folder, found, runfolder.password(self.folder))
         if not dry_run:
             for folder in made.folders:
                 (self.folder / folder).mkdir(parents=True, exist_ok=True)
-            write(made.files, self.folder)
+            if made.home:
+                account.own(made.home, found.account)
+            write(made.files, self.folder, found.account)
         self.site, self._plan = site, made
 
     def start(self) -> None:
@@ -159,20 +166,22 @@ class LocalSite:
         """
         self.prepare()
         guard = Guard((self._lock,))
-        lines = Lines(self._write)
+        lines = Lines(self._pass_on)
         lines.start()
         self._stack.callback(lines.close)
         guard.start()
         self._stack.callback(guard.close)
+        self._make = lambda name, command: Process(name, command, guard, lines)
         for planned in self.plan.processes:
-            self._processes[planned.name] = Process(planned.name, planned.command, guard, lines)
+            self._processes[planned.name] = self._make(planned.name, planned.command)
             self._watches[planned.name] = _Watch(Restarts(self._clock))
         self._stack.callback(self._stop_processes)
         for stage in self.plan.stages:
-            for planned in stage:
+            self._run_steps(filter(steps.needed, stage.every_step))
+            for planned in stage.processes:
                 self._start(planned)
-            for planned in stage:
-                self.wait_ready(planned.name)
+            for planned in stage.processes:
+                self._settle(planned)
         self._watch()
 
     def stop(self) -> None:
@@ -194,7 +203,7 @@ class LocalSite:
 
     def address(self, name: str) -> str:
         """The URL of a server, without a slash at the end."""
-        return self.site.service(name).port.url
+        return self.site.service(name).url
 
     def process(self, name: str) -> Process:
         """The process of this name, to kill, pause, resume, stop or start."""
@@ -236,28 +245,43 @@ class LocalSite:
         with suppress(OSError):
             self._write(SPEAKER, text)
 
-    # --- start and stop
+    # --- what is prepared
 
-    def _lock_folder(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.folder / "_lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._stack.callback(os.close, self._lock)
+    def _run_steps(self, wanted: Iterable[Step]) -> None:
+        if not self.stop_requested:
+            steps.run(wanted, self._start_step, lambda: self.stop_requested)
+
+    def _start_step(self, step: Step) -> Process:
+        if not step.shown:
+            self._silent.add(step.name)
+        process = self._make(step.name, step.command)
+        process.start()
+        return process
+
+    def _pass_on(self, name: str, line: str) -> None:
+        if name not in self._silent:
+            self._write(name, line)
+
+    def _settle(self, planned: Planned) -> None:
+        """Wait until it is ready; a copy that is of no use is made anew, once."""
+        copy = planned.data if planned.data and planned.data.copies else None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ProcessFailed(
-                f"Another run uses the folder {self.folder}. Stop it, or choose another folder."
-            ) from error
+            self.wait_ready(planned.name)
+            problem = planned.check.problem() if copy and not self.stop_requested else ""
+        except ProcessFailed as error:
+            if copy is None:
+                raise
+            problem = str(error)
+        if copy is None or not problem:
+            return
+        why = problem.splitlines()[0].removesuffix(".")
+        self.say(f"{planned.name} is of no use ({why}); its data are made anew.")
+        self._processes[planned.name].stop()
+        self._run_steps((copy,))
+        self._start(planned)
+        self.wait_ready(planned.name)
 
-    def _choose_ports(self) -> dict[str, int]:
-        """A free port for each service: those of the last run where they are free."""
-        names = [service.name for service in self.site.services()]
-        with suppress(OutgrowError):
-            last = load(self.folder / TOPOLOGY_FILE)
-            kept = {service.name: service.port.number for service in last.services()}
-            if list(kept) == names and all(map(ports.is_free, kept.values())):
-                return kept
-        return dict(zip(names, ports.choose(len(names), shuffle=self._shuffle), strict=True))
+    # --- start and stop
 
     def _start(self, planned: Planned) -> None:
         if planned.port is not None:
@@ -274,7 +298,7 @@ class LocalSite:
 
     def _stop_processes(self) -> None:
         for stage in reversed(self.plan.stages):
-            processes = [self._processes[planned.name] for planned in stage]
+            processes = [self._processes[planned.name] for planned in stage.processes]
             for process in processes:
                 process.terminate()
             end = self._clock() + STOP_LIMIT

@@ -7,7 +7,7 @@ The laws:
 2. Whatever is made from a site (settings, configurations, commands) is made
    from this value alone. `local` gives the same site on one machine, as a value of
    the same type, so both go through the same code (promise T1).
-3. What a role is stands in `ROLES`; a new role is a line there, and a command
+3. What a role is stands in `ROLES`; a new role is a word there, and a command
    for it in `plan`.
 
 The file in full::
@@ -29,6 +29,22 @@ The file in full::
     downtime = 60.0                      # seconds
     fsync = false
     engine = "outgrow"                   # or "nginx": what the media servers run
+    active = false                       # true: uploaded HTML, SVG and scripts are shown
+
+    [database]                           # without it the site's own settings hold
+    engine = "postgresql"                # or "mariadb", or "sqlite", the default
+    name = "photos"                      # of the database; for SQLite the path of its file
+    user = "photos"                      # the default is the name of the database
+    password_env = "PHOTOS_PASSWORD"     # the environment variable that holds the password
+    # password_file = "/run/secrets/db"  # or a file that holds nothing else
+    max_lag = 10.0                       # options of OUTGROW["REPLICATION"], in seconds
+    check_every = 5.0
+    pin_for = 60.0
+    downtime = 60.0
+    when_behind = "primary"              # or "wait" or "stale"
+    wait = 0.1
+    write_on_read = "pin"                # or "refuse" or "log"
+    read_timeout = 10.0
 
     [servers.app1]
     roles = ["app"]
@@ -42,22 +58,35 @@ The file in full::
     engine = "nginx"                     # this server's own
     zone = "a"                           # where it stands; for the choice of a server
     weight = 1                           # its share of the load, when that is spread
+
+    [servers.db1]
+    roles = ["primary"]                  # the server that takes the writes
+    address = "10.0.0.31"
+    ports = { primary = 5432 }           # the default for PostgreSQL; 3306 for MariaDB
+
+    [servers.db2]
+    roles = ["replica"]                  # any number of these; "db2" is the alias, too
+    address = "10.0.0.32"
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Final
 
 from outgrow.errors import TopologyErrors
 from outgrow.servers import Server
-from outgrow.topology import rules
-from outgrow.topology.keys import Problems, Table, join, suggestion
+from outgrow.topology import agreement, database, rules
+from outgrow.topology.database import Database
+from outgrow.topology.keys import Problems, Table, suggestion
 
-#: What a server can do, with the port on which it does it unless `ports` says otherwise.
-ROLES: Final = {"app": 8000, "media": 8080}
+#: What a server can do.
+ROLES: Final = ("app", "media", "primary", "replica")
+
+#: Where it does it, unless `ports` says otherwise. A database's depends on its engine.
+PORTS: Final = {"app": 8000, "media": 8080}
 
 #: What a media server can run; the first is the default.
 ENGINES: Final = ("outgrow", "nginx")
@@ -70,13 +99,18 @@ LOOPBACK: Final = "127.0.0.1"
 #: Under these a site that runs on one machine is reached, beside its own domains.
 LOCAL_DOMAINS: Final = ("localhost", LOOPBACK)
 
-#: The one process of a site that belongs to no server has this name.
+#: What runs and belongs to no server has these names.
 REPAIR: Final = "repair"
+MIGRATE: Final = "migrate"
+
+#: Below the folder of a run: the password of its databases, and SQLite's file.
+PASSWORD_FILE: Final = "_password"  # noqa: S105 - a name
+SQLITE_FILE: Final = "_database.sqlite3"
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A TCP port of one machine. `host` is an IP address or a host name."""
+    """A TCP port of one machine; 0 where nothing listens. `host` is an address or a name."""
 
     host: str
     number: int
@@ -97,13 +131,18 @@ class Service:
     """What one server does in one role.
 
     `name` is the server's when it has one role, else ``server:role``. `engine` is
-    what a media server runs, and empty for other roles.
+    what a media server or a database server runs, and empty for an app server.
     """
 
     name: str
     role: str
     port: Port
     engine: str = ""
+
+    @property
+    def url(self) -> str:
+        """Where it is reached, without a slash at the end."""
+        return self.port.url if self.role in PORTS else f"{self.engine}://{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +187,9 @@ class Site:
     media_url: str
     media: Media
     hosts: tuple[Host, ...]
+    database: Database | None = None
+    #: Uploads that a browser would run are shown as pages, and not only offered to be saved.
+    active: bool = False
 
     def services(self, role: str | None = None) -> tuple[Service, ...]:
         """Every service, or those in one role, in the order of the file."""
@@ -164,11 +206,22 @@ class Site:
     def media_servers(self) -> tuple[Server, ...]:
         """The media servers as the storage knows them: by name, under a URL."""
         return tuple(
-            Server(service.name, service.port.url, host.zone, host.weight)
-            for host in self.hosts
-            for service in host.services
-            if service.role == "media"
+            Server(service.name, service.url, host.zone, host.weight)
+            for host, service in self._with_role("media")
         )
+
+    def replicas(self) -> tuple[tuple[Server, Port], ...]:
+        """The replicas as Django knows them: by alias, each with its port."""
+        return tuple(
+            (Server(database.alias(host.name), service.url, host.zone, host.weight), service.port)
+            for host, service in self._with_role("replica")
+        )
+
+    def _with_role(self, role: str) -> Iterator[tuple[Host, Service]]:
+        for host in self.hosts:
+            for service in host.services:
+                if service.role == role:
+                    yield host, service
 
 
 def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> Site:
@@ -179,18 +232,24 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     """
     problems = Problems()
     top = Table("", content, problems)
-    site, media, servers = (
+    site, media, data, servers = (
         top.table("site", required=True),
         top.table("media"),
+        top.table("database"),
         top.table("servers"),
     )
     top.close()
-    engine = media.choice("engine", ENGINES, "an engine") or ENGINES[0]
-    hosts = tuple(_host(name, table, engine) for name, table in servers.tables())
+    rows = database.parse(data, folder) if top.has("database") else None
+    # Without that table it is said that it is missing, and the engine does not matter.
+    engine = rows.engine if rows else "postgresql"
+    engines = {"primary": engine, "replica": engine}
+    engines["media"] = media.choice("engine", ENGINES, "an engine") or ENGINES[0]
+    hosts = tuple(_host(name, table, engines) for name, table in servers.tables())
+    active = media.flag("active") or False
     options = _media(media)
-    parsed = _site(site, options, hosts, folder)
+    parsed = replace(_site(site, options, hosts, folder), database=rows, active=active)
     if not problems.below("servers"):
-        _check_servers(parsed, problems)
+        agreement.check(parsed, problems)
     if problems.found:
         raise TopologyErrors(problems.found, source)
     return parsed
@@ -199,9 +258,9 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
 def local(site: Site, ports: Mapping[str, int], folder: PurePath) -> Site:
     """The same site on this machine alone.
 
-    `ports` has a free port for the name of each service. `folder` is where the run
-    keeps its files; the master copy is in it, so that a laptop never writes where
-    production would.
+    `ports` has a free port for the name of each service that listens. `folder` is
+    where the run keeps its files; the master copy and the rows are in it, so that a
+    laptop never writes where production would.
     """
     hosts = tuple(_local_host(host, ports) for host in site.hosts)
     moved = replace(
@@ -210,6 +269,7 @@ def local(site: Site, ports: Mapping[str, int], folder: PurePath) -> Site:
         # Server names don't begin with "_", so no server's folder is here.
         media_root=folder / "_master",
         hosts=hosts,
+        database=_local_database(site.database, folder),
     )
     if moved.media_url.startswith("/"):
         return moved
@@ -218,9 +278,18 @@ def local(site: Site, ports: Mapping[str, int], folder: PurePath) -> Site:
 
 def _local_host(host: Host, ports: Mapping[str, int]) -> Host:
     services = tuple(
-        replace(service, port=Port(LOOPBACK, ports[service.name])) for service in host.services
+        replace(service, port=Port(LOOPBACK, ports.get(service.name, 0)))
+        for service in host.services
     )
     return replace(host, address=LOOPBACK, services=services)
+
+
+def _local_database(database: Database | None, folder: PurePath) -> Database | None:
+    if database is None:
+        return None
+    if not database.has_servers:
+        return replace(database, name=str(folder / SQLITE_FILE))
+    return replace(database, password_env="", password_file=folder / PASSWORD_FILE)
 
 
 def _site(table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath) -> Site:
@@ -252,23 +321,23 @@ def _media(table: Table) -> Media:
     return media
 
 
-def _host(name: str, table: Table, engine: str) -> Host:
+def _host(name: str, table: Table, engines: Mapping[str, str]) -> Host:
     if problem := _server_name(name):
         table.report(problem)
     roles = table.texts("roles", _role)
     address = table.text("address", rules.address)
     ports = table.table("ports")
-    numbers = {role: ports.whole(role, 1, 65535, default=ROLES[role]) for role in roles}
+    numbers = {role: _number(role, ports, engines) for role in roles}
     ports.close()
     if table.has("engine") and "media" not in roles:
         table.wrong("engine", 'is only for a server with the role "media".')
-    own = table.choice("engine", ENGINES, "an engine") or engine
+    own = table.choice("engine", ENGINES, "an engine") or engines["media"]
     services = tuple(
         Service(
             name if len(roles) == 1 else f"{name}:{role}",
             role,
             Port(address, numbers[role]),
-            own if role == "media" else "",
+            own if role == "media" else engines.get(role, ""),
         )
         for role in roles
     )
@@ -278,36 +347,19 @@ def _host(name: str, table: Table, engine: str) -> Host:
     return Host(name, address, services, zone, weight)
 
 
+def _number(role: str, ports: Table, engines: Mapping[str, str]) -> int:
+    default = PORTS[role] if role in PORTS else database.PORTS[engines[role]]
+    if default:
+        return ports.whole(role, 1, 65535, default=default)
+    ports.refuse(role, "is for a database that listens; SQLite is a file.")
+    return 0
+
+
 def _server_name(name: str) -> str:
-    if name == REPAIR:
-        return f'"{REPAIR}" is the name of the process that repairs; choose another.'
+    if name in {REPAIR, MIGRATE}:
+        return f'"{name}" is the name of the process that {name}s; choose another.'
     return rules.name(name)
 
 
 def _role(role: str) -> str:
     return "" if role in ROLES else f'"{role}" is not a role; {suggestion(role, ROLES)}'
-
-
-def _check_servers(site: Site, problems: Problems) -> None:
-    for role in ROLES:
-        if not site.services(role):
-            problems.add("servers", f'no server has the role "{role}", and a site needs one.')
-    media = len(site.services("media"))
-    if isinstance(site.media.need, int) and site.media.need > media:
-        hint = 'Lower it, or add servers with the role "media".'
-        problems.add("media.need", f"{site.media.need} are needed, and there are {media}.", hint)
-    _check_addresses(site, problems)
-
-
-def _check_addresses(site: Site, problems: Problems) -> None:
-    seen: dict[tuple[str, int], str] = {}
-    for host in site.hosts:
-        for service in host.services:
-            port = (rules.same_address(host.address), service.port.number)
-            other = seen.setdefault(port, service.name)
-            if other != service.name:
-                problems.add(
-                    join("servers", host.name),
-                    f'"{service.name}" and "{other}" have the same address {service.port}.',
-                    "Give one of them another address, or other ports.",
-                )

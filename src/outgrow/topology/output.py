@@ -22,7 +22,7 @@ from typing import IO, Final, TextIO
 LONGEST_LINE: Final = 8192
 
 #: Lines kept of each process, for the message of an error.
-KEPT_LINES: Final = 20
+KEPT_LINES: Final = 60
 
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 

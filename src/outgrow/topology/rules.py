@@ -14,6 +14,9 @@ Rule = Callable[[str], str]
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]*\Z")
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z", re.IGNORECASE)
 _MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
+# What neither SQL nor a shell has to be told how to quote.
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\Z")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -61,8 +64,22 @@ def address(value: str) -> str:
     return f'"{value}" is not an IP address or a host name{port}.'
 
 
+def identifier(value: str) -> str:
+    """The name of a database or of a database's user."""
+    if _IDENTIFIER.match(value):
+        return ""
+    return f'"{value}" must be 1 to 63 letters, digits, "_" and "-", and not begin with "-".'
+
+
+def variable(value: str) -> str:
+    """The name of an environment variable."""
+    if _VARIABLE.match(value):
+        return ""
+    return f'"{value}" is not the name of an environment variable, as in "PHOTOS_PASSWORD".'
+
+
 def path(value: str) -> str:
-    """The path of a folder."""
+    """The path of a folder or a file."""
     if not value:
         return "must not be empty."
     return "must not contain control characters." if _CONTROLS.search(value) else ""

@@ -10,15 +10,40 @@ A site's settings.py writes two lines::
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote
 
-from outgrow.topology.model import Site
+from outgrow.topology.database import PRIMARY_ALIAS, Database
+from outgrow.topology.model import Port, Site
+
+_BACKENDS: Final = {
+    "sqlite": "django.db.backends.sqlite3",
+    "postgresql": "django.db.backends.postgresql",
+    "mariadb": "django.db.backends.mysql",
+}
+
+#: Seconds for a connection to the primary, without which there is no site.
+_PRIMARY_TIMEOUT: Final = 5
+
+#: Seconds for a connection to a replica, instead of which there are others. libpq takes
+#: 1 for 2 (postgresql.org/docs/current/libpq-connect.html).
+_REPLICA_TIMEOUT: Final = 2
+
+#: Seconds for which a thread keeps a connection.
+_KEPT: Final = 600
+
+#: Replicas refuse a write by themselves; this says it to the client's own session, too.
+_READ_ONLY: Final = {
+    "postgresql": {"options": "-c default_transaction_read_only=on"},
+    "mariadb": {"init_command": "SET SESSION TRANSACTION READ ONLY"},
+}
 
 
 def django_settings(site: Site) -> dict[str, Any]:
     """ALLOWED_HOSTS, MEDIA_ROOT, MEDIA_URL and STORAGES for this site.
 
-    Options that the file leaves out are left out here, so that the storage's own
+    With a table [database] also DATABASES, and with replicas DATABASE_ROUTERS and
+    OUTGROW. Options that the file leaves out are left out here, so that their own
     defaults hold. The static files' storage is Django's default.
     """
     options = {key: value for key, value in asdict(site.media).items() if value is not None}
@@ -38,4 +63,63 @@ def django_settings(site: Site) -> dict[str, Any]:
             },
             "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
         },
+        **(_databases(site, site.database) if site.database else {}),
+    }
+
+
+def _databases(site: Site, database: Database) -> dict[str, Any]:
+    replicas = site.replicas()
+    aliases = {PRIMARY_ALIAS: _primary(site, database)}
+    aliases |= {server.name: _replica(database, port) for server, port in replicas}
+    if not replicas:
+        return {"DATABASES": aliases}
+    options = {k: v for k, v in asdict(database.replication).items() if v is not None}
+    cluster = {
+        "replicas": [server.name for server, _ in replicas],
+        "weights": {server.name: server.weight for server, _ in replicas},
+        **options,
+    }
+    return {
+        "DATABASES": aliases,
+        "DATABASE_ROUTERS": ["outgrow.databases.ReplicationRouter"],
+        "OUTGROW": {"REPLICATION": {PRIMARY_ALIAS: cluster}},
+    }
+
+
+def _primary(site: Site, database: Database) -> dict[str, Any]:
+    if not database.has_servers:
+        return {"ENGINE": _BACKENDS[database.engine], "NAME": database.name}
+    [service] = site.services("primary")
+    return {
+        **_server(database, service.port),
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {"connect_timeout": _PRIMARY_TIMEOUT},
+    }
+
+
+def _replica(database: Database, port: Port) -> dict[str, Any]:
+    mirror = {"TEST": {"MIRROR": PRIMARY_ALIAS}}
+    if not database.has_servers:
+        # The primary's own file, which this alias can't write (sqlite.org/uri.html).
+        name = f"file:{quote(database.name)}?mode=ro"
+        return {"ENGINE": _BACKENDS[database.engine], "NAME": name, **mirror}
+    return {
+        **_server(database, port),
+        # No round trip for each request: a read that finds it dead goes to another.
+        "CONN_HEALTH_CHECKS": False,
+        "OPTIONS": {"connect_timeout": _REPLICA_TIMEOUT, **_READ_ONLY[database.engine]},
+        **mirror,
+    }
+
+
+def _server(database: Database, port: Port) -> dict[str, Any]:
+    return {
+        "ENGINE": _BACKENDS[database.engine],
+        "NAME": database.name,
+        "USER": database.user,
+        # Without one the driver looks where it always does: ~/.pgpass, PGPASSWORD.
+        **({"PASSWORD": database.password} if database.password else {}),
+        "HOST": port.host,
+        "PORT": str(port.number),
+        "CONN_MAX_AGE": _KEPT,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,9 +18,10 @@ from rich.table import Table
 
 from outgrow.topology.load import load
 from outgrow.topology.local import SPEAKER, LocalSite
-from outgrow.topology.model import REPAIR
+from outgrow.topology.model import MIGRATE, REPAIR
 from outgrow.topology.output import Printer, wants_colours
-from outgrow.topology.plan import Plan, Planned
+from outgrow.topology.parts import Plan, Planned, Step
+from outgrow.topology.process import Command
 
 #: The folder of a run, beside the topology file.
 RUN_FOLDER = ".outgrow-run"
@@ -44,7 +46,12 @@ def up(path: Path, folder: Path | None, *, checks_only: bool, dry_run: bool) -> 
     `ProcessFailed`, and then nothing is left running.
     """
     site = load(path)
-    names = (SPEAKER, REPAIR, *(service.name for service in site.services()))
+    names = (
+        SPEAKER,
+        REPAIR,
+        *((MIGRATE,) if site.database else ()),
+        *(service.name for service in site.services()),
+    )
     printer = Printer(sys.stdout, names, colours=wants_colours(sys.stdout, os.environ))
     run_folder = folder or path.absolute().parent / RUN_FOLDER
 
@@ -98,10 +105,9 @@ def print_table(local: LocalSite, stream: TextIO) -> None:
     # The one that may be long; on a narrow terminal it takes several lines.
     table.add_column("files", overflow="fold")
     for planned in local.plan.processes:
-        address = planned.port.url if planned.port else ""
         root = _short(planned.root) if planned.root else ""
         pid = str(local.process(planned.name).pid or "")
-        table.add_row(planned.name, planned.role, address, pid, root)
+        table.add_row(planned.name, planned.role, planned.url, pid, root)
     _print(table, stream)
 
 
@@ -120,14 +126,28 @@ def print_checks(seen: list[Seen], stream: TextIO) -> int:
 def print_plan(plan: Plan, folder: Path, stream: TextIO) -> None:
     """What would be made and started, in a form that a shell understands."""
     lines = [f"# Below {folder}"]
-    lines += [f"mkdir -p {name}" for name in plan.folders]
+    lines += [f"mkdir -p {shlex.quote(name)}" for name in plan.folders]
     lines += [f"# write {file.name}" for file in plan.files]
-    for planned in plan.processes:
-        lines += ["", f"# {planned.name}", f"cd {planned.command.folder}", str(planned.command)]
-        if planned.ready:
-            wanted = f"a status below {planned.ready.below}"
-            lines.append(f"# ready when {planned.ready.port.url}/ answers with {wanted}")
+    for stage in plan.stages:
+        for step in stage.every_step:
+            lines += ["", *_step_lines(step)]
+        for planned in stage.processes:
+            lines += ["", f"# {planned.name}", *_command_lines(planned.command)]
+            if planned.ready:
+                lines.append(f"# ready when {planned.ready}")
     stream.write("\n".join(lines) + "\n")
+
+
+def _step_lines(step: Step) -> list[str]:
+    unless = f", unless {step.makes} is there" if step.makes else ""
+    lines = [f"# {step.name}{unless}", *_command_lines(step.command)]
+    if step.makes:
+        lines.append(f"mv {shlex.quote(f'{step.makes}.new')} {shlex.quote(str(step.makes))}")
+    return lines
+
+
+def _command_lines(command: Command) -> list[str]:
+    return [f"cd {shlex.quote(str(command.folder))}", str(command)]
 
 
 def _print(table: Table, stream: TextIO) -> None:

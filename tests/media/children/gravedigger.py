@@ -2,8 +2,8 @@
 
     python gravedigger.py ROOT WHAT CALLS
 
-WHAT is delete, put, sweep or scrub; the name is always folder/file. CALLS is how many calls of
-the system it makes before it kills itself; a large number is never reached.
+WHAT is delete, put, replace, sweep or scrub; the name is always folder/file. CALLS is how
+many calls of the system it makes before it kills itself; a large number is never reached.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from outgrow.media import protocol
 from outgrow.media.disk import Disk
 from outgrow.media.integrity import Scrub
 from outgrow.media.protocol import Refused, Wanted
+from outgrow.media.quarantine import Replaced
 from outgrow.media.scrubber import Scrubber
 
 PARTS = ("folder", "file")
@@ -50,6 +51,8 @@ def main() -> None:
     root, what, calls = sys.argv[1:]
     disk = Disk(Path(root), records=what == "scrub")
     disk.open()
+    if what == "replace":
+        disk.keep = Replaced(disk).keep
     scrubber = one_pass(disk) if what == "scrub" else None
     wanted = Wanted("PUT", PARTS, {})
     sys.setprofile(killer(int(calls)))

@@ -23,7 +23,13 @@ from rich.console import Console
 
 from outgrow.errors import OutgrowError
 from outgrow.management import databases, membership, probing, verify
-from outgrow.management.chosen import check_servers, chosen, known_servers, only_one
+from outgrow.management.chosen import (
+    check_servers,
+    chosen,
+    known_servers,
+    only_one,
+    refuse_unrecorded,
+)
 from outgrow.management.progress import repairing
 from outgrow.management.rates import rate
 from outgrow.management.texts import News, report_facts, report_lines, status_table
@@ -56,9 +62,7 @@ class Command(BaseCommand):
         _add_probe(words.add_parser("probe", help="try out what each media server really does"))
         _add_delete(words.add_parser("delete", help="delete files on the master and all servers"))
         membership.add_arguments(words.add_parser("server", help="add, drain or retire a server"))
-        databases.add_arguments(
-            parts.add_parser("databases", help="the primary and its replicas")
-        )
+        databases.add_arguments(parts.add_parser("databases", help="the primary and its replicas"))
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run one word; exit with its code."""
@@ -93,6 +97,8 @@ class Command(BaseCommand):
         check_servers(storages, options["server"])
         if options["adopt"] and not options["server"]:
             raise CommandError("--adopt needs --server: say which server is meant to be empty.")
+        for alias, storage in storages:
+            _refuse_unrecorded(alias, storage, options)
         repairs = [
             (alias, Repair(_slowed(storage, options["rate"]), only=options["server"]))
             for alias, storage in storages
@@ -234,7 +240,7 @@ class Command(BaseCommand):
 
     def delete(self, options: dict[str, Any]) -> int:
         """Delete files, also those that the master has not (any more)."""
-        storage = only_one(options["storage"])
+        _, storage = only_one(options["storage"])
         for name in options["name"]:
             try:
                 cast("Storage", storage).delete(name)
@@ -242,6 +248,18 @@ class Command(BaseCommand):
                 raise CommandError(str(error), returncode=2) from error
             self.stdout.write(f"{name} is deleted, or owed for deletion where a server is down")
         return 0
+
+
+def _refuse_unrecorded(alias: str, storage: Replicated, options: dict[str, Any]) -> None:
+    """Nobody is to believe that a server has everything because nothing was compared."""
+    for option, instead in (
+        ("all", "'manage.py outgrow media verify' compares the servers with each other"),
+        ("adopt", "A server that has lost its files is taken for a new one by the next process"),
+    ):
+        if options[option]:
+            words = f"'media repair --{option}'"
+            more = f"{instead}. Choose other storages with --storage."
+            refuse_unrecorded(alias, storage, words, more)
 
 
 def _slowed(storage: Replicated, rate: float) -> Replication:

@@ -6,12 +6,16 @@ on a disk. A new target is a module with a function `render`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file to write: its path below the folder that is written, and its text."""
+    """One file to write: its path below the folder that is written, and its text.
+
+    A `private` one holds a secret: others can't read it.
+    """
 
     name: str
-    content: str
+    content: str = field(repr=False)
+    private: bool = False

@@ -7,6 +7,7 @@ source of what is said here of PUT: nginx.org/en/docs/http/ngx_http_dav_module.h
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Final
 
@@ -16,8 +17,7 @@ from outgrow.topology.keys import join
 from outgrow.topology.model import Service, Site
 from outgrow.topology.render import File
 
-# What a browser shows; all else is sent as bytes, to be saved. HTML, SVG and
-# scripts are not here: a visitor's upload must not become a page of the site.
+# What has a name for its kind; all else is sent as bytes.
 _TYPES: Final = {
     "image/apng": "apng",
     "image/avif": "avif",
@@ -44,7 +44,28 @@ _TYPES: Final = {
     "application/pdf": "pdf",
     "application/json": "json",
     "application/zip": "zip",
+    # What a browser would run. A visitor's upload must not become a page of the site, so
+    # these are downloads unless the site allows them; an <img> shows SVG all the same.
+    "text/html": "html htm",
+    "application/xhtml+xml": "xhtml",
+    "image/svg+xml": "svg",
+    "text/xml": "xml",
+    "text/javascript": "js mjs",
 }
+
+_HARMLESS: Final = """\
+    map $uri $as_download {
+        "~*\\.(html?|xhtml|svgz?|xml|m?js)$" attachment;
+    }
+    map $as_download $harmless {
+        attachment "default-src 'none'; sandbox";
+    }
+"""
+_HEADERS: Final = (
+    "add_header X-Content-Type-Options nosniff always;",
+    "add_header Content-Disposition $as_download always;",
+    "add_header Content-Security-Policy $harmless always;",
+)
 
 _TEMPORARY: Final = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
@@ -71,10 +92,10 @@ http {{
     types {{
 {types}
     }}
-    server {{
+{harmless}    server {{
         listen {listen};
         root {root};
-        add_header X-Content-Type-Options nosniff always;
+{headers}
         # Names with a leading dot are nobody's: not to read, not to write.
         location ~ "/\\." {{
             return 404;
@@ -103,20 +124,63 @@ http {{
             }}
         }}
     }}
-}}
+{visitors}}}
+"""
+
+# What has come to this server not yet, or not again, a peer has. On the port for Outgrow
+# a file that is missing must be missing, or nothing would ever be repaired.
+_PEERS: Final = """\
+    upstream peers {{
+{servers}
+    }}
+"""
+_VISITORS: Final = """\
+{upstream}    server {{
+        listen {listen};
+        root {root};
+{headers}
+        location ~ "/\\." {{
+            return 404;
+        }}
+        location / {{
+            limit_except GET {{
+                deny all;
+            }}
+{fallback}        }}
+{location}    }}
+"""
+_LOCATION: Final = """\
+        location @peers {
+            proxy_pass http://peers;
+            proxy_next_upstream error timeout http_404;
+            proxy_connect_timeout 1s;
+            # The peer says the same of its files, and once is enough.
+            proxy_hide_header X-Content-Type-Options;
+            proxy_hide_header Content-Disposition;
+            proxy_hide_header Content-Security-Policy;
+        }
 """
 
 
 def render(
-    site: Site, service: Service, root: PurePath, state: PurePath, *, user: str = ""
+    site: Site,
+    service: Service,
+    root: PurePath,
+    state: PurePath,
+    *,
+    user: str = "",
+    visitors: int | None = None,
 ) -> Iterator[File]:
     """nginx.conf for one media server of `site`.
 
     `root` is the folder that it serves. `state` is for its own files; it must be on
     the same filesystem, or each upload is copied rather than renamed. `user` is
-    for an nginx that root starts: "user group". Writes are allowed to the site's app
-    servers alone, by IP address; raises `TopologyError` where one has a host name, and
-    `ConfigurationError` for a path that nginx can't be given.
+    for an nginx that root starts: "user group". `visitors` is a port that only reads, and
+    where the other media servers are asked for what is missing here.
+
+    Writes are allowed to the site's app servers alone, by IP address; raises
+    `TopologyError` where one has a host name, and `ConfigurationError` for a path that
+    nginx can't be given.
     """
     folders = (f"    {kind}_temp_path {_quoted(state / kind)};" for kind in _TEMPORARY)
     kinds = (f"        {kind} {extensions};" for kind, extensions in _TYPES.items())
@@ -128,11 +192,32 @@ def render(
         root=_quoted(root),
         temporary=_joined(folders),
         types=_joined(kinds),
+        harmless="" if site.active else _HARMLESS,
+        headers=_headers(site),
+        visitors=_visitors(site, service, root, visitors) if visitors else "",
         files=_quoted_folder(root),
         writers=_joined(f"                {line}" for line in allowed),
         readers=_joined(f"            {line}" for line in allowed),
     )
     yield File("nginx.conf", content)
+
+
+def _headers(site: Site) -> str:
+    return _joined(f"        {line}" for line in (_HEADERS[:1] if site.active else _HEADERS))
+
+
+def _visitors(site: Site, service: Service, root: PurePath, port: int) -> str:
+    """The server for visitors, and who is asked for what is missing here."""
+    peers = [other.port for other in site.services("media") if other.name != service.name]
+    upstream = _PEERS.format(servers=_joined(f"        server {peer};" for peer in peers))
+    return _VISITORS.format(
+        upstream=upstream if peers else "",
+        listen=replace(service.port, number=port),
+        root=_quoted(root),
+        headers=_headers(site),
+        fallback="            error_page 404 = @peers;\n" if peers else "",
+        location=_LOCATION if peers else "",
+    )
 
 
 def _joined(lines: Iterable[str]) -> str:

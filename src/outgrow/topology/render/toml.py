@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from outgrow.topology.database import Database
 from outgrow.topology.model import Host, Site
 from outgrow.topology.render import File
 
@@ -25,18 +26,34 @@ def _lines(site: Site) -> Iterator[str]:
     for key, value in asdict(site.media).items():
         if value is not None:
             yield f"{key} = {_value(value)}"
+    if site.active:
+        yield "active = true"
+    if site.database:
+        yield from _database(site.database)
     for host in site.hosts:
         yield from _host(host)
+
+
+def _database(database: Database) -> Iterator[str]:
+    yield "\n[database]"
+    # Where the password is, and never the password.
+    for key in ("engine", "name", "user", "password_env", "password_file"):
+        if value := getattr(database, key):
+            yield f"{key} = {_value(str(value))}"
+    for key, value in asdict(database.replication).items():
+        if value is not None:
+            yield f"{key} = {_value(value)}"
 
 
 def _host(host: Host) -> Iterator[str]:
     yield f"\n[servers.{_value(host.name)}]"
     yield f"roles = {_value([service.role for service in host.services])}"
     yield f"address = {_value(host.address)}"
-    ports = ", ".join(f"{service.role} = {service.port.number}" for service in host.services)
+    listening = [service for service in host.services if service.port.number]
+    ports = ", ".join(f"{service.role} = {service.port.number}" for service in listening)
     yield f"ports = {{ {ports} }}"
     for service in host.services:
-        if service.engine:
+        if service.role == "media":
             yield f"engine = {_value(service.engine)}"
     yield f"zone = {_value(host.zone)}"
     yield f"weight = {host.weight}"

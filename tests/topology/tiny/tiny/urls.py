@@ -32,4 +32,25 @@ def slow(_request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
-urlpatterns = [path("", index), path("save", save), path("crash", crash), path("slow", slow)]
+def write(request: HttpRequest) -> HttpResponse:
+    from tiny.rows.models import Note
+
+    Note.objects.create(text=request.GET["text"])
+    return HttpResponse()
+
+
+def read(request: HttpRequest) -> HttpResponse:
+    from tiny.rows.models import Note
+
+    notes = Note.objects.using(request.GET["alias"]).order_by("id")
+    return HttpResponse(" ".join(notes.values_list("text", flat=True)))
+
+
+urlpatterns = [
+    path("", index),
+    path("save", save),
+    path("crash", crash),
+    path("slow", slow),
+    path("write", write),
+    path("read", read),
+]

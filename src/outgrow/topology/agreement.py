@@ -1,0 +1,82 @@
+"""What must hold between the servers of a site, once each of them is right by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from outgrow.topology import database, rules
+from outgrow.topology.keys import Problems, join
+
+if TYPE_CHECKING:
+    from outgrow.topology.model import Host, Site
+
+#: Roles without which there is no site.
+NEEDED: Final = ("app", "media")
+
+
+def check(site: Site, problems: Problems) -> None:
+    """Note where the servers of `site` do not fit together."""
+    for role in NEEDED:
+        if not site.services(role):
+            problems.add("servers", f'no server has the role "{role}", and a site needs one.')
+    media = len(site.services("media"))
+    if isinstance(site.media.need, int) and site.media.need > media:
+        hint = 'Lower it, or add servers with the role "media".'
+        problems.add("media.need", f"{site.media.need} are needed, and there are {media}.", hint)
+    _check_database(site, problems)
+    _check_addresses(site, problems)
+
+
+def _check_database(site: Site, problems: Problems) -> None:
+    primaries, replicas = list(_having(site, "primary")), list(_having(site, "replica"))
+    if site.database is None and (primaries or replicas):
+        path, host = (primaries or replicas)[0]
+        hint = f'Write it: the engine and the name of the database that "{host.name}" has.'
+        problems.add("database", f"is missing, and {path} asks for it.", hint)
+    for path, _ in primaries[1:]:
+        first = primaries[0][1].name
+        problems.add(path, f'"{first}" is the primary already, and there can be but one.')
+    for path, host in replicas:
+        if not primaries:
+            hint = 'Give one server the role "primary".'
+            problems.add(path, "there is no primary for this replica.", hint)
+        elif host is primaries[0][1]:
+            problems.add(path, "a primary can't be its own replica.")
+    _check_aliases(replicas, problems)
+    if site.database and site.database.has_servers and not primaries and not replicas:
+        problems.add("database", f'{site.database.engine} needs a server with the role "primary".')
+
+
+def _check_aliases(replicas: list[tuple[str, Host]], problems: Problems) -> None:
+    seen = {database.PRIMARY_ALIAS: "the primary"}
+    for _, host in replicas:
+        alias = database.alias(host.name)
+        other = seen.setdefault(alias, host.name)
+        if other != host.name:
+            problem = f'its alias in DATABASES would be "{alias}", as that of {other} is.'
+            problems.add(join("servers", host.name), problem, "Give it another name.")
+
+
+def _having(site: Site, role: str) -> Iterator[tuple[str, Host]]:
+    """The hosts that have a role, each with the path of that role in the file."""
+    for host in site.hosts:
+        for index, service in enumerate(host.services):
+            if service.role == role:
+                yield f"{join('servers', host.name)}.roles[{index}]", host
+
+
+def _check_addresses(site: Site, problems: Problems) -> None:
+    seen: dict[tuple[str, int], str] = {}
+    for host in site.hosts:
+        for service in host.services:
+            if not service.port.number:  # a file, which listens nowhere
+                continue
+            port = (rules.same_address(host.address), service.port.number)
+            other = seen.setdefault(port, service.name)
+            if other != service.name:
+                problems.add(
+                    join("servers", host.name),
+                    f'"{service.name}" and "{other}" have the same address {service.port}.',
+                    "Give one of them another address, or other ports.",
+                )

@@ -1,0 +1,123 @@
+"""One server's services -> units of systemd: the repair, and a media server.
+
+Sources: systemd.service(5) for the words of a command, systemd.exec(5) for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from outgrow.errors import ConfigurationError
+from outgrow.topology.model import Host, Service, Site
+from outgrow.topology.render import File
+
+#: What the units are called. They are ours, whatever else runs there.
+REPAIR_UNIT: Final = "outgrow-repair.service"
+MEDIA_UNIT: Final = "outgrow-media.service"
+
+_UNIT: Final = """\
+# Written by outgrow. Changes here are lost.
+[Unit]
+Description=Outgrow: {what}
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=exec
+User={user}
+{more}
+ExecStart={command}
+Restart=always
+RestartSec=2
+LimitNOFILE=65536
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectControlGroups=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+RestrictSUIDSGID=yes
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things are on the servers, and whom the services run as."""
+
+    python: str = "/srv/venv/bin/python"
+    user: str = "www-data"
+    copies: str = "/srv/copies"
+    #: nginx's own files; on the same file system as the copies.
+    state: str = "/srv/copies-tmp"
+    nginx: str = "/usr/sbin/nginx"
+    #: What the site's settings and Outgrow's media servers share.
+    token_file: str = "/etc/outgrow/token"  # noqa: S105 - a path
+    nginx_conf: str = "/etc/outgrow/nginx.conf"
+
+
+def render(site: Site, host: Host, places: Places) -> Iterator[File]:
+    """The units of one server. Raises `ConfigurationError` for what a unit can't hold."""
+    if any(service.role == "app" for service in host.services):
+        yield File(REPAIR_UNIT, _repair(site, places))
+    for service in host.services:
+        if service.role == "media":
+            yield File(MEDIA_UNIT, _media(site, service, places))
+
+
+def _repair(site: Site, places: Places) -> str:
+    # The code may write where it likes, but not to the system.
+    more = (
+        f"WorkingDirectory={_path(str(site.folder))}",
+        f"Environment={_word(f'DJANGO_SETTINGS_MODULE={site.settings}', dollars=False)}",
+        "ProtectSystem=full",
+        # It ends after the file that it is just sending.
+        "TimeoutStopSec=60",
+    )
+    words = (places.python, "-m", "django", "outgrow", "media", "repair", "--watch")
+    return _unit("repair of the media servers", places, more, words)
+
+
+def _media(site: Site, service: Service, places: Places) -> str:
+    folders = [places.copies]
+    if service.engine == "nginx":
+        folders.append(places.state)
+        words: tuple[str, ...] = (places.nginx, "-e", "stderr", "-c", places.nginx_conf)
+    else:
+        words = (
+            *(places.python, "-m", "outgrow", "media-server"),
+            *("--root", places.copies, "--bind", str(service.port)),
+            *("--token-file", places.token_file),
+            *(("--names", "keep") if site.media.names == "keep" else ()),
+            *(("--active",) if site.active else ()),
+        )
+    writable = " ".join(_word(folder, dollars=False) for folder in folders)
+    more = ("ProtectSystem=strict", f"ReadWritePaths={writable}")
+    return _unit("media server", places, more, words)
+
+
+def _unit(what: str, places: Places, more: tuple[str, ...], words: tuple[str, ...]) -> str:
+    if set(words[0]) & set("\"'\\"):
+        raise ConfigurationError(words[0], "systemd starts no such program.", "Rename it.")
+    # Its path knows no variables, the words after it do.
+    command = " ".join((_word(words[0], dollars=False), *map(_word, words[1:])))
+    return _UNIT.format(what=what, user=_path(places.user), more="\n".join(more), command=command)
+
+
+def _word(text: str, *, dollars: bool = True) -> str:
+    """One word of a list of words. Only a command's dollars stand for variables."""
+    escaped = _path(text).replace("\\", "\\\\").replace('"', '\\"')
+    if dollars:
+        escaped = escaped.replace("$", "$$")
+    plain = escaped == text and text and not set(text) & set(" ;'")
+    return escaped if plain else f'"{escaped}"'
+
+
+def _path(text: str) -> str:
+    """A value that is a line's whole rest."""
+    if any(character < " " for character in text) or text != text.strip():
+        raise ConfigurationError(text, "a unit of systemd can't hold this.", "Rename it.")
+    return text.replace("%", "%%")

@@ -1,0 +1,179 @@
+"""Promises D1 to D5 on a real MariaDB with a replica that follows by GTID."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group
+from django.core.checks import run_checks
+from django.db import OperationalError, connections
+from django.test import Client
+
+from outgrow.databases import is_read_only
+from outgrow.databases.cluster import Cluster
+from outgrow.databases.route import REPLICA, Route, active
+from outgrow.errors import WriteOnReplica
+from tests.databases.sites import everybody_seen
+from tests.live.databases import PATIENCE
+from tests.live.mariadb import OWNER, MariaDBCluster
+from tests.live.processes import wait_until
+
+Sites = Callable[..., AbstractContextManager[Cluster]]
+
+
+def ask(client: Client, path: str = "/list/") -> dict[str, Any]:
+    response = client.get(path)
+    assert response.status_code == 200
+    return dict(response.json())
+
+
+def write(client: Client, name: str) -> None:
+    assert client.post(f"/write/?name={name}").status_code == 200
+
+
+def test_with_replay_stopped_a_writer_sees_what_he_wrote(
+    mariadb_site: Sites, mariadb_cluster: MariaDBCluster
+) -> None:
+    with mariadb_site():
+        (replica,) = mariadb_cluster.replicas
+        replica.pause_replay()
+        writer, other = Client(), Client()
+        for number in range(10):
+            write(writer, f"n{number}")
+            assert ask(writer)["names"][-1] == f"n{number}"
+        assert ask(other) == {"db": "replica1", "names": []}
+        replica.resume_replay()
+        mariadb_cluster.wait_caught_up()
+        answer = ask(writer)
+        assert answer["db"] == "replica1"
+        assert len(answer["names"]) == 10
+
+
+def test_when_behind_wait(mariadb_site: Sites, mariadb_cluster: MariaDBCluster) -> None:
+    """The server itself waits: MASTER_GTID_WAIT."""
+    with mariadb_site(when_behind="wait", wait=10, pin_for=60):
+        (replica,) = mariadb_cluster.replicas
+        replica.pause_replay()
+        writer = Client()
+        write(writer, "a")
+        timer = threading.Timer(0.3, replica.resume_replay)
+        timer.start()
+        assert ask(writer) == {"db": "replica1", "names": ["a"]}
+        timer.join()
+
+
+def test_a_replica_is_killed_and_comes_back(
+    mariadb_site: Sites, mariadb_cluster: MariaDBCluster
+) -> None:
+    with mariadb_site() as cluster:
+        client = Client()
+        assert ask(client)["db"] == "replica1"
+        mariadb_cluster.replicas[0].kill()
+        for _ in range(5):
+            assert ask(client)["db"] == "default"
+        mariadb_cluster.replicas[0].start()
+        everybody_seen(cluster)
+        assert ask(client)["db"] == "replica1"
+
+
+def test_a_connection_that_dies_between_two_queries(
+    mariadb_site: Sites, mariadb_cluster: MariaDBCluster
+) -> None:
+    with mariadb_site(), active(Route(REPLICA)) as route:
+        list(Group.objects.all())
+        assert route.leg("default").server == "replica1"
+        mariadb_cluster.replicas[0].proxy.refuse()
+        assert list(Group.objects.all()) == []
+        assert route.leg("default").server == "default"
+
+
+def test_a_frozen_replica_costs_one_read_timeout(
+    mariadb_site: Sites, mariadb_cluster: MariaDBCluster
+) -> None:
+    options = {"read_timeout": 1, "downtime": 60, "check_every": 2.5, "pin_for": 60}
+    with mariadb_site(**options) as cluster:
+        client = Client()
+        ask(client)
+        mariadb_cluster.replicas[0].freeze()
+        begin = cluster.clock()
+        assert ask(client)["db"] == "default"
+        assert cluster.clock() - begin < 5
+        assert ask(client)["db"] == "default"
+
+
+def test_the_primary_is_gone(mariadb_site: Sites, mariadb_cluster: MariaDBCluster) -> None:
+    with mariadb_site():
+        write(Client(), "a")
+        mariadb_cluster.wait_caught_up()
+        mariadb_cluster.primary.kill()
+        wait_until(is_read_only, "nobody has seen it", seconds=PATIENCE)
+        assert ask(Client()) == {"db": "replica1", "names": ["a"]}
+        with pytest.raises(OperationalError):
+            Client().post("/write/?name=b")
+
+
+def test_no_write_runs_on_a_replica(mariadb_site: Sites, mariadb_cluster: MariaDBCluster) -> None:
+    """Promise D4: the guard refuses it, and the session would, too."""
+    mariadb_cluster.replicas[0].set("read_only", 0)
+    with mariadb_site():
+        with pytest.raises(WriteOnReplica):
+            Group.objects.using("replica1").create(name="x")
+        connections["replica1"].close()
+        # A user who may write, on a server that takes writes: the session does not.
+        connections["replica1"].settings_dict["USER"] = OWNER
+        connection = connections["replica1"]
+        connection.ensure_connection()
+        with (
+            closing(connection.create_cursor()) as cursor,
+            pytest.raises(Exception, match=r"(?i)read.only"),
+        ):
+            cursor.execute("INSERT INTO auth_group (name) VALUES ('x')")
+
+
+def test_a_replica_without_gtids_serves_nobody(
+    mariadb_site: Sites, mariadb_cluster: MariaDBCluster
+) -> None:
+    """It follows by file and offset and tells no position: how old it is, nobody knows."""
+    (replica,) = mariadb_cluster.replicas
+    replica.execute("STOP SLAVE")
+    replica.execute("CHANGE MASTER TO MASTER_USE_GTID=no")
+    replica.execute("SET GLOBAL gtid_slave_pos = ''")
+    with mariadb_site(fresh=False) as cluster:
+        wait_until(lambda: cluster.knowledge.replica("replica1") is not None, "it was not seen")
+        client = Client()
+        for _ in range(3):
+            assert ask(client)["db"] == "default"
+
+
+def test_a_read_request_adds_no_round_trip(
+    mariadb_site: Sites, mariadb_cluster: MariaDBCluster
+) -> None:
+    with mariadb_site(check_every=50, max_lag=100, pin_for=300):
+        client = Client()
+        ask(client)
+        primary, replica = (server.proxy for server in mariadb_cluster.servers)
+        with primary.counted() as there, replica.counted() as here:
+            for _ in range(20):
+                ask(client)
+        assert there.round_trips == 0
+        assert here.round_trips == 20
+
+
+def test_a_replica_with_filters_is_told(
+    mariadb_site: Sites, mariadb_cluster: MariaDBCluster
+) -> None:
+    (replica,) = mariadb_cluster.replicas
+    with mariadb_site():
+        found = [one.id for one in run_checks(databases=["replica1"]) if "outgrow" in one.id]
+        assert found == []
+        replica.execute("STOP SLAVE")
+        replica.execute("SET GLOBAL replicate_do_db = 'elsewhere'")
+        try:
+            found = [one.id for one in run_checks(databases=["replica1"]) if "outgrow" in one.id]
+        finally:
+            mariadb_cluster.rebuild(replica)
+        assert found == ["outgrow.E110"]
