@@ -23,6 +23,7 @@ from django.core.files.base import ContentFile
 from django.core.management import BaseCommand, load_command_class
 from django.dispatch import Signal
 from django.utils.module_loading import import_string
+from rq.cli import main as rq_main
 
 import outgrow.databases
 from outgrow import conf, signals
@@ -71,6 +72,8 @@ def test_python_runs_and_its_settings_are_valid(text, tmp_path, monkeypatch):
         if "outgrow" in entry["BACKEND"]:
             known = import_string(entry["BACKEND"]).option_names
             assert conf.media_options(entry["OPTIONS"], alias, known)[1] == []
+    for entry in names.get("TASKS", {}).values():  # type: ignore[attr-defined]
+        assert import_string(entry["BACKEND"])
     if "OUTGROW" in names:
         _check_replication(names, monkeypatch)
 
@@ -117,6 +120,9 @@ def check(words: list[str]) -> None:
         known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
         used = {word.strip("[]") for word in words[2:] if word.strip("[]").startswith("-")}
         assert used <= known, used - known
+    elif words[:2] == ["rq", "worker"]:
+        assert isinstance(import_string(words[words.index("--job-class") + 1]), type)
+        assert rq_main.commands["worker"].make_context("worker", words[2:])
     elif words[0] != "mkdir":
         assert words[:2] == ["pip", "install"], words
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -311,3 +311,11 @@ def test_keys_are_shared_out_by_weight() -> None:
     assert first[0] == 0
     for weight in (1, 2, 5):
         assert first[weight] / 16_000 == pytest.approx(weight / 8, abs=0.015)
+
+
+def test_a_forked_child_waits_for_no_lock_of_its_parents_threads():
+    health = Health()
+    with health._lock:
+        health.forked()
+        health.failed(ONE, "refused")
+    assert not health.is_up(ONE)

@@ -88,6 +88,10 @@ class Health:
         self._lock = threading.Lock()
         self._start = clock()
 
+    def forked(self) -> None:
+        """In a forked child: a thread that it does not have may have held the lock."""
+        self._lock = threading.Lock()
+
     def condition(self, server: Server) -> Condition:
         """What is believed of `server` now."""
         return self._conditions.get(server.name) or Condition(since=self._start)

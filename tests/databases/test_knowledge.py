@@ -46,6 +46,23 @@ def test_a_replica_is_as_old_as_the_newest_sample_that_it_has() -> None:
         assert known.age(ONE, 13) == lag + 2
 
 
+def test_who_is_known_to_be_behind_is_waited_for_by_nobody() -> None:
+    known = knowledge()
+    assert not known.is_behind(ONE, 0)
+    for at, value in ((0, 100), (11, 200)):
+        known.note_primary(primary(value), at)
+    for replayed, behind in ((200, False), (100, True), (99, False), (None, False)):
+        known.note_replica(ONE, replica(replayed, incarnation=str(replayed)), 11)
+        assert known.is_behind(ONE, 11) is behind
+    known.note_replica(ONE, replica(100, incarnation="again"), 11)
+    # What was seen long ago says nothing.
+    assert not known.is_behind(ONE, 11 + 5 * FORGOTTEN + 0.1)
+    blind = knowledge()
+    blind.note_primary(Sighting("p", writable=True, position=None), 0)
+    blind.note_replica(ONE, replica(None), 0)
+    assert not blind.is_behind(ONE, 0)
+
+
 def test_an_idle_primary_is_no_lag_and_paused_replay_on_a_quiet_site_is() -> None:
     known = knowledge()
     known.note_primary(primary(100), 0)

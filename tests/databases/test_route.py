@@ -16,6 +16,7 @@ from outgrow.databases.route import (
     active,
     current,
     enter,
+    forget,
     leave,
     mode,
     override,
@@ -139,3 +140,17 @@ def test_the_end_of_a_block_takes_no_others_route_away() -> None:
         leave()
         assert current() is not None
     assert current() is None
+
+
+def test_a_worker_forgets_what_an_interrupted_task_has_left() -> None:
+    def work() -> None:
+        route = Route(wait=3)
+        with active(route):
+            enter(REPLICA)
+            assert route.leg("default").wait == 3
+            assert route.leg("default").report().wait == 3
+            forget()
+            assert current() is None
+            assert override("default") is None
+
+    contextvars.copy_context().run(work)

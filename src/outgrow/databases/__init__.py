@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         read_only_response,
     )
     from outgrow.databases.router import ReplicationRouter
+    from outgrow.databases.tasks import reads
     from outgrow.databases.using import using_primary, using_replica
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ReplicationRouter",
     "is_read_only",
     "read_only_response",
+    "reads",
     "using_primary",
     "using_replica",
 ]
@@ -38,6 +40,7 @@ _MODULES: Final = {
     "ReplicationRouter": "router",
     "is_read_only": "middleware",
     "read_only_response": "middleware",
+    "reads": "tasks",
     "using_primary": "using",
     "using_replica": "using",
 }

@@ -21,7 +21,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -42,6 +42,10 @@ logger: Final = logging.getLogger("outgrow.databases")
 #: with the primary; the primary alone, in the tests of a site whose replicas share nothing
 #: with its transaction.
 WATCHED, MIRRORED, ALONE = "watched", "mirrored", "alone"
+
+#: Seconds to wait for one replica before the next one is asked: at first, and at most.
+TURN: Final = 0.02
+LONGEST_TURN: Final = 0.5
 
 
 def in_test() -> bool:
@@ -160,11 +164,11 @@ class Cluster:
     def _last_resort(self, leg: Leg, behind: list[str]) -> str:
         """Who serves when no replica is fit (law 3)."""
         self._tell_short()
-        when_behind = self.options.when_behind
-        may_wait = when_behind == "wait" and behind and not leg.wanted.pin
-        # For one of them: to wait for the others, too, would be several times `wait`.
-        if may_wait and self._wait(behind[0], leg.wanted):
-            return behind[0]
+        when_behind = self.options.when_behind if leg.wait is None else "wait"
+        if when_behind == "wait" and not leg.wanted.pin:
+            seconds = self.options.wait if leg.wait is None else leg.wait
+            if alias := self._first_to_have(leg, behind, seconds):
+                return alias
         if self.knowledge.primary_failure:
             for alias in self._least_old(leg):
                 if self._fits(alias, leg.wanted):
@@ -175,6 +179,53 @@ class Cluster:
                     leg.stale = bool(leg.wanted)
                     return alias
         return self.primary
+
+    def _first_to_have(self, leg: Leg, behind: Iterable[str], seconds: float) -> str:
+        """Wait for the first replica that has what is wanted; "" if none does in time.
+
+        A task also waits for those of which nothing is known yet: its process may be young.
+        """
+        until, turn = self.clock() + seconds, TURN
+        waiting, out = list(behind), set(leg.tried)
+        while (left := until - self.clock()) > 0:
+            if leg.wait is not None and self._may_come({*out, *waiting}):
+                waiting += self._come(leg, out, waiting)
+            elif not waiting:
+                break
+            # By turns: who is behind by hours must not hide who is by milliseconds.
+            share, turn = min(left, turn), min(turn * 2, LONGEST_TURN)
+            if not waiting:
+                time.sleep(share)
+            for alias in waiting.copy():
+                end = self.clock() + share
+                if self._wait(alias, leg.wanted, share):
+                    return alias
+                if self.clock() < end:  # it failed, or will never have it
+                    waiting.remove(alias)
+                    out.add(alias)
+        return ""
+
+    def _may_come(self, without: Iterable[str]) -> bool:
+        """Whether there is a replica beside these that may turn out to be fresh."""
+        self.watch()
+        now = self.clock()
+        return any(
+            self.health.is_up(one) and not self.knowledge.is_behind(one.address, now)
+            for one in self.servers
+            if one.address not in without
+        )
+
+    def _come(self, leg: Leg, out: set[str], waiting: Iterable[str]) -> list[str]:
+        """Those that are known to be fresh by now, connected to; who can't be is `out`."""
+        found, asked = [], {*out, *waiting}
+        for server in self.servers.ranked(where=lambda one: self._is_usable(one, leg)):
+            if server.address in asked:
+                continue
+            if self.connect(server.address):
+                found.append(server.address)
+            else:
+                out.add(server.address)
+        return found
 
     def _least_old(self, leg: Leg) -> list[str]:
         """The replicas that are up, those first that are behind least."""
@@ -274,12 +325,12 @@ class Cluster:
         self.failed(alias, error)
         connection.close()
 
-    def _wait(self, alias: str, wanted: Wanted) -> bool:
+    def _wait(self, alias: str, wanted: Wanted, seconds: float) -> bool:
         """Wait a little for a replica to replay what is wanted."""
         connection = connections[alias]
-        until = self.clock() + self.options.wait
+        until = self.clock() + seconds
         try:
-            with watchdog.limit(connection, self.options.wait + self.options.read_timeout):
+            with watchdog.limit(connection, seconds + self.options.read_timeout):
                 return all(
                     probe.wait(connection, position, max(0.0, until - self.clock()))
                     for position in wanted.positions

@@ -71,7 +71,7 @@ def _note(cluster: Cluster, route: Route, sql: str) -> None:
     leg = route.leg(cluster.primary)
     if leg.wrote:
         return
-    if cluster.mode(route) == REPLICA:
+    if route.wait is None and cluster.mode(route) == REPLICA:
         _judge(cluster, route, sql)
     leg.wrote = True
 

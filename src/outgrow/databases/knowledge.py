@@ -114,6 +114,13 @@ class Knowledge:
         # What `pin_for` covers: see the check of the options.
         return seen.lag <= self._max_lag and seen.lag + (now - seen.at) <= self._oldest
 
+    def is_behind(self, alias: str, now: float) -> bool:
+        """Whether a replica was seen a moment ago, and is known to be too far behind."""
+        seen = self._replicas.get(alias)
+        if seen is None or now - seen.at > self._forgotten or seen.lag is None:
+            return False
+        return self._max_lag < seen.lag < math.inf
+
     def age(self, alias: str, now: float) -> float:
         """How old what a replica serves may be, in seconds: infinite if nothing is known."""
         seen = self._replicas.get(alias)

@@ -78,7 +78,7 @@ class Leg:
 
     `server` is the alias that serves its reads, once it is chosen, and `tried` has those that
     failed it. `wrote` pins the reads that follow to the primary. `stale`: it was served by a
-    replica that lacks what its client wrote.
+    replica that lacks what its client wrote. `wait` is the route's.
     """
 
     wanted: Wanted = NOTHING
@@ -86,12 +86,13 @@ class Leg:
     server: str = ""
     stale: bool = False
     tried: set[str] = field(default_factory=set)
+    wait: float | None = None
     _report: Leg | None = None
 
     def report(self) -> Leg:
         """The leg of those reads that may be behind what was written: they want nothing."""
         if self._report is None:
-            self._report = Leg()
+            self._report = Leg(wait=self.wait)
         return self._report
 
 
@@ -102,6 +103,9 @@ class Route:
     `wanted` is what the client has written before, and `defaults` where a single cluster
     is read, by the alias of the primary. Used by all threads of the request; its changes are
     single steps.
+
+    `wait` is a task's: it may write wherever it reads, and waits up to so many seconds for a
+    replica that has what it wants. None is a request's, which goes by the options.
     """
 
     default: str = PRIMARY
@@ -112,12 +116,14 @@ class Route:
     atomic: set[str] = field(default_factory=set)
     legs: dict[str, Leg] = field(default_factory=dict)
     is_open: bool = True
+    wait: float | None = None
 
     def leg(self, cluster: str) -> Leg:
         """The facts about the cluster with this primary."""
         found = self.legs.get(cluster)
         if found is None:
-            found = self.legs.setdefault(cluster, Leg(self.wanted.get(cluster, NOTHING)))
+            new = Leg(self.wanted.get(cluster, NOTHING), wait=self.wait)
+            found = self.legs.setdefault(cluster, new)
         return found
 
     def written(self) -> list[str]:
@@ -193,6 +199,12 @@ def active(route: Route) -> Iterator[Route]:
     finally:
         _current.set(before)
         _overrides.set(blocks)
+
+
+def forget() -> None:
+    """Leave whatever route and blocks this context is in: a worker's next task begins."""
+    _current.set(None)
+    _overrides.set(None)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 A request asks no server how it is: it looks at what these threads have seen. There is one for
 each server, so that one that hangs delays the news of no other. They begin with the first
 request that is to read a replica, have connections of their own, and end with the process.
-A forked child begins its own.
+A forked child knows what its parent knew, and begins its own when that is too old.
 """
 
 from __future__ import annotations
@@ -63,10 +63,11 @@ class Watch:
     def _forked(self) -> None:
         """In a child: no thread of ours is there, and one of them may have held the lock."""
         self._lock = threading.Lock()
+        self._cluster.health.forked()
 
     def ensure(self) -> None:
         """See to it that the servers are watched. The first call waits for the first looks."""
-        if self._pid == os.getpid():
+        if self._pid == os.getpid() or self._inherits():
             return
         with self._lock:
             if self._pid == os.getpid():
@@ -78,6 +79,16 @@ class Watch:
         until = self._cluster.clock() + FIRST
         for first in self._first:
             first.wait(max(0.0, until - self._cluster.clock()))
+
+    def _inherits(self) -> bool:
+        """Whether a parent has seen enough a moment ago: many a child ends sooner than that is old.
+
+        So the process that a worker forks for one task opens no connections to look at servers.
+        """
+        if not self._pid:
+            return False
+        now, knowledge = self._cluster.clock(), self._cluster.knowledge
+        return any(knowledge.is_fresh(alias, now) for alias in self._cluster.by_alias)
 
     def stop(self) -> None:
         """End the threads and close their connections: for tests and drills."""
