@@ -142,7 +142,15 @@ def commits(request: HttpRequest) -> JsonResponse:
     return JsonResponse(seen)
 
 
+@transaction.non_atomic_requests
+def not_atomic(request: HttpRequest) -> JsonResponse:
+    """Write on a GET, as a view that wants no transaction of Django's."""
+    Group.objects.create(name=request.GET["name"])
+    return JsonResponse({"db": served_by()})
+
+
 views = [
+    path("not-atomic/", not_atomic, name="not-atomic"),
     path("list/", listing, name="list"),
     path("write/", writing, name="write"),
     path("look/", looking, name="look"),
