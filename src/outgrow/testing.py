@@ -45,7 +45,7 @@ _SHARES = 6
 
 #: Descriptors of sockets that are bound to the ports that this process has chosen last.
 _reserved: deque[int] = deque()
-_RESERVED_LIMIT = 128
+_RESERVED_LIMIT = 64
 
 Hang = Literal["before-body", "before-answer"]
 
