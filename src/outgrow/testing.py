@@ -19,10 +19,8 @@ import hashlib
 import os
 import random
 import socket
-import sys
 import threading
 import urllib.parse
-from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -33,6 +31,7 @@ from typing import Literal, NamedTuple, Self
 
 from outgrow.media import listing
 from outgrow.media.lister import LISTING
+from outgrow.topology.ports import reserve
 
 # Below the ephemeral ranges of Linux (32768 and up) and macOS (49152 and up).
 # Inside one, a client that calls a stopped server may be given that very port
@@ -42,10 +41,6 @@ _PORTS = range(20_000, 26_000)
 
 #: Workers of pytest-xdist that have ports of their own; what more there are shares them.
 _SHARES = 6
-
-#: Descriptors of sockets that are bound to the ports that this process has chosen last.
-_reserved: deque[int] = deque()
-_RESERVED_LIMIT = 128
 
 Hang = Literal["before-body", "before-answer"]
 
@@ -360,7 +355,7 @@ def _listen(port: int) -> socket.socket:
     # Not the module's own generator: who seeds it (hypothesis does) would have
     # every process choose the same ports.
     for candidate in [port] if port else random.SystemRandom().sample(_own_ports(), 500):
-        if not port and not _reserve(candidate):
+        if not port and not reserve(candidate):
             continue
         listener = socket.socket()
         # A port that was used a moment ago can be used again (TIME_WAIT).
@@ -375,28 +370,6 @@ def _listen(port: int) -> socket.socket:
             continue
         return listener
     raise OSError("500 ports were tried and none is free")
-
-
-def _reserve(port: int) -> bool:
-    """Keep a port from being chosen by anybody else here. False when it is taken.
-
-    Who has chosen a port listens later, and not while he is stopped. On Linux a socket that
-    is bound without SO_REUSEADDR, and given it afterwards, is in the way of the next one
-    who chooses so, and not of a server that listens with SO_REUSEADDR, as all do.
-    """
-    if sys.platform != "linux":
-        return True
-    place = socket.socket()
-    try:
-        place.bind(("127.0.0.1", port))
-        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    except OSError:
-        place.close()
-        return False
-    _reserved.append(place.detach())
-    if len(_reserved) > _RESERVED_LIMIT:
-        os.close(_reserved.popleft())
-    return True
 
 
 def _own_ports() -> Sequence[int]:

@@ -82,6 +82,8 @@ class MariaDB(DatabaseServer):
     def command(self) -> list[str]:
         own = [
             f"--datadir={self.data}",
+            # A server that starts removes what others have in a folder that they share.
+            f"--tmpdir={self.data}",
             f"--port={self.port}",
             f"--socket={self.folder}/socket",
             f"--pid-file={self.folder}/pid",
@@ -178,8 +180,8 @@ class MariaDBCluster:
     def start(self) -> None:
         """Make the data of all servers, and start them."""
         words = ["--auth-root-authentication-method=normal", "--skip-test-db", *_SMALL]
-        made = f"--datadir={self._template}"
-        run(_program("mariadb-install-db"), "--no-defaults", made, *words, folder=self.folder)
+        made = (f"--datadir={self._template}", f"--tmpdir={self._template}")
+        run(_program("mariadb-install-db"), "--no-defaults", *made, *words, folder=self.folder)
         self._fresh(self.primary)
         self.primary.start()
         for statement in filter(str.strip, _USERS.split(";")):

@@ -607,7 +607,7 @@ def test_no_router_is_ever_asked(storage, servers, aliases, settings, broken, mo
     with transaction.atomic(aliases[1]):
         storage.delete(name)
     assert storage.listdir("") == ([], [])
-    storage.journal.write_heartbeat({"servers": {}})
+    storage.journal.write_heartbeat("watch", {"servers": {}})
     assert storage.journal.read_heartbeat()
     assert storage.journal.retire("media9") is None
     assert snapshot_of("default", storage, probe=True).problems(60) == []

@@ -158,8 +158,9 @@ def test_one_refused_name_does_not_hold_up_the_others(storage, servers):
     servers[1].start()
     servers[1].answer_with(403, 1, method="PUT")
     report = Repair(storage.replication).once(settle=False)
-    assert [name for _, name in report.errors] == [names[0]]
-    assert set(names[1:]) <= servers[1].files.keys()
+    # They are sent at the same time: any of them may be the one.
+    (refused,) = [name for _, name in report.errors]
+    assert servers[1].files.keys() & set(names) == set(names) - {refused}
 
 
 def spoil(storage, name: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+import sys
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,14 +19,18 @@ from outgrow.topology.model import LOOPBACK
 # belong to `outgrow.testing`.
 PORTS: Final = range(26_000, 32_000)
 
+#: Descriptors of sockets that are bound to the ports that this process has chosen last.
+_reserved: deque[int] = deque()
+_RESERVED_LIMIT: Final = 64
+
 
 def choose(count: int, among: Sequence[int] = PORTS, *, shuffle: random.Random) -> list[int]:
-    """So many different ports that nobody listens on now. Raises `ProcessFailed`."""
+    """So many different ports that nobody listens on, or has chosen. Raises `ProcessFailed`."""
     chosen: list[int] = []
     for port in shuffle.sample(among, len(among)):
         if len(chosen) == count:
             break
-        if is_free(port):
+        if is_free(port) and reserve(port):
             chosen.append(port)
     if len(chosen) < count:
         raise ProcessFailed(f"{count} free ports are needed from {among[0]} to {among[-1]}.")
@@ -40,4 +47,26 @@ def is_free(port: int) -> bool:
             probe.listen(1)
         except OSError:
             return False
+    return True
+
+
+def reserve(port: int) -> bool:
+    """Keep a port from being chosen by anybody else here. False when somebody has it.
+
+    Who has chosen a port listens later, and not while he is stopped. On Linux a socket that
+    is bound without SO_REUSEADDR, and given it afterwards, is in the way of the next one
+    who chooses so, and not of a server that listens with SO_REUSEADDR, as all do.
+    """
+    if sys.platform != "linux":
+        return True
+    place = socket.socket()
+    try:
+        place.bind((LOOPBACK, port))
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except OSError:
+        place.close()
+        return False
+    _reserved.append(place.detach())
+    if len(_reserved) > _RESERVED_LIMIT:
+        os.close(_reserved.popleft())
     return True
