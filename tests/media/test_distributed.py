@@ -608,7 +608,7 @@ def test_no_router_is_ever_asked(storage, servers, aliases, settings, broken, mo
         storage.delete(name)
     assert storage.listdir("") == ([], [])
     storage.journal.write_heartbeat("watch", {"servers": {}})
-    assert storage.journal.read_heartbeat()
+    assert storage.journal.heartbeats()
     assert storage.journal.retire("media9") is None
     assert snapshot_of("default", storage, probe=True).problems(60) == []
     assert [copies(server) for server in servers] == [{}] * 3
