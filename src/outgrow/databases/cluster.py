@@ -22,7 +22,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple
 
 from django.core.signals import setting_changed
@@ -306,15 +306,26 @@ def is_database_error(connection: Any, error: Exception) -> bool:
 
 
 def in_transaction(connection: Any) -> bool:
-    """Whether a transaction is open on this connection of Django's."""
+    """Whether a transaction of the site is open on this connection of Django's."""
+    blocks = connection.atomic_blocks
+    if blocks and blocks[-1]._from_testcase:  # noqa: SLF001 - as Django asks for `durable`
+        return False  # the one that `TestCase` has put around the test
     # Before it is connected for the first time `autocommit` is False, and means nothing.
     return connection.in_atomic_block or (
         not connection.autocommit and connection.connection is not None
     )
 
 
+def _alone(cluster: Cluster) -> None:
+    cluster.routing = ALONE
+
+
 _made: Mapping[str, Cluster] | None = None
 _making: Final = threading.Lock()
+#: How often the settings have changed since the process began.
+_changes = 0
+#: What is done to each new cluster, if that is not for `_make` to say.
+_prepare: Callable[[Cluster], None] | None = None
 
 
 def clusters() -> Mapping[str, Cluster]:
@@ -336,8 +347,9 @@ def _make() -> Mapping[str, Cluster]:
     found: dict[str, Cluster] = {}
     for options in replication():
         cluster = Cluster(options)
-        if in_test():
-            cluster.routing = ALONE
+        prepare = _prepare or (_alone if in_test() else None)
+        if prepare is not None:
+            prepare(cluster)
         elif "sqlite" in str(connections.settings[options.primary].get("ENGINE", "")):
             cluster.routing = MIRRORED
         else:
@@ -357,8 +369,24 @@ def known_clusters() -> Mapping[str, Cluster]:
 
 def _forget(*, setting: str, **_: object) -> None:
     if setting in {"OUTGROW", "DATABASES"}:
-        global _made  # noqa: PLW0603
+        global _made, _changes  # noqa: PLW0603
         _made = None
+        _changes += 1
+
+
+@contextmanager
+def remade(prepare: Callable[[Cluster], None]) -> Iterator[None]:
+    """For `outgrow.testing`: a block with clusters that know nothing yet, prepared by this.
+
+    Those that were there before are there again behind it, unless the settings have changed.
+    """
+    global _made, _prepare
+    before = _made, _prepare, _changes
+    _made, _prepare = None, prepare
+    try:
+        yield
+    finally:
+        _made, _prepare = (before[0] if _changes == before[2] else None), before[1]
 
 
 setting_changed.connect(_forget, dispatch_uid="outgrow.databases")
