@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group
 from django.db import connection, connections, router, transaction
-from django.test import Client, LiveServerTestCase, TestCase, TransactionTestCase, override_settings
+from django.test import (
+    Client,
+    LiveServerTestCase,
+    SimpleTestCase,
+    TestCase,
+    TransactionTestCase,
+    override_settings,
+)
 
 from outgrow.databases import using_replica
 from outgrow.databases.cluster import ALONE, MIRRORED, Cluster, clusters
@@ -34,6 +41,7 @@ MIRROR = {
     "NAME": ":memory:",
     "TEST": {"MIRROR": "default"},
 }
+Site = Callable[..., AbstractContextManager[Cluster]]
 OPTIONS = {"REPLICATION": {"default": {"replicas": ["replica1", "replica2"]}}}
 
 
@@ -125,6 +133,12 @@ class Shared(TestCase):
         found = self.client.get("/write/?name=a").json()
         assert found == {"names": ["a", "of the class"], "db": "default"}
 
+    def test_who_wrote_is_served_by_a_replica_that_has_it(self) -> None:
+        self.client.post("/write/?name=a")
+        assert self.client.cookies
+        with assert_routed("replica1", "replica2"):
+            assert listing(self.client)["names"] == ["a", "of the class"]
+
     def test_a_transaction_of_the_site_is_read_from_the_primary(self) -> None:
         with using_replica():
             with transaction.atomic():
@@ -157,6 +171,25 @@ class Shared(TestCase):
 def test_a_test_case_sees_its_transaction_on_the_replicas(mirrored: None) -> None:
     passes(replicas()(Shared))
     assert not Group.objects.exists()
+
+
+def test_real_servers_too(postgres_site: Site, mirrored: None) -> None:  # noqa: F811
+    class Case(Shared):
+        pass
+
+    with postgres_site():
+        passes(replicas()(Case))
+
+
+def test_a_test_case_without_databases_stays_without(mirrored: None) -> None:
+    @replicas()
+    class Case(SimpleTestCase):
+        def test(self) -> None:
+            for alias in ("default", "replica1"):
+                with self.assertRaisesMessage(AssertionError, "not allowed"):
+                    list(Group.objects.using(alias).all())
+
+    passes(Case)
 
 
 class SharedTransaction(TransactionTestCase):
@@ -232,8 +265,9 @@ def test_a_function_and_a_coroutine_are_decorated(mirrored: None) -> None:
 
         @replicas()
         async def test_async(self) -> None:
-            found = await self.async_client.get("/list/")
-            assert found.json()["db"] != "default"
+            for path in ("/list/", "/async/list/"):
+                found = await self.async_client.get(path)
+                assert found.json()["db"] != "default"
 
         def test_without(self) -> None:
             assert listing()["db"] == "default"
@@ -390,9 +424,6 @@ def test_lagging_with_a_file(cluster: Cluster) -> None:  # noqa: F811
 def test_lagging_in_a_test_case_is_refused(mirrored: None, db: None) -> None:
     with pytest.raises(ConfigurationError, match="TransactionTestCase"), lagging("replica1"):
         pass
-
-
-Site = Callable[..., AbstractContextManager[Cluster]]
 
 
 def test_lagging_on_postgresql(postgres_site: Site, postgres_cluster: Any) -> None:  # noqa: F811

@@ -85,6 +85,8 @@ class Cluster:
         #: Called before a choice: sees to it that somebody watches the servers.
         self.watch: Callable[[], None] = lambda: None
         self.routing = WATCHED
+        #: The question to a server. `outgrow.testing` puts another in its place.
+        self.ask: Callable[[Any], probe.Sighting] = probe.look
         self._here = threading.local()
         #: Driver's connection -> the incarnation of the server that it leads to.
         self._behind: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
@@ -251,7 +253,7 @@ class Cluster:
             return None  # a question that fails would break it
         try:
             with watchdog.limit(connection, self.options.read_timeout):
-                sighting = probe.look(connection)
+                sighting = self.ask(connection)
         except Exception as error:  # noqa: BLE001 - the drivers' errors have no common base
             self._broken(alias, connection, error)
             return None

@@ -19,6 +19,7 @@ from django.db import DatabaseError, connections
 from outgrow.databases import probe
 from outgrow.databases.cluster import MIRRORED, Cluster, clusters, remade
 from outgrow.databases.guard import as_text, site_line
+from outgrow.databases.position import Count
 from outgrow.databases.statements import is_read
 from outgrow.errors import ConfigurationError
 from outgrow.servers import ServerSet
@@ -92,12 +93,14 @@ def replicas(*aliases: str) -> Block:
 
     Django's test runner lets the primary serve all, for a replica's own connection can't see
     the transaction around a `TestCase`. In this block the router sends reads to the
-    replicas as in production, and they see what the test has written. Guards, `_state.db`
-    and ``using("replica1")`` work as in production; ``databases = {"default"}`` is enough.
+    replicas as in production, and they see what the test has written: they are never behind.
+    Guards, `_state.db` and ``using("replica1")`` work as in production;
+    ``databases = {"default"}`` is enough.
 
-    With `aliases` only these replicas serve, and the others are as if they were down. Use it as
-    a context manager, or decorate a test function or a class with it. Raises
-    `ConfigurationError` for an alias that is no replica.
+    With `aliases` only these replicas serve, and the others of their clusters don't. Use it as
+    a context manager within a test, or decorate a test function or a class of tests. Threads
+    have the replicas too, each over its own connection to the primary, or over the one
+    that Django shares with them. Raises `ConfigurationError` for an alias that is no replica.
     """
     _names(aliases)
     return Block(lambda: _replicas(aliases))
@@ -106,8 +109,17 @@ def replicas(*aliases: str) -> Block:
 @contextmanager
 def _replicas(aliases: tuple[str, ...]) -> Iterator[None]:
     _check(aliases)
-    with _routed(_all_shared(), aliases):
+    with _routed(_all_shared(), aliases, _one_for_all):
         yield
+
+
+def _one_for_all(connection: Any) -> probe.Sighting:
+    """What a server says of itself where all are one connection: nobody is behind.
+
+    The real one can't be asked in a transaction, and a database in memory has no position.
+    """
+    is_primary = connection.alias == clusters()[connection.alias].primary
+    return probe.Sighting("shared", writable=is_primary, position=Count("shared", 0))
 
 
 def _all_shared() -> dict[str, StandIn]:
@@ -119,11 +131,16 @@ def _all_shared() -> dict[str, StandIn]:
 
 
 @contextmanager
-def _routed(stand_ins: Mapping[str, StandIn], serving: tuple[str, ...]) -> Iterator[None]:
+def _routed(
+    stand_ins: Mapping[str, StandIn],
+    serving: tuple[str, ...],
+    ask: Callable[[Any], probe.Sighting] = probe.look,
+) -> Iterator[None]:
     """A block in which the clusters route to these, with others' connections."""
 
     def prepare(cluster: Cluster) -> None:
         cluster.routing = MIRRORED
+        cluster.ask = ask
         ours = [server for server in cluster.servers if server.address in serving]
         if ours:
             cluster.servers = ServerSet(ours, cluster.health)
