@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
 import unittest
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -455,3 +457,27 @@ def test_a_server_that_replays_nothing_cannot_lag(
         postgres_cluster.promote(postgres_cluster.standbys[0])
         with pytest.raises(ConfigurationError, match="replays nothing"), lagging("replica1"):
             pass
+
+
+# --- the documentation
+
+
+def test_the_snippets_of_the_documentation_work(
+    mirrored: None, request: pytest.FixtureRequest
+) -> None:
+    names = snippets()
+    passes(names["Pages"])
+    passes(names["Behind"])
+    request.getfixturevalue("replicas")
+    names["test_the_list_is_read_from_a_replica"](Client(), None)
+
+
+def snippets() -> dict[str, Any]:
+    """What the page's section on replicas defines."""
+    page = (Path(__file__).parent.parent / "docs/howto/testing.md").read_text()
+    names: dict[str, Any] = {"__name__": "documentation"}
+    for block in re.findall(
+        r"^```python\n(.*?)^```$", page.partition("## Replicas")[2], re.MULTILINE | re.DOTALL
+    ):
+        exec(block, names)
+    return names
