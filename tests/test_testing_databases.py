@@ -30,6 +30,8 @@ from outgrow.errors import ConfigurationError, WriteOnReplica
 from outgrow.testing import assert_routed, lagging, replicas
 from tests.databases.conftest import (  # noqa: F401 - fixtures
     cluster,
+    mariadb_site,
+    migrated_mariadb,
     migrated_postgres,
     postgres_site,
     sqlite_databases,
@@ -125,7 +127,7 @@ class Shared(TestCase):
         for write in (
             lambda: Group.objects.using("replica1").create(name="x"),
             lambda: Group.objects.using("replica1").update(name="x"),
-            lambda: Group(name="x").save(using="replica2"),
+            lambda: Group(name="x").save(using="replica1"),
         ):
             with self.assertRaisesMessage(WriteOnReplica, "test_testing_databases.py"):
                 write()
@@ -138,7 +140,7 @@ class Shared(TestCase):
     def test_who_wrote_is_served_by_a_replica_that_has_it(self) -> None:
         self.client.post("/write/?name=a")
         assert self.client.cookies
-        with assert_routed("replica1", "replica2"):
+        with assert_routed(*clusters()["default"].by_alias):
             assert listing(self.client)["names"] == ["a", "of the class"]
 
     def test_a_transaction_of_the_site_is_read_from_the_primary(self) -> None:
@@ -175,11 +177,12 @@ def test_a_test_case_sees_its_transaction_on_the_replicas(mirrored: None) -> Non
     assert not Group.objects.exists()
 
 
-def test_real_servers_too(postgres_site: Site, mirrored: None) -> None:  # noqa: F811
+@pytest.mark.parametrize("servers", ["postgres_site", "mariadb_site"])
+def test_real_servers_too(servers: str, mirrored: None, request: pytest.FixtureRequest) -> None:
     class Case(Shared):
         pass
 
-    with postgres_site():
+    with request.getfixturevalue(servers)():
         passes(replicas()(Case))
 
 
