@@ -19,7 +19,8 @@ from django.test import override_settings
 from outgrow.management import probing
 from outgrow.management.texts import finding_lines
 from outgrow.media.findings import Finding, Result
-from outgrow.testing import MediaServer, _Gone
+from outgrow.testing import MediaServer
+from outgrow.testing.media_server import _Gone
 from tests.live.nginx import Nginx, binary
 from tests.live.processes import server_folder
 from tests.live.webdav import Lighttpd, running

@@ -1,7 +1,7 @@
-"""The fixture `media_server`, for the tests of those who use Outgrow.
+"""The fixtures `media_server` and `replicas`, for the tests of those who use Outgrow.
 
 pytest loads this module by its entry point in every project that has Outgrow
-installed, so it imports nothing until the fixture is asked for.
+installed, so it imports nothing until a fixture is asked for.
 """
 
 from __future__ import annotations
@@ -22,3 +22,15 @@ def media_server() -> Iterator[MediaServer]:
 
     with MediaServer() as server:
         yield server
+
+
+@pytest.fixture
+def replicas(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`outgrow.testing.replicas` around the test, which may use the database."""
+    from outgrow.testing import replicas as block
+
+    if request.config.pluginmanager.hasplugin("django"):
+        # Before the block: Django's test case has to prepare the connections of the site.
+        request.getfixturevalue("db")
+    with block():
+        yield

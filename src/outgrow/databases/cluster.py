@@ -22,7 +22,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple
 
 from django.core.signals import setting_changed
@@ -89,6 +89,8 @@ class Cluster:
         #: Called before a choice: sees to it that somebody watches the servers.
         self.watch: Callable[[], None] = lambda: None
         self.routing = WATCHED
+        #: The question to a server. `outgrow.testing` puts another in its place.
+        self.ask: Callable[[Any], probe.Sighting] = probe.look
         self._here = threading.local()
         #: Driver's connection -> the incarnation of the server that it leads to.
         self._behind: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
@@ -302,7 +304,7 @@ class Cluster:
             return None  # a question that fails would break it
         try:
             with watchdog.limit(connection, self.options.read_timeout):
-                sighting = probe.look(connection)
+                sighting = self.ask(connection)
         except Exception as error:  # noqa: BLE001 - the drivers' errors have no common base
             self._broken(alias, connection, error)
             return None
@@ -357,15 +359,26 @@ def is_database_error(connection: Any, error: Exception) -> bool:
 
 
 def in_transaction(connection: Any) -> bool:
-    """Whether a transaction is open on this connection of Django's."""
+    """Whether a transaction of the site is open on this connection of Django's."""
+    blocks = connection.atomic_blocks
+    if blocks and blocks[-1]._from_testcase:  # noqa: SLF001 - as Django asks for `durable`
+        return False  # the one that `TestCase` has put around the test
     # Before it is connected for the first time `autocommit` is False, and means nothing.
     return connection.in_atomic_block or (
         not connection.autocommit and connection.connection is not None
     )
 
 
+def _alone(cluster: Cluster) -> None:
+    cluster.routing = ALONE
+
+
 _made: Mapping[str, Cluster] | None = None
 _making: Final = threading.Lock()
+#: How often the settings have changed since the process began.
+_changes = 0
+#: What is done to each new cluster, if that is not for `_make` to say.
+_prepare: Callable[[Cluster], None] | None = None
 
 
 def clusters() -> Mapping[str, Cluster]:
@@ -387,8 +400,9 @@ def _make() -> Mapping[str, Cluster]:
     found: dict[str, Cluster] = {}
     for options in replication():
         cluster = Cluster(options)
-        if in_test():
-            cluster.routing = ALONE
+        prepare = _prepare or (_alone if in_test() else None)
+        if prepare is not None:
+            prepare(cluster)
         elif "sqlite" in str(connections.settings[options.primary].get("ENGINE", "")):
             cluster.routing = MIRRORED
         else:
@@ -408,8 +422,24 @@ def known_clusters() -> Mapping[str, Cluster]:
 
 def _forget(*, setting: str, **_: object) -> None:
     if setting in {"OUTGROW", "DATABASES"}:
-        global _made  # noqa: PLW0603
+        global _made, _changes  # noqa: PLW0603
         _made = None
+        _changes += 1
+
+
+@contextmanager
+def remade(prepare: Callable[[Cluster], None]) -> Iterator[None]:
+    """For `outgrow.testing`: a block with clusters that know nothing yet, prepared by this.
+
+    Those that were there before are there again behind it, unless the settings have changed.
+    """
+    global _made, _prepare
+    before = _made, _prepare, _changes
+    _made, _prepare = None, prepare
+    try:
+        yield
+    finally:
+        _made, _prepare = (before[0] if _changes == before[2] else None), before[1]
 
 
 setting_changed.connect(_forget, dispatch_uid="outgrow.databases")

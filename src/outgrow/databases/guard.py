@@ -41,7 +41,14 @@ _ELSEWHERE: Final = frozenset({Failure.LOST, Failure.REFUSED, Failure.CONFLICT, 
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
 
 #: Modules whose frames are not the site's own code.
-_FOREIGN: Final = ("django.", "outgrow.databases.", "asgiref.", "contextlib", "functools")
+_FOREIGN: Final = (
+    "django.",
+    "outgrow.databases.",
+    "outgrow.testing.",
+    "asgiref.",
+    "contextlib",
+    "functools",
+)
 
 Execute = Callable[[Any, Any, bool, Mapping[str, Any]], Any]
 

@@ -1,16 +1,4 @@
-"""For tests of sites that use Outgrow: a media server with faults, and a clock.
-
-::
-
-    from outgrow.testing import MediaServer
-
-    with MediaServer() as server:
-        save_a_photo(server.url)
-        assert server.log == [("PUT", "/photos/a.jpg", 201)]
-
-With pytest the fixture `media_server` gives one that runs; it is found as soon
-as Outgrow is installed. Nothing here needs Django or a package of the extras.
-"""
+"""A media server with faults, and a clock, for tests. Needs no Django and no extra package."""
 
 from __future__ import annotations
 
