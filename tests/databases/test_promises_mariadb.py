@@ -55,7 +55,7 @@ def test_with_replay_stopped_a_writer_sees_what_he_wrote(
 
 def test_when_behind_wait(mariadb_site: Sites, mariadb_cluster: MariaDBCluster) -> None:
     """The server itself waits: MASTER_GTID_WAIT."""
-    with mariadb_site(when_behind="wait", wait=10, pin_for=60):
+    with mariadb_site(when_behind="wait", wait=10, pin_for=120):
         (replica,) = mariadb_cluster.replicas
         replica.pause_replay()
         writer = Client()
@@ -94,7 +94,7 @@ def test_a_connection_that_dies_between_two_queries(
 def test_a_frozen_replica_costs_one_read_timeout(
     mariadb_site: Sites, mariadb_cluster: MariaDBCluster
 ) -> None:
-    options = {"read_timeout": 1, "downtime": 60, "check_every": 2.5, "pin_for": 60}
+    options = {"read_timeout": 1, "downtime": 60, "check_every": 2.5, "pin_for": 120}
     with mariadb_site(**options) as cluster:
         client = Client()
         ask(client)

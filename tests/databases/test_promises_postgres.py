@@ -160,7 +160,7 @@ def test_a_standby_that_comes_back_older_is_not_believed(
 
 
 def test_when_behind_wait(postgres_site: Sites, postgres_cluster: PostgresCluster) -> None:
-    with postgres_site(when_behind="wait", wait=10, pin_for=60):
+    with postgres_site(when_behind="wait", wait=10, pin_for=120):
         for standby in postgres_cluster.standbys:
             standby.set("recovery_min_apply_delay", "200ms")
         writer = Client()
@@ -311,7 +311,7 @@ def test_a_frozen_standby_costs_one_read_timeout(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
     """SIGSTOP: its kernel goes on taking what is sent, and nothing comes back."""
-    with postgres_site(read_timeout=1, downtime=60, check_every=2.5, pin_for=60) as cluster:
+    with postgres_site(read_timeout=1, downtime=60, check_every=2.5, pin_for=120) as cluster:
         client = Client()
         served(client)
         frozen = postgres_cluster.standbys[0]
@@ -325,7 +325,7 @@ def test_a_frozen_standby_costs_one_read_timeout(
 def test_a_black_hole_costs_one_connect_timeout(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
-    with postgres_site(read_timeout=1, downtime=60, check_every=2.5, pin_for=60) as cluster:
+    with postgres_site(read_timeout=1, downtime=60, check_every=2.5, pin_for=120) as cluster:
         for server in postgres_cluster.standbys:
             connections[server.name].close()
             connections[server.name].settings_dict["OPTIONS"]["connect_timeout"] = 2
@@ -377,7 +377,7 @@ def test_a_table_that_a_standby_does_not_have_yet(
 
 
 def test_the_primary_is_gone(postgres_site: Sites, postgres_cluster: PostgresCluster) -> None:
-    with postgres_site(max_lag=0.2) as cluster:
+    with postgres_site(max_lag=0.2, check_every=0.05) as cluster:
         client, writer = Client(), Client()
         write(writer, "a")
         settle(postgres_cluster)
@@ -397,7 +397,7 @@ def test_the_primary_is_gone(postgres_site: Sites, postgres_cluster: PostgresClu
 def test_a_paused_standby_on_a_quiet_site_is_behind(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
-    with postgres_site(max_lag=0.5) as cluster:
+    with postgres_site(max_lag=2, check_every=0.25) as cluster:
         postgres_cluster.standbys[0].pause_replay()
         postgres_cluster.primary.execute("SELECT pg_switch_wal()")
         write(Client(), "a")
@@ -406,11 +406,15 @@ def test_a_paused_standby_on_a_quiet_site_is_behind(
             "it counts as fresh",
             seconds=PATIENCE,
         )
-        assert served(Client()) == {"replica2"}
+        assert "replica1" not in served(Client())
         # An idle primary is no lag.
         begin = cluster.clock()
-        wait_until(lambda: cluster.clock() - begin > 1, "time stands still")
-        assert cluster.knowledge.is_fresh("replica2", cluster.clock())
+        wait_until(lambda: cluster.clock() - begin > 3, "time stands still")
+        wait_until(
+            lambda: cluster.knowledge.is_fresh("replica2", cluster.clock()),
+            "it counts as behind",
+            seconds=PATIENCE,
+        )
 
 
 # --- D5

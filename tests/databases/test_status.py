@@ -46,7 +46,7 @@ def test_a_cluster_that_is_well(postgres_site: Sites, postgres_cluster: Postgres
 
 def test_servers_in_trouble(postgres_site: Sites, postgres_cluster: PostgresCluster) -> None:
     first, second = postgres_cluster.standbys
-    with postgres_site(max_lag=0.2) as cluster:
+    with postgres_site(max_lag=0.2, check_every=0.05) as cluster:
         first.pause_replay()
         postgres_cluster.primary.execute("SELECT pg_logical_emit_message(true, 'tests', 'x')")
         second.kill()
