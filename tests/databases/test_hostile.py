@@ -199,11 +199,10 @@ def test_a_server_that_is_no_primary_any_more_is_not_believed(
 def test_while_the_primary_is_frozen_replicas_go_on_serving(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
-    # Of the defaults a fifth.
-    options = {"check_every": 1, "max_lag": 2, "pin_for": 60, "read_timeout": 2}
+    options = {"check_every": 1, "max_lag": 4, "pin_for": 60, "read_timeout": 4}
     with postgres_site(**options) as cluster:
         postgres_cluster.primary.proxy.freeze()
-        end = cluster.clock() + 6
+        end = cluster.clock() + 9
         while cluster.clock() < end:
             with active(Route(REPLICA)):
                 assert router.db_for_read(Group) in REPLICAS

@@ -113,6 +113,24 @@ def test_that_the_primary_is_away_makes_nobody_younger() -> None:
     assert known.primary_failure
 
 
+def test_a_primary_that_does_not_answer_is_away_before_all_replicas_are_behind() -> None:
+    known = knowledge()
+    known.note_primary(primary(100), 0)
+    known.note_replica(ONE, replica(100), 0)
+    assert not known.primary_is_away(6.25)
+    known.note_primary_asked(6.25)
+    assert not known.primary_is_away(8)
+    assert known.primary_is_away(8.2)
+    known.note_replica(ONE, replica(100), 8.2)
+    assert known.is_fresh(ONE, 8.2)
+    assert known.primary_failure == ""
+    known.note_primary(primary(100), 9)
+    assert not known.primary_is_away(100)
+    known.note_primary_asked(9)
+    known.note_primary_failed("refused")
+    assert known.primary_is_away(9)
+
+
 def test_fresh_is_what_a_note_covers() -> None:
     known = knowledge()
     known.note_primary(primary(100), 0)

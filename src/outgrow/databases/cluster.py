@@ -143,7 +143,7 @@ class Cluster:
         return alias
 
     def _chosen(self, leg: Leg) -> str:
-        if leg.wanted.pin and not self.knowledge.primary_failure:
+        if leg.wanted.pin and not self.knowledge.primary_is_away(self.clock()):
             return self.primary
         behind = []
         for server in self.servers.ranked(where=lambda one: self._is_usable(one, leg)):
@@ -171,7 +171,7 @@ class Cluster:
             seconds = self.options.wait if leg.wait is None else leg.wait
             if alias := self._first_to_have(leg, behind, seconds):
                 return alias
-        if self.knowledge.primary_failure:
+        if self.knowledge.primary_is_away(self.clock()):
             for alias in self._least_old(leg):
                 if self._fits(alias, leg.wanted):
                     return alias

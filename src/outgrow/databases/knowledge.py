@@ -28,6 +28,12 @@ from outgrow.databases.route import Wanted
 #: Positions of the primary that are remembered. At one every 5 s that is over 40 minutes.
 SAMPLES: Final = 500
 
+#: Seconds without an answer after which the primary counts as silent, at most.
+SILENCE: Final = 2.0
+
+#: The longest pause between two looks, in times of `check_every` (`watch.JITTER`).
+JITTERED: Final = 1.25
+
 #: What is known of a server is forgotten after so many times `check_every`.
 FORGOTTEN: Final = 4
 
@@ -54,6 +60,9 @@ class Knowledge:
     def __init__(self, *, check_every: float, max_lag: float) -> None:
         self._forgotten = FORGOTTEN * check_every
         self._oldest = max_lag + 2 * check_every
+        # Before the replicas count as behind for want of news of the primary, half of what is left.
+        self._silence = min(SILENCE, max(0.0, (max_lag - JITTERED * check_every) / 2))
+        self._asked: float | None = None
         self._lock = threading.Lock()
         self._max_lag = max_lag
         self._samples: deque[tuple[Position, float]] = deque(maxlen=SAMPLES)
@@ -70,6 +79,7 @@ class Knowledge:
     def _note_primary(self, sighting: Sighting, now: float) -> None:
         self.primary = Seen(now, sighting)
         self.primary_failure = ""
+        self._asked = None
         position = sighting.position
         if position is None or not sighting.writable:
             return
@@ -88,6 +98,20 @@ class Knowledge:
     def note_primary_failed(self, reason: str) -> None:
         """The primary could not be asked."""
         self.primary_failure = reason or "no answer"
+        self._asked = None
+
+    def note_primary_asked(self, now: float) -> None:
+        """The primary is being asked."""
+        self._asked = now
+
+    def primary_is_away(self, now: float) -> bool:
+        """Whether the primary can't be asked, or has not answered for longer than is usual.
+
+        One that is frozen answers nobody. Without news of it the replicas soon count as
+        behind, and then all would wait for it.
+        """
+        asked = self._asked
+        return bool(self.primary_failure) or (asked is not None and now - asked > self._silence)
 
     def note_replica(self, alias: str, sighting: Sighting, now: float) -> None:
         """A replica was seen. The newest that one incarnation has replayed is kept."""

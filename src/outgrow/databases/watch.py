@@ -182,6 +182,8 @@ class Watch:
             connection.ensure_connection()
             # What was committed before the question was sent is in the answer.
             asked = cluster.clock()
+            if server is None:
+                cluster.knowledge.note_primary_asked(asked)
             with watchdog.limit(connection, self._limit(alias)):
                 sighting = probe.look(connection)
         except Exception as error:
