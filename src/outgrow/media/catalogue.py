@@ -77,6 +77,7 @@ class Catalogue(Claims):
     """
 
     has_digests = True
+    keeps_records = True
 
     def __init__(
         self,
