@@ -491,6 +491,27 @@ def test_what_a_walk_has_sent_may_arrive_after_its_file_was_deleted(
     assert "f" in model.files
 
 
+def test_a_walk_has_sent_what_a_save_takes_back_and_never_sent_there() -> None:
+    """The server goes down after a walk has sent it the file, and before the save's own PUT."""
+    machine = Strict()
+    machine.prepare()
+    server, model = list(machine.models.items())[-1]
+    machine.save(overwrite=False)
+    (saver,) = machine.actors
+    assert machine.advance(saver)
+    assert machine.advance(saver)  # it is committed
+    machine.journal.owe_all(server.name)
+    machine.finish(machine.enlist())
+    assert model.files
+    model.mood = DOWN
+    machine.finish(saver)
+    assert machine.refused == {saver.name}
+    model.mood = UP
+    machine.finish(machine.enlist())
+    assert model.files == {}
+    machine.teardown()
+
+
 def _case(machine: type[Protocol]) -> Any:
     case = machine.TestCase
     long = os.environ.get("OUTGROW_LONG") == "1"

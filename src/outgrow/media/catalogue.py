@@ -79,6 +79,7 @@ class Catalogue(Claims):
     """
 
     has_digests = True
+    keeps_records = True
 
     def __init__(
         self,

@@ -107,6 +107,7 @@ class DirectoryJournal(Claims):
     """
 
     has_digests = False
+    keeps_records = True
 
     def __init__(
         self,

@@ -207,6 +207,8 @@ class Journal(Protocol):
     attempt_limit: float
     #: Whether size and digest of a file are on record. Else the master's disk says them.
     has_digests: bool
+    #: Whether what is owed is kept, for any process to repair.
+    keeps_records: bool
 
     @property
     def master_id(self) -> str:

@@ -387,7 +387,9 @@ class Replication:
         """Take a save back (law 8).
 
         A server that was sent the file may have kept it, whatever it answered: 500 is
-        also what one says that fails after it has stored the file.
+        also what one says that fails after it has stored the file. One that was not is
+        owed the removal, too: a repair pass that compares everything may have found the
+        file on the master in the meantime, and sent it there.
         """
         unknown = _named(outcome.unknown)
         owed = self._everywhere()
@@ -400,7 +402,10 @@ class Replication:
             until = self._clock() + self.deadline
             removed = self.transport.delete(attempt.name, servers=sent, deadline=until)
             yield "removed"
-            owed = _named(removed.missed)
+            if self.journal.keeps_records:
+                owed -= _named(removed.done)
+            else:  # and no pass of repair could have sent it
+                owed = _named(removed.missed)
         self.journal.settle(attempt, owed - unknown, unknown)
         yield "settled"
 

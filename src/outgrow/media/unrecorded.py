@@ -42,6 +42,7 @@ class Unrecorded:
     """
 
     has_digests = False
+    keeps_records = False
 
     def __init__(
         self,
