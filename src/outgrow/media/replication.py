@@ -389,7 +389,8 @@ class Replication:
         A server that was sent the file may have kept it, whatever it answered: 500 is
         also what one says that fails after it has stored the file. One that was not is
         owed the removal, too: a repair pass that compares everything may have found the
-        file on the master in the meantime, and sent it there.
+        file on the master in the meantime, and sent it there. Only another master's
+        servers are spared: nobody of ours writes to them.
         """
         unknown = _named(outcome.unknown)
         owed = self._everywhere()
@@ -403,7 +404,9 @@ class Replication:
             removed = self.transport.delete(attempt.name, servers=sent, deadline=until)
             yield "removed"
             if self.journal.keeps_records:
-                owed -= _named(removed.done)
+                failed = outcome.failed.items()
+                foreign = [one for one, error in failed if isinstance(error, ForeignServer)]
+                owed -= _named(removed.done) | _named(foreign)
             else:  # and no pass of repair could have sent it
                 owed = _named(removed.missed)
         self.journal.settle(attempt, owed - unknown, unknown)
