@@ -17,7 +17,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connections, router, transaction
 from django.test import AsyncClient, Client
 
-from outgrow.databases import using_primary, using_replica
+from outgrow.databases import is_read_only, using_primary, using_replica
 from outgrow.databases.cluster import Cluster
 from outgrow.databases.route import PRIMARY, REPLICA, Route, active, current
 from outgrow.errors import ConfigurationError, WriteInReadRequest, WriteOnReplica
@@ -628,3 +628,9 @@ def test_interleaved_requests_keep_their_transactions(atomic_cluster: Cluster) -
     for thread in threads:
         thread.join()
     assert seen == {"get": {False}, "post": {True}}
+
+
+def test_a_cluster_that_is_not_there_is_told(cluster: Cluster) -> None:
+    assert not is_read_only()
+    with pytest.raises(ConfigurationError, match="'replica9' is not a primary"):
+        is_read_only("replica9")

@@ -46,7 +46,7 @@ def test_a_cluster_that_is_well(postgres_site: Sites, postgres_cluster: Postgres
 
 def test_servers_in_trouble(postgres_site: Sites, postgres_cluster: PostgresCluster) -> None:
     first, second = postgres_cluster.standbys
-    with postgres_site(max_lag=0.2, check_every=0.05) as cluster:
+    with postgres_site(max_lag=2, check_every=0.5) as cluster:
         first.pause_replay()
         postgres_cluster.primary.execute("SELECT pg_logical_emit_message(true, 'tests', 'x')")
         second.kill()
@@ -59,6 +59,10 @@ def test_servers_in_trouble(postgres_site: Sites, postgres_cluster: PostgresClus
         with pytest.raises(SystemExit) as exit_:
             said("--check")
         assert exit_.value.code == 1
+        out = io.StringIO()
+        with pytest.raises(SystemExit):
+            call_command("outgrow", "databases", "status", "--check", "--json", stdout=out)
+        assert "replica1 is more than 2" in out.getvalue()
         assert said("--json").count("replica2 (replica) does not answer") == 1
         postgres_cluster.primary.kill()
         assert "default (primary) does not answer" in said()

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase
 
 from outgrow.databases import route as routes
@@ -23,6 +23,7 @@ from outgrow.databases.remember import CacheNotes, Cookies, Found, together
 from outgrow.databases.route import NOTHING, PIN, PRIMARY, REPLICA, Route, Wanted, active, resumed
 from outgrow.databases.setup import install
 from outgrow.databases.using import marked
+from outgrow.errors import ConfigurationError
 
 logger: Final = logging.getLogger("outgrow.databases")
 
@@ -315,9 +316,17 @@ class ReadOnlyMiddleware:
 
 
 def is_read_only(cluster: str = "default") -> bool:
-    """Whether a primary can't be written to, by what was seen of it last. Asks no server."""
+    """Whether a primary can't be written to, by what was seen of it last. Asks no server.
+
+    Of a site without replicas nothing is seen: False. Raises `ConfigurationError` for the
+    name of a cluster that is not there.
+    """
     found = clusters().get(cluster)
     if found is None:
+        if cluster != DEFAULT_DB_ALIAS:
+            known = ", ".join(sorted({one.primary for one in clusters().values()})) or "none"
+            text = f"{cluster!r} is not a primary in OUTGROW['REPLICATION']."
+            raise ConfigurationError("is_read_only()", text, f"There are: {known}.")
         return False
     found.watch()
     seen = found.knowledge.primary

@@ -173,7 +173,7 @@ def _pooled(alias: str) -> Iterator[Mistake]:
 def _writable(alias: str) -> Iterator[Mistake]:
     """Whether the user of a replica could write there, if its server let him."""
     connection = connections[alias]
-    mysql = "SELECT @@GLOBAL.read_only = 0"
+    mysql = "SELECT @@GLOBAL.read_only IN ('0', 'OFF')"
     query = _WRITABLE_PG if connection.vendor == "postgresql" else mysql
     with connection.cursor() as cursor:
         cursor.execute(query)

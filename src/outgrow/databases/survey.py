@@ -49,10 +49,15 @@ class Surveyed:
         return asdict(self)
 
 
-def survey(cluster: Cluster, *, clock: Callable[[], float] = time.monotonic) -> list[Surveyed]:
+def survey(
+    cluster: Cluster,
+    *,
+    patience: float = PATIENCE,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Surveyed]:
     """Ask every server: the primary first, then the replicas in the order of the setting.
 
-    Takes up to `PATIENCE` seconds where a replica is behind, and raises nothing for a server's
+    Takes up to `patience` seconds where a replica is behind, and raises nothing for a server's
     sake.
     """
     asked = clock()
@@ -60,7 +65,10 @@ def survey(cluster: Cluster, *, clock: Callable[[], float] = time.monotonic) -> 
     target = primary[1]
     aliases = list(cluster.by_alias)
     with ThreadPoolExecutor(max(1, len(aliases))) as pool:
-        ask = [pool.submit(_replica, cluster, alias, target, asked, clock) for alias in aliases]
+        ask = [
+            pool.submit(_replica, cluster, alias, target, patience, asked, clock)
+            for alias in aliases
+        ]
         return [primary[0], *(one.result() for one in ask)]
 
 
@@ -96,6 +104,7 @@ def _replica(
     cluster: Cluster,
     alias: str,
     target: Position | None,
+    patience: float,
     asked: float,
     clock: Callable[[], float],
 ) -> Surveyed:
@@ -108,8 +117,8 @@ def _replica(
         at_once = target.reached_by(first.position) if target and first.position else None
         reached, lag = at_once, None if at_once is None else 0.0
         if target is not None and at_once is False:
-            with watchdog.limit(connection, limit + PATIENCE):
-                reached = probe.wait(connection, target, PATIENCE)
+            with watchdog.limit(connection, limit + patience):
+                reached = probe.wait(connection, target, patience)
             lag = clock() - asked
     except Exception as error:
         if not is_database_error(connection, error):

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from outgrow.databases.cluster import Cluster, clusters
-from outgrow.databases.survey import Surveyed, problems, survey
+from outgrow.databases.survey import PATIENCE, Surveyed, problems, survey
 
 #: Seconds from one survey to the next, with --watch.
 INTERVAL: Final = 2.0
@@ -31,7 +31,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--cluster", action="append", default=[], metavar="ALIAS", help="the primary's alias"
     )
     status.add_argument("--json", action="store_true", help="print JSON, for machines")
-    status.add_argument("--check", action="store_true", help="exit 1 when something is wrong")
+    status.add_argument(
+        "--check", action="store_true", help="exit 1 when something is wrong; waits up to max_lag"
+    )
     status.add_argument("--watch", action="store_true", help="go on until told to stop")
     status.add_argument(
         "--interval",
@@ -72,7 +74,9 @@ def _chosen(wanted: list[str]) -> list[Cluster]:
 def _show(command: BaseCommand, chosen: list[Cluster], options: dict[str, Any]) -> int:
     wrong = False
     for cluster in chosen:
-        found = survey(cluster)
+        # For an alert it is waited for as long as a lag is allowed, else as long as a person waits.
+        patience = cluster.options.max_lag if options["check"] else PATIENCE
+        found = survey(cluster, patience=patience)
         troubles = list(problems(found, cluster.options.max_lag))
         wrong = wrong or bool(troubles)
         if options["json"]:
