@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -557,24 +558,61 @@ def test_the_same_sqlite_file_under_two_names(tmp_path, monkeypatch, one, other,
     assert ["is the same SQLite file" in one for one in found] == [True] * same
 
 
-@pytest.mark.parametrize(
-    ("tasks", "problem"),
-    [
-        (None, "save() waits for every server"),
-        ("django.tasks.backends.immediate.ImmediateBackend", "save() waits for every server"),
-        ("django_tasks.backends.immediate.ImmediateBackend", "save() waits for every server"),
-        ("django_tasks.backends.dummy.DummyBackend", "runs no job at all"),
-        ("django_tasks_db.DatabaseBackend", ""),
-    ],
-)
-def test_tasks_without_a_worker_are_told(settings, tasks, problem):
-    if tasks is not None:
-        settings.TASKS = {"default": {"BACKEND": tasks}}
+#: Where tasks come from with this Django: its own package, since 6.0, or the backport.
+TASKS = "django.tasks" if importlib.util.find_spec("django.tasks") else "django_tasks"
+
+
+class NoTask(importlib.import_module(f"{TASKS}.backends.dummy").DummyBackend):
+    """Takes no task at all."""
+
+    def validate_task(self, task):
+        raise importlib.import_module(f"{TASKS}.exceptions").TaskException("not today")
+
+
+def checked_with(tasks: dict[str, object] | None) -> list[str]:
+    """What the checks say of a storage whose jobs are tasks, in a process that has none yet."""
+    sys.modules.pop("outgrow.media.django_job", None)
     options = {"servers": ["http://a:1"], "background": "tasks"}
     media = {"BACKEND": "outgrow.media.AsyncStorage", "OPTIONS": options}
-    with override_settings(STORAGES={"default": media}, MEDIA_ROOT="/srv/media"):
-        found = [f"{one.id} {one.msg}" for one in check_media()]
-    assert ["outgrow.W001" in one and problem in one for one in found] == [True] * bool(problem)
+    changed = {} if tasks is None else {"TASKS": tasks}
+    try:
+        with override_settings(STORAGES={"default": media}, MEDIA_ROOT="/srv/media", **changed):
+            return [f"{one.id} {one.msg}" for one in check_media()]
+    finally:
+        sys.modules.pop("outgrow.media.django_job", None)
+
+
+@pytest.mark.parametrize(
+    ("backend", "problem"),
+    [
+        (None, "save() waits for every server"),
+        (f"{TASKS}.backends.immediate.ImmediateBackend", "save() waits for every server"),
+        (f"{TASKS}.backends.dummy.DummyBackend", "runs no job at all"),
+    ],
+)
+def test_tasks_without_a_worker_are_told(backend, problem):
+    (found,) = checked_with(backend and {"default": {"BACKEND": backend}})
+    assert found.startswith("outgrow.W001")
+    assert problem in found
+
+
+@pytest.mark.parametrize("options", [{}, {"QUEUES": []}, {"QUEUES": ["mail"]}])
+def test_tasks_with_a_worker_are_right(options):
+    assert checked_with({"default": {"BACKEND": "django_tasks_db.DatabaseBackend"} | options}) == []
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        {"default": {"BACKEND": "no.such.Backend"}},
+        {"other": {"BACKEND": "django_tasks_db.DatabaseBackend"}},
+        {"default": {"BACKEND": f"{__name__}.NoTask"}},
+    ],
+)
+def test_tasks_that_take_no_job_are_told(tasks):
+    (found,) = checked_with(tasks)
+    assert found.startswith("outgrow.E003")
+    assert "TASKS['default']: takes no task" in found
 
 
 def test_a_catalogue_with_one_is_right():

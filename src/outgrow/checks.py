@@ -2,7 +2,7 @@
 
 - outgrow.E001: an option of a media storage is wrong.
 - outgrow.E002: the master copy has no place: MEDIA_ROOT is not set.
-- outgrow.E003: the package that runs the jobs of a storage is not installed.
+- outgrow.E003: the package that runs the jobs of a storage is not installed, or takes none.
 - outgrow.E004: the catalogue of a distributed storage has no database connection of its own.
 - outgrow.E005: the tables of the catalogue are missing: the app is not installed.
 - outgrow.E006: the certificates for TLS can't be used.
@@ -85,7 +85,7 @@ def _check_runner(runner: object, path: str, kind: str) -> Iterator[CheckMessage
         return
     from outgrow.media import jobs
 
-    problem = jobs.missing(str(runner))
+    problem = jobs.problem(str(runner))
     if problem is not None:
         yield Error(f"{path}['background']: {problem}", obj=kind, id="outgrow.E003")
     elif runner == "tasks":

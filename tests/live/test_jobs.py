@@ -195,7 +195,7 @@ importlib.util.find_spec = lambda name, package=None: (
     None if name.partition(".")[0] in {modules!r} or name == "django.tasks" else real(name, package)
 )
 from outgrow.media import jobs
-print(jobs.missing({runner!r}))
+print(jobs.problem({runner!r}))
 """
 
 

@@ -34,6 +34,7 @@ from outgrow.conf.site import (
     session_cookie,
     storages,
     task_backend,
+    task_queue,
     upload_folder,
     use_tz,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "session_cookie",
     "storages",
     "task_backend",
+    "task_queue",
     "upload_folder",
     "use_tz",
 ]

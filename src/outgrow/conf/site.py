@@ -48,6 +48,13 @@ def task_backend() -> str:
     return str(tasks.get("default", {}).get("BACKEND", "ImmediateBackend"))
 
 
+def task_queue() -> str:
+    """A queue that the backend of Django's default tasks takes: "default", or its first."""
+    tasks = getattr(settings, "TASKS", None) or {}
+    queues = tasks.get("default", {}).get("QUEUES") or ["default"]
+    return "default" if "default" in queues else str(next(iter(queues)))
+
+
 def is_installed() -> bool:
     """Whether INSTALLED_APPS has this app, and so its tables."""
     return apps.is_installed("outgrow")

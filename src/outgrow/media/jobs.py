@@ -8,14 +8,15 @@ looking at the master when the job runs, so jobs may be late, lost or repeated.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import django
 from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 
-from outgrow.errors import MissingExtra
+from outgrow.errors import ConfigurationError, MissingExtra
 
 if TYPE_CHECKING:
     from outgrow.media.storages import AsyncStorage
@@ -37,45 +38,41 @@ def replicate(alias: str, server: str, name: str) -> None:
     cast("AsyncStorage", storages[alias]).replicate(server, name)
 
 
-if importlib.util.find_spec("celery"):
+if find_spec("celery"):
     from celery import shared_task
 
     #: The same as a task of Celery.
     celery_replicate = shared_task(name="outgrow.replicate", ignore_result=True)(replicate)
 
 
-def _task_decorator() -> Any:
-    """Django's own, since 6.0, or the backport's."""
-    for module in ("django.tasks", "django_tasks"):
-        if importlib.util.find_spec(module):
-            return importlib.import_module(module).task()
-    return None
+def problem(runner: str) -> MissingExtra | ConfigurationError | None:
+    """Why no job can be given to this runner: its package or, with Django's, TASKS; or None.
 
-
-_task = _task_decorator()
-if _task is not None:
-
-    @_task  # type: ignore[untyped-decorator]
-    def django_replicate(alias: str, server: str, name: str) -> None:
-        """The same as a task of Django's."""
-        replicate(alias, server, name)
-
-
-def missing(runner: str) -> MissingExtra | None:
-    """The error for a runner whose package is not installed; None when all is there."""
-    if runner == "tasks" and _task is not None:
-        return None
+    May import the runner's own package, and reads the settings.
+    """
     module = RUNNERS[runner]
-    if importlib.util.find_spec(module):
-        return None
-    return MissingExtra(f"background={runner!r}", module.replace("_", "-"), runner)
+    if runner == "tasks" and find_spec("django.tasks"):
+        module = "django.tasks"
+    if find_spec(module) is None:
+        return MissingExtra(f"background={runner!r}", module.replace("_", "-"), runner)
+    return _problem_of_tasks(module) if runner == "tasks" else None
+
+
+def _problem_of_tasks(package: str) -> ConfigurationError | None:
+    errors = importlib.import_module(f"{package}.exceptions")
+    try:
+        importlib.import_module("outgrow.media.django_job")
+    except (ImproperlyConfigured, errors.TaskException) as error:
+        hint = f"'BACKEND' is the path of a class that {package} can load; docs/howto/background."
+        return ConfigurationError("TASKS['default']", f"takes no task: {error}", hint)
+    return None
 
 
 def send(runner: str, arguments: tuple[str, str, str], *, queue: str, broker: str) -> None:
     """Queue one job of `replicate`. Raises what the runner's own library raises."""
-    problem = missing(runner)
-    if problem is not None:
-        raise problem
+    found = problem(runner)
+    if found is not None:
+        raise found
     {"celery": _send_celery, "rq": _send_rq, "tasks": _send_task}[runner](arguments, queue, broker)
 
 
@@ -90,6 +87,8 @@ def _send_rq(arguments: tuple[str, str, str], queue: str, broker: str) -> None:
 
 
 def _send_task(arguments: tuple[str, str, str], queue: str, _broker: str) -> None:
+    from outgrow.media.django_job import django_replicate
+
     job = django_replicate.using(queue_name=queue) if queue else django_replicate
     job.enqueue(*arguments)
 
