@@ -237,21 +237,28 @@ class Cluster:
         return [one.address for one in rest if self.health.is_up(one)]
 
     def _tell_short(self) -> None:
-        """One line when no replica can serve, until one does again."""
+        """One line when no replica can serve, until one does again.
+
+        That none has what this client has just written is no news: they will, in a moment.
+        """
+        now = self.clock()
+        if any(
+            self.health.is_up(one)
+            and (self.routing == MIRRORED or self.knowledge.is_fresh(one.address, now))
+            for one in self.servers
+        ):
+            return
         if not self._is_short:
             self._is_short = True
             logger.warning("No replica of %r serves: %s.", self.primary, "; ".join(self._why()))
 
     def _why(self) -> Iterator[str]:
-        now = self.clock()
         for server in self.servers:
             condition = self.health.condition(server)
             if not condition.up:
                 yield f"{server} is down ({condition.reason})"
-            elif not self.knowledge.is_fresh(server.address, now):
-                yield f"{server} is behind, or was not seen yet"
             else:
-                yield f"{server} lacks what a client wrote, or has just failed him"
+                yield f"{server} is behind, or was not seen yet"
 
     # --- connections
 

@@ -64,9 +64,11 @@ class PrimaryGuard:
     ) -> Any:
         """Django's protocol of an execute wrapper."""
         route = routes.current()
+        if route is None:
+            return execute(sql, params, many, context)
         cluster = known_clusters().get(self.alias)
-        if route is not None and cluster is not None:
-            text = as_text(sql, context)
+        if cluster is not None:
+            text = sql if type(sql) is str else as_text(sql, context)
             if is_read(text):
                 cluster.count(self.alias)
             else:
@@ -106,18 +108,25 @@ class ReplicaGuard:
         cluster = known_clusters().get(self.alias)
         if cluster is None:
             return execute(sql, params, many, context)
-        text = as_text(sql, context)
+        text = sql if type(sql) is str else as_text(sql, context)
         if not is_read(text):
             raise WriteOnReplica(self.alias, text, site_line())
         cluster.count(self.alias)
+        slot = watchdog.begin(context["connection"], cluster.options.read_timeout)
+        try:
+            result = execute(sql, params, many, context)
+        except (DatabaseError, InterfaceError) as error:
+            failure = error
+        else:
+            held = context["cursor"]
+            if getattr(held.cursor, "name", None):
+                # A cursor of the server does its work when it is fetched from.
+                reading = _Reading(cluster, self.alias, sql, params, context, text, many=many)
+                held.cursor = _Fetched(held.cursor, reading)
+            return result
+        finally:
+            watchdog.end(slot)
         reading = _Reading(cluster, self.alias, sql, params, context, text, many=many)
-        with watchdog.limit(context["connection"], cluster.options.read_timeout) as slot:
-            try:
-                result = execute(sql, params, many, context)
-            except (DatabaseError, InterfaceError) as error:
-                failure = error
-            else:
-                return reading.begun(result)
         return reading.elsewhere(failure, is_late=slot.fired)
 
 
@@ -132,13 +141,6 @@ class _Reading:
     context: Mapping[str, Any]
     text: str
     many: bool
-
-    def begun(self, result: Any) -> Any:
-        """It was executed. A cursor of the server does its work when it is fetched from."""
-        held = self.context["cursor"]
-        if getattr(held.cursor, "name", None):
-            held.cursor = _Fetched(held.cursor, self)
-        return result
 
     def elsewhere(self, error: Exception, *, is_late: bool) -> Any:
         """It failed. Read it from another server, into the cursor that its reader holds.

@@ -25,8 +25,12 @@ from outgrow.databases.position import Position
 from outgrow.databases.probe import Sighting
 from outgrow.databases.route import Wanted
 
-#: Positions of the primary that are remembered. At one every 5 s that is over 40 minutes.
+#: Positions of the primary that are remembered: five times what `max_lag` asks for.
 SAMPLES: Final = 500
+
+#: Of the longest lag that counts: how far apart in time two of them are at least, but for the
+#: newest. Each request that writes brings one, and a busy site's would soon fill the memory.
+APART: Final = 1 / 100
 
 #: Seconds without an answer after which the primary counts as silent, at most.
 SILENCE: Final = 2.0
@@ -60,6 +64,7 @@ class Knowledge:
     def __init__(self, *, check_every: float, max_lag: float) -> None:
         self._forgotten = FORGOTTEN * check_every
         self._oldest = max_lag + 2 * check_every
+        self._apart = self._oldest * APART
         # Before the replicas count as behind for want of news of the primary, half of what is left.
         self._silence = min(SILENCE, max(0.0, (max_lag - JITTERED * check_every) / 2))
         self._asked: float | None = None
@@ -77,9 +82,11 @@ class Knowledge:
             self._note_primary(sighting, now)
 
     def _note_primary(self, sighting: Sighting, now: float) -> None:
-        self.primary = Seen(now, sighting)
         self.primary_failure = ""
         self._asked = None
+        if self._is_overtaken(sighting):
+            return
+        self.primary = Seen(now, sighting)
         position = sighting.position
         if position is None or not sighting.writable:
             return
@@ -90,10 +97,31 @@ class Knowledge:
             elif last.reached_by(position) is not True:
                 # Another server, or another history of the same: what was noted means nothing.
                 self._samples.clear()
+            elif self._is_crowded():
+                self._samples.pop()
         self._samples.append((position, now))
         # A replica may have been seen before the first sample, or between two.
         for alias, seen in list(self._replicas.items()):
             self._replicas[alias] = replace(seen, lag=self._lag(seen.sighting, seen.at))
+
+    def _is_crowded(self) -> bool:
+        """Whether the newest position came too soon after the one before to be kept."""
+        samples = self._samples
+        return len(samples) > 1 and samples[-1][1] - samples[-2][1] < self._apart
+
+    def _is_overtaken(self, sighting: Sighting) -> bool:
+        """Whether another thread has noted a newer answer of the same server meanwhile.
+
+        No incarnation of a server goes back.
+        """
+        if self.primary is None or not self._samples or sighting.position is None:
+            return False
+        last = self._samples[-1][0]
+        return (
+            self.primary.sighting.incarnation == sighting.incarnation
+            and last != sighting.position
+            and sighting.position.reached_by(last) is True
+        )
 
     def note_primary_failed(self, reason: str) -> None:
         """The primary could not be asked."""

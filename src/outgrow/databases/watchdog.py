@@ -28,10 +28,14 @@ _SLOT: Final = "_outgrow_slot"
 class Slot:
     """One connection of a driver. `limit` is in seconds; one thread uses it at a time."""
 
-    __slots__ = ("__weakref__", "fired", "limit", "lock", "raw", "until")
+    __slots__ = ("__weakref__", "around", "fired", "home", "limit", "lock", "raw", "until")
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, home: object) -> None:
         self.raw = raw
+        #: The set that it is looked after in: a forked child has another one.
+        self.home = home
+        #: When the blocks around the present one are over, the outermost first.
+        self.around: list[float] = []
         self.lock = threading.Lock()
         self.until = math.inf
         self.limit = LOOK
@@ -79,27 +83,42 @@ class Watchdog:
         self._busy = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def begin(self, connection: Any, seconds: float) -> Slot:
+        """From now on a Django connection, which is open, waits no longer than this.
+
+        `end` is called in any case. Each query of a replica passes here, so it is short.
+        """
+        slot: Slot | None = connection.__dict__.get(_SLOT)
+        if slot is None or slot.raw is not connection.connection or slot.home is not self._slots:
+            slot = self._slot(connection)
+        until = time.monotonic() + seconds
+        if slot.until != math.inf:  # within another block that one's limit holds, too
+            slot.around.append(slot.until)
+            until = min(until, slot.until)
+        slot.limit, slot.fired, slot.until = seconds, False, until
+        if not self._busy.is_set():
+            self._busy.set()
+        return slot
+
+    @staticmethod
+    def end(slot: Slot) -> None:
+        """The wait is over, however it ended; `slot.fired` says whether it was too long."""
+        with slot.lock:
+            around = slot.around.pop() if slot.around else math.inf
+            slot.until = math.inf if slot.fired else around
+
     @contextmanager
     def limit(self, connection: Any, seconds: float) -> Iterator[Slot]:
         """A block in which a Django connection, which is open, waits no longer than this."""
-        slot = self._slot(connection)
-        around, slot.limit = slot.until, seconds
-        slot.fired = False
-        # Within another block that one's limit holds, too.
-        slot.until = min(around, time.monotonic() + seconds)
-        if not self._busy.is_set():
-            self._busy.set()
+        slot = self.begin(connection, seconds)
         try:
             yield slot
         finally:
-            with slot.lock:
-                slot.until = math.inf if slot.fired else around
+            self.end(slot)
 
     def _slot(self, connection: Any) -> Slot:
-        slot: Slot | None = connection.__dict__.get(_SLOT)
-        if slot is not None and slot.raw is connection.connection and slot in self._slots:
-            return slot
-        slot = Slot(connection.connection)
+        """A slot for what the connection is now; looked after from its first use on."""
+        slot = Slot(connection.connection, self._slots)
         setattr(connection, _SLOT, slot)
         with self._lock:
             self._slots.add(slot)
