@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ def processor() -> float:
 
 
 def in_turn(
-    candidates: dict[str, Callable[[], None]], *, count: int, rounds: int = 7
+    candidates: Mapping[str, Callable[[], object]], *, count: int, rounds: int = 7
 ) -> list[Result]:
     """Measure each candidate `rounds` times, one after the other; the first is the base.
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from django.contrib.auth.models import Group
 from django.core.handlers.wsgi import WSGIHandler
-from django.core.management import call_command
 from django.db import router
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory, override_settings
@@ -116,10 +115,7 @@ def sites(cluster: PostgresCluster, *, direct: bool) -> Iterator[dict[str, Site]
 def routing() -> list[Result]:
     """db_for_read in a read request"""
     with servers() as cluster, sites(cluster, direct=True) as all_sites:
-        runs: dict[str, Callable[[], None]] = {
-            name: lambda one=one: None if one.ask("/asked/") else None
-            for name, one in all_sites.items()
-        }
+        runs = {name: partial(one.ask, "/asked/") for name, one in all_sites.items()}
         found = in_turn(runs, count=CALLS, rounds=15)
     for result in found:
         result.unit = "us"
@@ -134,7 +130,7 @@ def requests() -> list[Result]:
     """
     times = 50
     with servers() as cluster, sites(cluster, direct=True) as all_sites:
-        runs: dict[str, Callable[[], None]] = {
+        runs = {
             "no router": partial(pages, all_sites["no router"], times, [""]),
             "no router, replicas in turn": partial(
                 pages, all_sites["no router"], times, ["?db=replica1", "?db=replica2"]
