@@ -51,6 +51,13 @@ class Visitor:
         """The numbers of the photographs on the album's first page."""
         return _DELETE.findall(self._send(album)[1])
 
+    def look(self, address: str) -> tuple[str, str]:
+        """The first page of an application server: its text, and which database it came from."""
+        request = urllib.request.Request(f"{address}/")
+        with self._opener.open(request, timeout=TIMEOUT) as answer:
+            self.statuses.append(answer.status)
+            return answer.read().decode(), answer.headers.get("Photos-Read-From", "nowhere")
+
     def owed(self, server: str) -> int:
         """How many files a media server is owed, as the page's panel says."""
         return int(next(one["owed"] for one in self._servers() if one["name"] == server))

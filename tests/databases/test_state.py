@@ -16,7 +16,8 @@ from tests.live.processes import wait_until
 urlpatterns = [*pages, path("outgrow/", include("outgrow.urls"))]
 
 METRIC = re.compile(
-    r'outgrow_database_(\w+)\{alias="(\w+)",cluster="default",(?:process="[^"]+",)?role="(\w+)"\} (\S+)'
+    r'outgrow_database_(\w+)\{alias="(\w+)",cluster="default",'
+    r'(?:process="[^"]+",)?role="(\w+)"\} (\S+)'
 )
 
 
