@@ -35,6 +35,7 @@ def write(client: Client, name: str) -> None:
     assert client.post(f"/write/?name={name}").status_code == 200
 
 
+@pytest.mark.usefixtures("protocol")
 def test_with_replay_stopped_a_writer_sees_what_he_wrote(
     mariadb_site: Sites, mariadb_cluster: MariaDBCluster
 ) -> None:
@@ -53,6 +54,7 @@ def test_with_replay_stopped_a_writer_sees_what_he_wrote(
         assert len(answer["names"]) == 10
 
 
+@pytest.mark.usefixtures("protocol")
 def test_when_behind_wait(mariadb_site: Sites, mariadb_cluster: MariaDBCluster) -> None:
     """The server itself waits: MASTER_GTID_WAIT."""
     with mariadb_site(when_behind="wait", wait=10, pin_for=120):
@@ -66,6 +68,7 @@ def test_when_behind_wait(mariadb_site: Sites, mariadb_cluster: MariaDBCluster) 
         timer.join()
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_replica_is_killed_and_comes_back(
     mariadb_site: Sites, mariadb_cluster: MariaDBCluster
 ) -> None:
@@ -91,6 +94,7 @@ def test_a_connection_that_dies_between_two_queries(
         assert route.leg("default").server == "default"
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_frozen_replica_costs_one_read_timeout(
     mariadb_site: Sites, mariadb_cluster: MariaDBCluster
 ) -> None:
@@ -105,6 +109,7 @@ def test_a_frozen_replica_costs_one_read_timeout(
         assert ask(client)["db"] == "default"
 
 
+@pytest.mark.usefixtures("protocol")
 def test_the_primary_is_gone(mariadb_site: Sites, mariadb_cluster: MariaDBCluster) -> None:
     with mariadb_site():
         write(Client(), "a")
@@ -134,6 +139,7 @@ def test_no_write_runs_on_a_replica(mariadb_site: Sites, mariadb_cluster: MariaD
             cursor.execute("INSERT INTO auth_group (name) VALUES ('x')")
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_replica_without_gtids_serves_nobody(
     mariadb_site: Sites, mariadb_cluster: MariaDBCluster
 ) -> None:
@@ -149,6 +155,7 @@ def test_a_replica_without_gtids_serves_nobody(
             assert ask(client)["db"] == "default"
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_read_request_adds_no_round_trip(
     mariadb_site: Sites, mariadb_cluster: MariaDBCluster
 ) -> None:

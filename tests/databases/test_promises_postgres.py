@@ -54,6 +54,7 @@ def settle(cluster: PostgresCluster, *standbys: Any) -> None:
 # --- D1
 
 
+@pytest.mark.usefixtures("protocol")
 def test_with_replay_paused_everywhere_a_writer_sees_what_he_wrote(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -79,6 +80,7 @@ def test_with_replay_paused_everywhere_a_writer_sees_what_he_wrote(
         assert cluster.options.when_behind == "primary"
 
 
+@pytest.mark.usefixtures("protocol")
 def test_the_replica_that_has_it_serves(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -93,6 +95,7 @@ def test_the_replica_that_has_it_serves(
 
 
 @pytest.mark.parametrize("path", ["/fail/?name=a", "/session/"])
+@pytest.mark.usefixtures("protocol")
 def test_any_write_counts_whatever_became_of_the_response(
     postgres_site: Sites, postgres_cluster: PostgresCluster, path: str
 ) -> None:
@@ -105,6 +108,7 @@ def test_any_write_counts_whatever_became_of_the_response(
         assert ask(client, "/session/read/")["seen"] == (path == "/session/")
 
 
+@pytest.mark.usefixtures("protocol")
 def test_responses_of_parallel_writes_in_any_order(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -132,6 +136,7 @@ def test_responses_of_parallel_writes_in_any_order(
         assert len(alive) == 1
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_standby_that_comes_back_older_is_not_believed(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -159,6 +164,7 @@ def test_a_standby_that_comes_back_older_is_not_believed(
             assert ask(writer)["names"] == ["a"]
 
 
+@pytest.mark.usefixtures("protocol")
 def test_when_behind_wait(postgres_site: Sites, postgres_cluster: PostgresCluster) -> None:
     with postgres_site(when_behind="wait", wait=10, pin_for=120):
         for standby in postgres_cluster.standbys:
@@ -170,6 +176,7 @@ def test_when_behind_wait(postgres_site: Sites, postgres_cluster: PostgresCluste
         assert answer["db"] in REPLICAS
 
 
+@pytest.mark.usefixtures("protocol")
 def test_when_behind_stale(postgres_site: Sites, postgres_cluster: PostgresCluster) -> None:
     with postgres_site(when_behind="stale"):
         for standby in postgres_cluster.standbys:
@@ -183,6 +190,7 @@ def test_when_behind_stale(postgres_site: Sites, postgres_cluster: PostgresClust
         assert "Outgrow-Stale" not in Client().get("/list/")
 
 
+@pytest.mark.usefixtures("protocol")
 def test_after_a_fail_over_the_primary_serves_who_wrote_before_it(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -235,6 +243,7 @@ def leads_to(server: Any, other: Any) -> Iterator[None]:
         server.proxy.target = before
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_promoted_standby_serves_nobody(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -257,6 +266,7 @@ def test_a_promoted_standby_serves_nobody(
 # --- D3
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_standby_is_killed_under_load(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -307,6 +317,7 @@ def took(*, less_than: float) -> Any:
     assert time.monotonic() - begin < less_than
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_frozen_standby_costs_one_read_timeout(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -322,6 +333,7 @@ def test_a_frozen_standby_costs_one_read_timeout(
         assert served(client) == {"replica2"}
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_black_hole_costs_one_connect_timeout(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -337,6 +349,7 @@ def test_a_black_hole_costs_one_connect_timeout(
         assert not cluster.health.is_up(cluster.by_alias["replica1"])
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_conflict_with_recovery_is_read_elsewhere(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -376,6 +389,7 @@ def test_a_table_that_a_standby_does_not_have_yet(
         postgres_cluster.primary.execute("DROP TABLE fresh")
 
 
+@pytest.mark.usefixtures("protocol")
 def test_the_primary_is_gone(postgres_site: Sites, postgres_cluster: PostgresCluster) -> None:
     with postgres_site(max_lag=0.2, check_every=0.05) as cluster:
         client, writer = Client(), Client()
@@ -394,6 +408,7 @@ def test_the_primary_is_gone(postgres_site: Sites, postgres_cluster: PostgresClu
             client.post("/write/?name=b")
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_paused_standby_on_a_quiet_site_is_behind(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -420,6 +435,7 @@ def test_a_paused_standby_on_a_quiet_site_is_behind(
 # --- D5
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_read_request_adds_no_round_trip(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -439,6 +455,7 @@ def test_a_read_request_adds_no_round_trip(
         assert one.round_trips + two.round_trips == 20
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_request_that_wrote_adds_one_round_trip(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:

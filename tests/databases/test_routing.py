@@ -40,6 +40,7 @@ def test_outside_of_a_request_the_primary_serves(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("method", ["get", "head", "options", "trace"])
+@pytest.mark.usefixtures("protocol")
 def test_safe_methods_read_a_replica(cluster: Cluster, method: str) -> None:
     with logged() as log:
         getattr(Client(), method)("/list/")
@@ -47,11 +48,13 @@ def test_safe_methods_read_a_replica(cluster: Cluster, method: str) -> None:
     assert log.served < REPLICAS
 
 
+@pytest.mark.usefixtures("protocol")
 def test_query_is_safe_too(cluster: Cluster) -> None:
     assert Client().generic("QUERY", "/list/").json()["db"] in REPLICAS
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
+@pytest.mark.usefixtures("protocol")
 def test_other_methods_read_the_primary(cluster: Cluster, method: str) -> None:
     assert db(Client(enforce_csrf_checks=False), "/list/", method) == "default"
 
@@ -84,18 +87,21 @@ def test_replicas_are_drawn_by_weight(sqlite_databases: dict[str, dict[str, Any]
         {"/list/": "primary"},
     ],
 )
+@pytest.mark.usefixtures("protocol")
 def test_views_by_option(sqlite_databases: dict[str, dict[str, Any]], views: Any) -> None:
     with site(sqlite_databases, views=views):
         assert db(Client(), "/list/") == "default"
         assert db(Client(), "/atomic/") in REPLICAS
 
 
+@pytest.mark.usefixtures("protocol")
 def test_views_of_a_namespace_by_option(sqlite_databases: dict[str, dict[str, Any]]) -> None:
     with site(sqlite_databases, views={"spaced:list": "primary"}):
         assert db(Client(), "/spaced/list/") == "default"
         assert db(Client(), "/list/") in REPLICAS
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_class_of_views_by_option(sqlite_databases: dict[str, dict[str, Any]]) -> None:
     views = {"tests.databases.urls.Account": "replica"}
     with site(sqlite_databases, views=views):
@@ -103,11 +109,13 @@ def test_a_class_of_views_by_option(sqlite_databases: dict[str, dict[str, Any]])
         assert db(Client(), "/account/") == "default"
 
 
+@pytest.mark.usefixtures("protocol")
 def test_an_option_may_send_posts_to_replicas(sqlite_databases: dict[str, dict[str, Any]]) -> None:
     with site(sqlite_databases, views={"list": "replica"}):
         assert db(Client(), "/list/", "post") in REPLICAS
 
 
+@pytest.mark.usefixtures("protocol")
 def test_decorated_views(cluster: Cluster) -> None:
     assert db(Client(), "/primary/") == "default"
     assert db(Client(), "/account/") == "default"
@@ -250,11 +258,13 @@ def test_what_cannot_be_decorated(cluster: Cluster) -> None:
 # --- writes
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_write_pins_the_rest_of_its_request(cluster: Cluster) -> None:
     answer = Client().get("/write/?name=a").json()
     assert answer == {"names": ["a"], "db": "default"}
 
 
+@pytest.mark.usefixtures("protocol")
 def test_what_is_no_write_pins_nothing(cluster: Cluster) -> None:
     """Trap (g) and `full_clean`: asking where one would write is no write."""
     Group.objects.create(name="there")
@@ -263,6 +273,7 @@ def test_what_is_no_write_pins_nothing(cluster: Cluster) -> None:
     assert not client.cookies
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_session_that_is_saved_is_a_write(cluster: Cluster) -> None:
     """Trap (k): sessions are read by the next request."""
     client = Client()
@@ -298,6 +309,7 @@ def test_a_replica_is_read_only_by_itself(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("how", ["pin", "log"])
+@pytest.mark.usefixtures("protocol")
 def test_a_read_request_that_writes(
     sqlite_databases: dict[str, dict[str, Any]], how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -307,6 +319,7 @@ def test_a_read_request_that_writes(
     assert len(said) == (how == "log")
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_read_request_that_writes_is_refused(
     sqlite_databases: dict[str, dict[str, Any]],
 ) -> None:
@@ -375,6 +388,7 @@ def test_autocommit_off_is_a_transaction(cluster: Cluster) -> None:
         assert router.db_for_read(Group) in REPLICAS
 
 
+@pytest.mark.usefixtures("protocol")
 def test_hooks_of_a_commit(cluster: Cluster) -> None:
     seen = Client().get("/commits/?name=a").json()
     assert seen == dict.fromkeys(["savepoint", "inside", "hook", "after"], "default")
@@ -491,6 +505,7 @@ def test_other_routers_say_which_database(sqlite_databases: dict[str, dict[str, 
 
 
 @pytest.mark.parametrize(("query", "wanted"), [("", REPLICAS), ("?write=a", {"default"})])
+@pytest.mark.usefixtures("protocol")
 def test_a_body_is_made_on_its_requests_route(
     cluster: Cluster, query: str, wanted: set[str]
 ) -> None:
@@ -506,6 +521,7 @@ def test_a_body_is_made_on_its_requests_route(
     assert current() is None
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_view_that_raises_leaves_nothing_behind(cluster: Cluster) -> None:
     client = Client(raise_request_exception=False)
     assert client.post("/fail/?name=a").status_code == 500
@@ -582,6 +598,7 @@ def atomic_cluster(sqlite_databases: dict[str, dict[str, Any]]) -> Any:
         yield found
 
 
+@pytest.mark.usefixtures("protocol")
 def test_reads_open_no_transaction_and_writes_have_theirs(atomic_cluster: Cluster) -> None:
     client = Client()
     answer = client.get("/atomic/").json()
@@ -592,6 +609,7 @@ def test_reads_open_no_transaction_and_writes_have_theirs(atomic_cluster: Cluste
         assert client.get(path).json() == {"atomic": True, "db": "default"}
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_read_request_that_writes_has_no_transaction_and_is_refused(
     atomic_cluster: Cluster,
 ) -> None:
@@ -603,12 +621,14 @@ def test_a_read_request_that_writes_has_no_transaction_and_is_refused(
     assert Client().get("/commits/?name=b").status_code == 200
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_view_that_fails_is_rolled_back(atomic_cluster: Cluster) -> None:
     client = Client(raise_request_exception=False)
     assert client.post("/fail/?name=a").status_code == 500
     assert Group.objects.count() == 0
 
 
+@pytest.mark.usefixtures("protocol")
 def test_interleaved_requests_keep_their_transactions(atomic_cluster: Cluster) -> None:
     """Trap (h): a GET between a POST's middleware and its view took its transaction away."""
     seen: dict[str, set[bool]] = {"get": set(), "post": set()}

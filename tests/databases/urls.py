@@ -15,6 +15,7 @@ from django.utils.decorators import method_decorator
 from django.views import View
 
 from outgrow.databases import using_primary, using_replica
+from tests.databases.interleaved import PATH, other
 
 
 def names() -> list[str]:
@@ -168,4 +169,8 @@ views = [
     path("async/write/", writing_async, name="write-async"),
     path("commits/", commits, name="commits"),
 ]
-urlpatterns = [*views, path("spaced/", include((views, "app"), namespace="spaced"))]
+urlpatterns = [
+    *views,
+    path(PATH.removeprefix("/"), other),
+    path("spaced/", include((views, "app"), namespace="spaced")),
+]
