@@ -72,6 +72,21 @@ def test_many_writes_in_a_short_time_push_nothing_out() -> None:
     assert 2.99 <= found.lag <= 3.3
 
 
+def test_a_replica_that_can_be_written_to_is_none() -> None:
+    """It was promoted: what it has is of another history, whatever its position says."""
+    known = knowledge()
+    known.note_primary(primary(100), 0)
+    known.note_replica(ONE, Sighting("r", writable=True, position=Lsn(1, 500)), 1)
+    assert not known.is_fresh(ONE, 1)
+    assert known.is_promoted(ONE)
+    assert not known.is_promoted("another")
+    assert not known.has_replayed(ONE, "r", Wanted((Lsn(1, 100),)))
+    blind = knowledge()
+    blind.note_primary(Sighting("p", writable=True, position=None), 0)
+    blind.note_replica(ONE, Sighting("r", writable=True, position=None), 0)
+    assert not blind.is_fresh(ONE, 0)
+
+
 def test_who_is_known_to_be_behind_is_waited_for_by_nobody() -> None:
     known = knowledge()
     assert not known.is_behind(ONE, 0)

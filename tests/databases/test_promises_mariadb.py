@@ -13,7 +13,7 @@ from django.core.checks import run_checks
 from django.db import OperationalError, connections
 from django.test import Client
 
-from outgrow.databases import is_read_only
+from outgrow.databases import is_read_only, server_states
 from outgrow.databases.cluster import Cluster
 from outgrow.databases.route import REPLICA, Route, active
 from outgrow.errors import WriteOnReplica
@@ -110,6 +110,40 @@ def test_a_frozen_replica_costs_one_read_timeout(
 
 
 @pytest.mark.usefixtures("protocol")
+def test_a_promoted_replica_serves_nobody(
+    mariadb_site: Sites, mariadb_cluster: MariaDBCluster
+) -> None:
+    """Its history is another one, and its numbers may be higher than the primary's."""
+    with mariadb_site() as cluster:
+        (replica,) = mariadb_cluster.replicas
+        mariadb_cluster.promote(replica)
+        name = replica.database()["NAME"]
+        for number in range(5):
+            replica.execute(f"INSERT INTO {name}.auth_group (name) VALUES ('other {number}')")
+        wait_until(
+            lambda: not cluster.knowledge.is_fresh("replica1", cluster.clock()),
+            "it counts as fresh",
+            seconds=PATIENCE,
+        )
+        assert server_states()[1].failure == "it can be written to, so it is no replica"
+        for _ in range(10):
+            assert ask(Client()) == {"db": "default", "names": []}
+        write(writer := Client(), "a")
+        assert ask(writer)["names"] == ["a"]
+
+
+@pytest.mark.usefixtures("protocol")
+def test_a_network_that_is_cut_in_a_read_costs_nobody_anything(
+    mariadb_site: Sites, mariadb_cluster: MariaDBCluster
+) -> None:
+    with mariadb_site():
+        client = Client()
+        for _ in range(5):
+            assert ask(client)["db"] == "replica1"
+            mariadb_cluster.replicas[0].proxy.cut()
+
+
+@pytest.mark.usefixtures("protocol")
 def test_the_primary_is_gone(mariadb_site: Sites, mariadb_cluster: MariaDBCluster) -> None:
     with mariadb_site():
         write(Client(), "a")
@@ -124,7 +158,7 @@ def test_the_primary_is_gone(mariadb_site: Sites, mariadb_cluster: MariaDBCluste
 def test_no_write_runs_on_a_replica(mariadb_site: Sites, mariadb_cluster: MariaDBCluster) -> None:
     """Promise D4: the guard refuses it, and the session would, too."""
     mariadb_cluster.replicas[0].set("read_only", 0)
-    with mariadb_site():
+    with mariadb_site(fresh=False):
         with pytest.raises(WriteOnReplica):
             Group.objects.using("replica1").create(name="x")
         connections["replica1"].close()

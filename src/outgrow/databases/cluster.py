@@ -257,6 +257,8 @@ class Cluster:
             condition = self.health.condition(server)
             if not condition.up:
                 yield f"{server} is down ({condition.reason})"
+            elif self.knowledge.is_promoted(server.address):
+                yield f"{server} can be written to, so it is no replica"
             else:
                 yield f"{server} is behind, or was not seen yet"
 
@@ -303,7 +305,9 @@ class Cluster:
         if self.knowledge.has_replayed(alias, self._incarnation(connection.connection), wanted):
             return True
         sighting = self.look(alias, connection)
-        return sighting is not None and wanted.reached_by(sighting.position)
+        if sighting is None or (sighting.writable and self.routing != MIRRORED):
+            return False  # one that was promoted has another history
+        return wanted.reached_by(sighting.position)
 
     def look(self, alias: str, connection: Any) -> probe.Sighting | None:
         """Ask a server over this connection, and note what it says; None if it fails."""

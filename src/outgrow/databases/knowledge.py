@@ -11,6 +11,8 @@ in seconds. The laws:
    killed and came back may serve older data than it did before.
 4. That the primary can't be asked makes nobody younger: others may go on writing to it. Who
    serves while it is away is for `cluster` to say.
+5. A replica that can be written to is none: it was promoted, and what it has is of another
+   history, whatever its position says. MariaDB's numbers go on where the primary's were.
 """
 
 from __future__ import annotations
@@ -156,6 +158,11 @@ class Knowledge:
         """The last that was seen of a replica."""
         return self._replicas.get(alias)
 
+    def is_promoted(self, alias: str) -> bool:
+        """Whether a replica was last seen to take writes."""
+        seen = self._replicas.get(alias)
+        return seen is not None and seen.sighting.writable
+
     def is_fresh(self, alias: str, now: float) -> bool:
         """Whether a replica was seen a moment ago, and not too far behind."""
         seen = self._replicas.get(alias)
@@ -185,9 +192,13 @@ class Knowledge:
         seen = self._replicas.get(alias)
         if seen is None or not incarnation or seen.sighting.incarnation != incarnation:
             return False
+        if seen.sighting.writable:
+            return False  # law 5
         return wanted.reached_by(seen.sighting.position)
 
     def _lag(self, sighting: Sighting, now: float) -> float | None:
+        if sighting.writable:
+            return math.inf  # law 5
         if not self._samples:
             if self.primary is not None and self.primary.sighting.position is None:
                 return None  # there are no positions in this cluster

@@ -63,6 +63,7 @@ def _states(cluster: Cluster) -> Iterator[ServerState]:
     for alias, server in cluster.by_alias.items():
         condition, replica = cluster.health.condition(server), knowledge.replica(alias)
         up = cluster.health.is_up(server)
+        failure = "it can be written to, so it is no replica" if knowledge.is_promoted(alias) else ""
         yield ServerState(
             cluster.primary,
             alias,
@@ -71,5 +72,5 @@ def _states(cluster: Cluster) -> Iterator[ServerState]:
             used=up and knowledge.is_fresh(alias, now),
             lag=None if replica is None else replica.lag,
             reads=cluster.reads[alias],
-            failure="" if up else condition.reason,
+            failure=failure if up else condition.reason,
         )
