@@ -18,7 +18,7 @@ from outgrow.databases.cluster import Cluster
 from outgrow.databases.route import REPLICA, Route, active
 from outgrow.errors import WriteOnReplica
 from tests.databases.sites import everybody_seen
-from tests.live.databases import PATIENCE
+from tests.live.databases import PATIENCE, installed
 from tests.live.mariadb import OWNER, MariaDBCluster
 from tests.live.processes import wait_until
 
@@ -208,13 +208,36 @@ def test_a_replica_with_filters_is_told(
     mariadb_site: Sites, mariadb_cluster: MariaDBCluster
 ) -> None:
     (replica,) = mariadb_cluster.replicas
+    name = str(replica.database()["NAME"])
+    concern = {
+        "replicate_do_db": "elsewhere",
+        "replicate_ignore_db": f"mysql,{name}",
+        "replicate_ignore_table": f"mysql.user, {name}.auth_group",
+        "replicate_wild_do_table": "else%.%",
+        "replicate_wild_ignore_table": f"{name[:2]}%.%",
+    }
+    harmless = {
+        "replicate_ignore_db": "mysql",
+        "replicate_ignore_table": "mysql.rds_heartbeat",
+        "replicate_wild_ignore_table": r"mysql.%,other\_%.%",
+    }
+    cases = [(one, True) for one in concern.items()] + [(one, False) for one in harmless.items()]
     with mariadb_site():
-        found = [one.id for one in run_checks(databases=["replica1"]) if "outgrow" in one.id]
-        assert found == []
+        assert told() == []
         replica.execute("STOP SLAVE")
-        replica.execute("SET GLOBAL replicate_do_db = 'elsewhere'")
         try:
-            found = [one.id for one in run_checks(databases=["replica1"]) if "outgrow" in one.id]
+            for (variable, value), is_told in cases:
+                replica.execute(f"SET GLOBAL {variable} = %s", value)
+                assert told() == ["outgrow.E110"] * is_told, (variable, value)
+                replica.execute(f"SET GLOBAL {variable} = ''")
+            replica.execute("CHANGE MASTER TO IGNORE_DOMAIN_IDS = (7)")
+            with installed({"replica1": replica.database(user="root")}):
+                assert told() == ["outgrow.E110"]
         finally:
             mariadb_cluster.rebuild(replica)
-        assert found == ["outgrow.E110"]
+
+
+def told() -> list[str]:
+    """What the live checks say."""
+    found = [one for one in run_checks(databases=["replica1"]) if "outgrow.E110" in str(one.id)]
+    return [str(one.id) for one in found]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -193,13 +194,45 @@ def _filtered(cluster: ClusterOptions, alias: str) -> Iterator[Mistake]:
     connection = connections[alias]
     if connection.vendor != "mysql":
         return
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SHOW GLOBAL VARIABLES WHERE Variable_name LIKE 'replicate\\_%'"
-            " AND Variable_name LIKE '%\\_d%' AND Value <> ''"
-        )
-        filters = [name for name, value in cursor.fetchall() if value and "do" in name]
+    filters = [*_filters(connection), *_domains(connection)]
     if filters:
         text = f"The replica {alias!r} replays a part only: {', '.join(filters)}."
         hint = f"Let it replay all of {cluster.primary!r}, or take it out of the setting."
         yield Mistake(text, hint, "E110")
+
+
+def _filters(connection: Any) -> Iterator[str]:
+    """The filters by database and table; those that ignore, if they concern the site's own."""
+    name = str(connection.settings_dict["NAME"])
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW GLOBAL VARIABLES LIKE 'replicate\\_%'")
+        found = [(variable, value) for variable, value in cursor.fetchall() if value]
+    for variable, value in found:
+        parts = [part.strip().partition(".")[0] for part in value.split(",")]
+        if variable.startswith(("replicate_do_", "replicate_wild_do_")):
+            yield variable
+        elif variable in {"replicate_ignore_db", "replicate_ignore_table"}:
+            yield from (variable,) if name in parts else ()
+        elif variable == "replicate_wild_ignore_table":
+            yield from (variable,) if any(_is_like(name, part) for part in parts) else ()
+
+
+def _is_like(name: str, pattern: str) -> bool:
+    """Whether a pattern of SQL's LIKE matches a name; "\\" makes the next character plain."""
+    wild = {"%": ".*", "_": "."}
+    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
+    return bool(re.fullmatch("".join(wild.get(p) or re.escape(p[-1]) for p in parts), name))
+
+
+def _domains(connection: Any) -> Iterator[str]:
+    """The filters by domain, which only those are told who may see the replica's status."""
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute("SHOW ALL SLAVES STATUS")
+        except (DatabaseError, InterfaceError):
+            return  # no privilege for it, or MySQL, which has no domains
+        names = [column[0] for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    for column in ("Replicate_Do_Domain_Ids", "Replicate_Ignore_Domain_Ids"):
+        if any(row.get(column) for row in rows):
+            yield column
