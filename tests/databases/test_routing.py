@@ -15,13 +15,13 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connections, router, transaction
-from django.test import AsyncClient, Client
+from django.test import AsyncClient, Client, override_settings
 
 from outgrow.databases import is_read_only, using_primary, using_replica
-from outgrow.databases.cluster import Cluster
+from outgrow.databases.cluster import MIRRORED, Cluster, clusters
 from outgrow.databases.route import PRIMARY, REPLICA, Route, active, current
 from outgrow.errors import ConfigurationError, WriteInReadRequest, WriteOnReplica
-from tests.databases.sites import ALIASES, logged, site
+from tests.databases.sites import ALIASES, ROUTER, aliases, logged, site
 
 REPLICAS = {"replica1", "replica2"}
 
@@ -274,6 +274,16 @@ def test_what_is_no_write_pins_nothing(cluster: Cluster) -> None:
 
 
 @pytest.mark.usefixtures("protocol")
+def test_a_form_that_is_posted_looks_for_duplicates_on_the_primary(cluster: Cluster) -> None:
+    """Trap (e): validate_unique() asks the router where to read."""
+    Group.objects.create(name="there")
+    with logged() as log:
+        Client().post("/look/?name=another")
+    assert log.aliases('"auth_group"."name" = ')
+    assert log.served == {"default"}
+
+
+@pytest.mark.usefixtures("protocol")
 def test_a_session_that_is_saved_is_a_write(cluster: Cluster) -> None:
     """Trap (k): sessions are read by the next request."""
     client = Client()
@@ -499,6 +509,47 @@ def test_other_routers_say_which_database(sqlite_databases: dict[str, dict[str, 
                 assert router.db_for_read(Group) in REPLICAS
         finally:
             del connections.settings["other"]
+
+
+class Types:
+    """A site's own router: content types have a cluster of their own."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str | None:
+        return "types" if model is ContentType else None
+
+    db_for_write = db_for_read
+
+
+def test_several_clusters_keep_apart(sqlite_databases: dict[str, dict[str, Any]]) -> None:
+    """What is written to one pins nothing of another, whatever both are called."""
+    entry = sqlite_databases["default"]
+    databases = {alias: dict(entry) for alias in ("default", "replica1", "types", "types2")}
+    replication = {"default": {"replicas": ["replica1"]}, "types": {"replicas": ["types2"]}}
+    routers = [ROUTER, Types()]
+    with (
+        aliases(databases),
+        override_settings(OUTGROW={"REPLICATION": replication}, DATABASE_ROUTERS=routers),
+    ):
+        for one in clusters().values():
+            one.routing = MIRRORED
+        with active(Route(REPLICA)) as route:
+            assert (router.db_for_read(Group), router.db_for_read(ContentType)) == (
+                "replica1",
+                "types2",
+            )
+            ContentType.objects.create(app_label="a", model="b")
+            assert list(route.written()) == ["types"]
+            assert (router.db_for_read(Group), router.db_for_read(ContentType)) == (
+                "replica1",
+                "types",
+            )
+        with active(Route(REPLICA)):
+            with using_primary("default"):
+                assert router.db_for_read(Group) == "default"
+                assert router.db_for_read(ContentType) == "types2"
+            with transaction.atomic(using="types"):
+                assert router.db_for_read(Group) == "replica1"
+                assert router.db_for_read(ContentType) == "types"
 
 
 # --- requests

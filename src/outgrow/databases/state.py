@@ -63,7 +63,9 @@ def _states(cluster: Cluster) -> Iterator[ServerState]:
     for alias, server in cluster.by_alias.items():
         condition, replica = cluster.health.condition(server), knowledge.replica(alias)
         up = cluster.health.is_up(server)
-        failure = "it can be written to, so it is no replica" if knowledge.is_promoted(alias) else ""
+        failure = (
+            "it can be written to, so it is no replica" if knowledge.is_promoted(alias) else ""
+        )
         yield ServerState(
             cluster.primary,
             alias,
