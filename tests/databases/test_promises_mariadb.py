@@ -109,6 +109,20 @@ def test_a_frozen_replica_costs_one_read_timeout(
         assert ask(client)["db"] == "default"
 
 
+def test_a_query_that_is_slow_is_waited_for_and_costs_its_replica_nothing(
+    mariadb_site: Sites, mariadb_cluster: MariaDBCluster
+) -> None:
+    options = {"read_timeout": 2, "downtime": 60, "check_every": 60, "max_lag": 120}
+    with mariadb_site(**options, pin_for=300) as cluster:
+        write(Client(), "a")
+        mariadb_cluster.wait_caught_up()
+        with active(Route(REPLICA)) as route:
+            (row,) = Group.objects.raw("SELECT id, name, SLEEP(5) FROM auth_group")
+            assert row.name == "a"
+            assert route.leg("default").server == "replica1"
+        assert all(map(cluster.health.is_up, cluster.servers))
+
+
 @pytest.mark.usefixtures("protocol")
 def test_a_promoted_replica_serves_nobody(
     mariadb_site: Sites, mariadb_cluster: MariaDBCluster
@@ -193,7 +207,7 @@ def test_a_replica_without_gtids_serves_nobody(
 def test_a_read_request_adds_no_round_trip(
     mariadb_site: Sites, mariadb_cluster: MariaDBCluster
 ) -> None:
-    with mariadb_site(check_every=50, max_lag=100, pin_for=300):
+    with mariadb_site(read_timeout=600, check_every=50, max_lag=100, pin_for=300):
         client = Client()
         ask(client)
         primary, replica = (server.proxy for server in mariadb_cluster.servers)

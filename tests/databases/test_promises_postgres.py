@@ -349,6 +349,21 @@ def test_a_black_hole_costs_one_connect_timeout(
         assert not cluster.health.is_up(cluster.by_alias["replica1"])
 
 
+def test_a_query_that_is_slow_is_waited_for_and_costs_its_replica_nothing(
+    postgres_site: Sites, postgres_cluster: PostgresCluster
+) -> None:
+    """It is told from a frozen server by what is seen of that one meanwhile."""
+    options = {"read_timeout": 2, "downtime": 60, "check_every": 60, "max_lag": 120}
+    with postgres_site(**options, pin_for=300) as cluster:
+        write(Client(), "a")
+        settle(postgres_cluster)
+        with active(Route(REPLICA)) as route:
+            (row,) = Group.objects.raw("SELECT id, name, pg_sleep(5)::text FROM auth_group")
+            assert row.name == "a"
+            assert route.leg("default").server in REPLICAS
+        assert all(map(cluster.health.is_up, cluster.servers))
+
+
 @pytest.mark.usefixtures("protocol")
 def test_a_conflict_with_recovery_is_read_elsewhere(
     postgres_site: Sites, postgres_cluster: PostgresCluster
@@ -439,7 +454,7 @@ def test_a_paused_standby_on_a_quiet_site_is_behind(
 def test_a_read_request_adds_no_round_trip(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
-    with postgres_site(check_every=50, max_lag=100, pin_for=300):
+    with postgres_site(read_timeout=600, check_every=50, max_lag=100, pin_for=300):
         client = Client()
         served(client)
         proxies = [server.proxy for server in postgres_cluster.servers]
@@ -459,7 +474,7 @@ def test_a_read_request_adds_no_round_trip(
 def test_a_request_that_wrote_adds_one_round_trip(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
-    with postgres_site(check_every=50, max_lag=100, pin_for=300):
+    with postgres_site(read_timeout=600, check_every=50, max_lag=100, pin_for=300):
         client = Client()
         write(client, "a")
         ask(client)

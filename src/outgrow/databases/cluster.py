@@ -16,6 +16,7 @@ The laws:
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import threading
@@ -84,6 +85,10 @@ class Cluster:
         self.servers = ServerSet(options.replicas, self.health)
         self.knowledge = Knowledge(check_every=options.check_every, max_lag=options.max_lag)
         self.by_alias: Mapping[str, Server] = {one.address: one for one in options.replicas}
+        #: For each replica, what tells when it has last given a sign of life.
+        self.pulses = {
+            alias: functools.partial(self.knowledge.last_seen, alias) for alias in self.by_alias
+        }
         self._reads = {alias: itertools.count(1) for alias in (*self.by_alias, self.primary)}
         self.reads = dict.fromkeys(self._reads, 0)
         #: Called before a choice: sees to it that somebody watches the servers.

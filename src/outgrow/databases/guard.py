@@ -112,7 +112,8 @@ class ReplicaGuard:
         if not is_read(text):
             raise WriteOnReplica(self.alias, text, site_line())
         cluster.count(self.alias)
-        slot = watchdog.begin(context["connection"], cluster.options.read_timeout)
+        limit, pulse = cluster.options.read_timeout, cluster.pulses[self.alias]
+        slot = watchdog.begin(context["connection"], limit, pulse)
         try:
             result = execute(sql, params, many, context)
         except (DatabaseError, InterfaceError) as error:
@@ -230,8 +231,8 @@ class _Fetched:
         reading = self._reading
         if reading.context["connection"].connection is None:
             return nullcontext()
-        limit = reading.cluster.options.read_timeout
-        return watchdog.limit(reading.context["connection"], limit)
+        limit, pulse = reading.cluster.options.read_timeout, reading.cluster.pulses[reading.alias]
+        return watchdog.limit(reading.context["connection"], limit, pulse)
 
     def _fetch(self, method: str, *arguments: Any) -> Any:
         database = self._reading.context["connection"].Database

@@ -158,6 +158,11 @@ class Knowledge:
         """The last that was seen of a replica."""
         return self._replicas.get(alias)
 
+    def last_seen(self, alias: str) -> float:
+        """When a replica has last answered a question; minus infinity if it never has."""
+        seen = self._replicas.get(alias)
+        return -math.inf if seen is None else seen.at
+
     def is_promoted(self, alias: str) -> bool:
         """Whether a replica was last seen to take writes."""
         seen = self._replicas.get(alias)

@@ -218,7 +218,7 @@ def _filters(connection: Any) -> Iterator[str]:
 
 
 def _is_like(name: str, pattern: str) -> bool:
-    """Whether a pattern of SQL's LIKE matches a name; "\\" makes the next character plain."""
+    """Whether a pattern of SQL's LIKE matches a name; a backslash makes a character plain."""
     wild = {"%": ".*", "_": "."}
     parts = re.findall(r"\\.|.", pattern, re.DOTALL)
     return bool(re.fullmatch("".join(wild.get(p) or re.escape(p[-1]) for p in parts), name))

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from outgrow.databases.cluster import Cluster, clusters
+
+_PROMOTED: Final = "it can be written to, so it is no replica"
 
 
 @dataclass(frozen=True, slots=True)
