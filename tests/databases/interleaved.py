@@ -43,11 +43,22 @@ async def other(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"kept": mine is not None and all(kept)})
 
 
+class _Client(AsyncClient):
+    """Django's, with an address of its own."""
+
+    address = "127.0.0.1"
+
+    def _base_scope(self, **request: Any) -> dict[str, Any]:
+        return {**super()._base_scope(**request), "client": [self.address, 1]}
+
+
 class InterleavedClient:
     """`django.test.Client`, as far as the tests use it, over Django's ASGI handler."""
 
     def __init__(self, headers: dict[str, str] | None = None, **options: Any) -> None:
-        self._client = AsyncClient(**options)
+        address = options.pop("REMOTE_ADDR", _Client.address)  # as it is given over WSGI
+        self._client = _Client(**options)
+        self._client.address = address
         # Those that AsyncClient is made with it never sends.
         self._headers = headers
 

@@ -32,6 +32,10 @@ def test_nothing_is_known_of_who_was_never_seen() -> None:
     assert not known.is_fresh(ONE, 0)
     assert known.age(ONE, 0) == math.inf
     assert known.replica(ONE) is None
+    assert known.last_seen(ONE) == -math.inf
+    known.note_replica(ONE, replica(1), 7)
+    assert known.last_seen(ONE) == 7
+    known.forget_replica(ONE)
     assert not known.has_replayed(ONE, "r", Wanted((Lsn(1, 1),)))
 
 

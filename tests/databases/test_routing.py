@@ -94,6 +94,53 @@ def test_views_by_option(sqlite_databases: dict[str, dict[str, Any]], views: Any
         assert db(Client(), "/atomic/") in REPLICAS
 
 
+PROXY = {"header": "X-Route", "trusted_proxies": ["10.0.0.0/8"]}
+
+
+@pytest.mark.usefixtures("protocol")
+@pytest.mark.parametrize(
+    ("views", "path", "says", "wanted"),
+    [
+        # The method, then the path, then the view's name, then the proxy, then the view itself.
+        ({}, "/list/", "primary", {"default"}),
+        ({}, "/list/", "Replica", REPLICAS),
+        ({"/list/": "replica"}, "/list/", "primary", {"default"}),
+        ({"list": "replica"}, "/list/", "primary", {"default"}),
+        ({"list": "primary"}, "/list/", "replica", REPLICAS),
+        ({"/list/": "primary", "list": "replica"}, "/list/", "", REPLICAS),
+        ({"list": "primary"}, "/list/", "nonsense", {"default"}),
+        ({}, "/primary/", "replica", {"default"}),
+        ({"replica": "primary"}, "/replica/", "primary", REPLICAS),
+    ],
+)
+def test_who_says_where_a_request_reads(
+    sqlite_databases: dict[str, dict[str, Any]], views: Any, path: str, says: str, wanted: set[str]
+) -> None:
+    with site(sqlite_databases, views=views, **PROXY):
+        for number in range(3):
+            client = Client(REMOTE_ADDR=f"10.0.0.{number}")
+            assert db(client, path, headers={"X-Route": says} if says else {}) in wanted
+
+
+@pytest.mark.parametrize("address", ["192.168.0.1", "", "unix:"])
+def test_a_header_of_somebody_else_says_nothing(
+    sqlite_databases: dict[str, dict[str, Any]], address: str
+) -> None:
+    with site(sqlite_databases, **PROXY):
+        headers = {"X-Route": "primary"}
+        assert db(Client(), "/list/", headers=headers, REMOTE_ADDR=address) in REPLICAS
+
+
+@pytest.mark.usefixtures("protocol")
+def test_a_report_that_may_be_behind_says_so_to_who_wrote(cluster: Cluster) -> None:
+    client = Client()
+    assert "Outgrow-Stale" not in client.get("/old-report/").headers
+    client.post("/write/?name=a")
+    response = client.get("/old-report/")
+    assert response.json()["db"] in REPLICAS
+    assert response.headers["Outgrow-Stale"] == "default"
+
+
 @pytest.mark.usefixtures("protocol")
 def test_views_of_a_namespace_by_option(sqlite_databases: dict[str, dict[str, Any]]) -> None:
     with site(sqlite_databases, views={"spaced:list": "primary"}):

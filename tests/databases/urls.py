@@ -76,6 +76,12 @@ def on_replica(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"db": served_by()})
 
 
+def old_report(request: HttpRequest) -> JsonResponse:
+    """A report that may be behind what its reader wrote."""
+    with using_replica(stale=True):
+        return JsonResponse({"db": served_by()})
+
+
 @using_replica
 class Report(View):
     def get(self, request: HttpRequest) -> JsonResponse:
@@ -161,6 +167,7 @@ views = [
     path("atomic/", atomic, name="atomic"),
     path("primary/", on_primary, name="primary"),
     path("replica/", on_replica, name="replica"),
+    path("old-report/", old_report, name="old-report"),
     path("report/", Report.as_view(), name="report"),
     path("account/", Account.as_view(), name="account"),
     path("stream/", streaming, name="stream"),

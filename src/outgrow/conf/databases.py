@@ -317,6 +317,10 @@ def _views(value: object) -> Problem:
     for name, route in value.items():
         if route not in ROUTES or not isinstance(name, str):
             return f"has {route!r} for {name!r}.", hint
+        if not name.startswith("/") and set(name) & set("/*?["):
+            # A path always has its slash, and no name of a view has these.
+            problem = f"has {name!r}, which is no name of a view and matches no path."
+            return problem, f"Write {'/' + name!r} for a pattern of the path."
     return None
 
 

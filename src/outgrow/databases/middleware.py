@@ -107,7 +107,9 @@ class ReplicationMiddleware:
         not_atomic: set[str] = getattr(view, "_non_atomic_requests", set())
         for cluster in self._clusters:
             alias = cluster.primary
-            mode = marked(view, alias) or _by_name(request, view, cluster)
+            mode = marked(view, alias)
+            if not mode and not _forced(request, cluster):
+                mode = _by_name(request, view, cluster)
             if mode:
                 route.defaults[alias] = mode
             promised = connections.settings[alias]["ATOMIC_REQUESTS"]

@@ -160,7 +160,7 @@ class Watchdog:
     def limit(
         self, connection: Any, seconds: float, pulse: Callable[[], float] = _never
     ) -> Iterator[Slot]:
-        """A block in which a Django connection, which is open, waits no longer than `begin` says."""
+        """A block in which an open connection of Django's waits no longer than `begin` says."""
         slot = self.begin(connection, seconds, pulse)
         try:
             yield slot
