@@ -385,6 +385,15 @@ def test_a_read_request_that_writes_is_refused(
             Client().get("/write/?name=a")
         assert Group.objects.count() == 0
         assert Client().post("/write/?name=b").json()["names"] == ["b"]
+        # Sessions are saved in many a GET.
+        client = Client()
+        assert [client.get("/session/").json()["seen"] for _ in range(2)] == [1, 2]
+    with (
+        site(sqlite_databases, write_on_read="refuse", write_on_read_except=["auth_group"]),
+        pytest.raises(WriteInReadRequest, match="django_session"),
+    ):
+        assert Client().get("/write/?name=c").status_code == 200
+        Client().get("/session/")
 
 
 def test_every_kind_of_write_pins(cluster: Cluster) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 from django.db import OperationalError
 from django.test import Client
@@ -58,6 +59,15 @@ def test_servers_are_told_as_requests_see_them(postgres_site, postgres_cluster):
         one = {each.alias: each for each in server_states()}["replica1"]
         assert (one.up, one.used, one.failure) == (False, False, "gone")
         assert metrics()["up", "replica1"] == 0
+
+
+def test_the_page_has_every_metric_by_its_name(postgres_site, postgres_cluster):
+    page = (Path(__file__).parents[2] / "docs/howto/monitoring.md").read_text()
+    table = page.partition("\n### Of databases\n")[2].partition("\n## ")[0]
+    with postgres_site(urls=__name__):
+        Client().get("/list/")
+        found = {name for name, _ in metrics() if "_created" not in name}
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == found
 
 
 def test_a_primary_that_is_away_is_told(postgres_site, postgres_cluster):

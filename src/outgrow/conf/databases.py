@@ -74,6 +74,8 @@ class ClusterOptions:
     when_behind: str = "primary"
     wait: float = 0.1
     write_on_read: str = "pin"
+    #: Tables that a request which reads may write all the same: no error, and no line in the log.
+    write_on_read_except: tuple[str, ...] = ("django_session",)
     #: What a replica that does not answer a read costs at most.
     read_timeout: float = 10.0
     #: By view name, import path or pattern of the path: "primary" or "replica".
@@ -324,6 +326,12 @@ def _views(value: object) -> Problem:
     return None
 
 
+def _tables(value: object) -> Problem:
+    if isinstance(value, (list, tuple)) and all(isinstance(one, str) and one for one in value):
+        return None
+    return f"is {value!r}.", "Write a list of tables, as in ['django_session']."
+
+
 def _word(value: object) -> Problem:
     # RFC 6265 §4.1.1 and RFC 9110 §5.6.2: the names of cookies and headers are tokens.
     if isinstance(value, str) and value and value.replace("-", "a").replace("_", "a").isalnum():
@@ -361,6 +369,7 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
     "when_behind": _one_of(WHEN_BEHIND),
     "wait": _seconds,
     "write_on_read": _one_of(WRITE_ON_READ),
+    "write_on_read_except": _tables,
     "read_timeout": _seconds,
     "views": _views,
     "remember": _one_of(REMEMBER),

@@ -16,6 +16,7 @@ A wrapper holds no state of a query and serves all connections of its alias.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
@@ -89,10 +90,24 @@ def _judge(cluster: Cluster, route: Route, sql: str) -> None:
     """A write in a request that was to read: by the options."""
     alias, how = cluster.primary, cluster.options.write_on_read
     promised = alias in route.atomic and not in_transaction(connections[alias])
-    if how == "refuse" or promised:
+    expected = _table(sql) in cluster.options.write_on_read_except
+    if promised or (how == "refuse" and not expected):
         raise WriteInReadRequest(alias, sql, site_line())
-    if how == "log":
+    if how == "log" and not expected:
         logger.warning("A request that was to read writes: %s: %s", site_line(), sql[:200])
+
+
+#: What a statement of an ORM's writes to, without its schema.
+_TARGET: Final = re.compile(
+    r"""\s*(?:INSERT\s+(?:OR\s+\w+\s+|IGNORE\s+)?INTO|REPLACE\s+INTO|UPDATE|DELETE\s+FROM)\s+
+    (?:["`]?\w+["`]?\.)?["`]?(\w+)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def _table(sql: str) -> str:
+    found = _TARGET.match(sql)
+    return found[1] if found else ""
 
 
 class ReplicaGuard:

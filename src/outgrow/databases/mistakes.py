@@ -148,6 +148,7 @@ def _replica(cluster: ClusterOptions, alias: str) -> Iterator[Mistake]:
         yield from _pooled(alias)
         yield from _writable(alias)
         yield from _filtered(cluster, alias)
+        yield from _silent(cluster, alias)
     except (DatabaseError, InterfaceError) as error:
         text = f"The replica {alias!r} can't be asked: {' '.join(str(error).split())}"
         yield Mistake(text, "Start it, or take it out of the setting.", "W107", is_error=False)
@@ -199,6 +200,19 @@ def _filtered(cluster: ClusterOptions, alias: str) -> Iterator[Mistake]:
         text = f"The replica {alias!r} replays a part only: {', '.join(filters)}."
         hint = f"Let it replay all of {cluster.primary!r}, or take it out of the setting."
         yield Mistake(text, hint, "E110")
+
+
+def _silent(cluster: ClusterOptions, alias: str) -> Iterator[Mistake]:
+    """Whether a replica tells no position: nobody who wrote is served by it then."""
+    from outgrow.databases import probe
+
+    if probe.look(connections[alias]).position is None:
+        text = f"The replica {alias!r} tells no position: who wrote reads the primary instead."
+        hint = (
+            f"For {cluster.pin_for:g} s (pin_for) after each write. Replicate by GTID "
+            "(docs/howto/replicas.md), or leave it so."
+        )
+        yield Mistake(text, hint, "W111", is_error=False)
 
 
 def _filters(connection: Any) -> Iterator[str]:
