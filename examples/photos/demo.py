@@ -87,10 +87,13 @@ def main() -> int:
         local = site(console)
         console.print(f"Starting {', '.join(counted(local))} and the repair watch.")
         with local:
-            lines = play(local, console)
+            lines, databases = play(local, console), None
             if local.site.replicas():
-                lines += play_rows(local, console)
+                told, databases = play_rows(local, console)
+                lines += told
             console.print(table(lines))
+            if databases:
+                console.print(databases)
             held = all(line.held for line in lines)
             console.print("Every promise held." if held else "A PROMISE WAS BROKEN.")
             if not options.exit:
@@ -105,13 +108,13 @@ def main() -> int:
 
 
 def site(console: Console) -> LocalSite:
-    """The site of the topology, with PostgreSQL if it is there; ready to be started."""
+    """The site of the topology, with PostgreSQL if it can be run; ready to be started."""
     wanted = load(HERE / "topology.toml")
     local = LocalSite(wanted, RUN, write=_log())
     try:
         local.prepare()
     except TopologyError as error:
-        if "PostgreSQL" not in str(error):
+        if error.path != "database.engine":
             raise
         console.print(
             f"{error}\nThe rows are in SQLite, and what becomes of replicas is not shown."
@@ -195,8 +198,8 @@ def play(local: LocalSite, console: Console) -> list[Line]:
     return judge(story, repaired_in, master(local), folders(local))
 
 
-def play_rows(local: LocalSite, console: Console) -> list[Line]:
-    """The story of the rows. Returns what was promised and what was seen."""
+def play_rows(local: LocalSite, console: Console) -> tuple[list[Line], Table]:
+    """The story of the rows. Returns what was promised and seen, and how the servers are now."""
     import rows
 
     seen = rows.Rows()
@@ -206,7 +209,7 @@ def play_rows(local: LocalSite, console: Console) -> list[Line]:
     refused = [status for status in seen.statuses if status >= 400]
     by_replica = sum(seen.pages[name] for name in replicas)
     shares = ", ".join(f"{name} {seen.pages[name]}" for name in ("default", *replicas))
-    return [
+    lines = [
         Line(
             f"{seen.wrote} visitors wrote while no replica replayed anything",
             "D1: each sees what he wrote, on the other application server, too",
@@ -232,6 +235,7 @@ def play_rows(local: LocalSite, console: Console) -> list[Line]:
             2 * by_replica > sum(seen.pages.values()) and all(seen.pages[one] for one in replicas),
         ),
     ]
+    return lines, rows.standings(local, seen)
 
 
 def kill(local: LocalSite) -> None:

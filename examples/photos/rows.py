@@ -6,15 +6,17 @@ database a page was read from stands in its header.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 
 import psycopg
+from rich.table import Table
 from visitor import Visitor
 
 from outgrow.topology.local import LocalSite
@@ -137,28 +139,28 @@ def write_and_look(apps: list[str], rows: Rows) -> None:
 def stream(local: LocalSite, apps: list[str], rows: Rows) -> None:
     """Pages without end, and in the middle of it a standby dies."""
     over = time.monotonic() + SECONDS
-    lock = threading.Lock()
-
-    def read(number: int) -> None:
-        mine = Rows()
-        while time.monotonic() < over:
-            try:
-                look(apps[number % 2], mine)
-            except OSError as error:
-                mine.failed.append(str(error))
-        with lock:
-            rows.pages += mine.pages
-            rows.statuses += mine.statuses
-            rows.failed += mine.failed
-
-    readers = [threading.Thread(target=read, args=(number,)) for number in range(READERS)]
+    with ThreadPoolExecutor(READERS) as pool:
+        readers = [pool.submit(read, apps[number % 2], over) for number in range(READERS)]
+        time.sleep(SECONDS / 3)
+        local.hold(VICTIM)
+        local.process(VICTIM).kill()
     for reader in readers:
-        reader.start()
-    time.sleep(SECONDS / 3)
-    local.hold(VICTIM)
-    local.process(VICTIM).kill()
-    for reader in readers:
-        reader.join()
+        # Whatever else ended a reader ends the demo: what he did not see is not counted as well.
+        mine = reader.result()
+        rows.pages += mine.pages
+        rows.statuses += mine.statuses
+        rows.failed += mine.failed
+
+
+def read(app: str, over: float) -> Rows:
+    """One visitor, who asks for pages until then: what he saw."""
+    mine = Rows()
+    while time.monotonic() < over:
+        try:
+            look(app, mine)
+        except (OSError, HTTPException) as error:  # no answer, or half of one
+            mine.failed.append(f"{type(error).__name__}: {error}")
+    return mine
 
 
 def come_back(local: LocalSite, apps: list[str], rows: Rows) -> None:
@@ -174,3 +176,23 @@ def come_back(local: LocalSite, apps: list[str], rows: Rows) -> None:
             rows.back_in = time.monotonic() - begin
             return
         time.sleep(0.1)
+
+
+def standings(local: LocalSite, rows: Rows) -> Table:
+    """Each database server as both application servers see it now, and the pages it served."""
+    seen = [Visitor(local.address(app), []).databases() for app in ("app1", "app2")]
+    result = Table()
+    for heading in ("database", "role", "state", "behind by at most", "pages read from it"):
+        result.add_column(heading)
+    for same in zip(*seen, strict=True):
+        alias, role = same[0]["alias"], same[0]["role"]
+        lags = [one["lag"] for one in same]
+        behind = "unknown" if None in lags else f"{max(lags):.1f} s"
+        result.add_row(
+            alias,
+            role,
+            "[green]up[/]" if all(one["up"] for one in same) else "[red]down[/]",
+            "" if role == "primary" else behind,
+            str(rows.pages[alias]),
+        )
+    return result

@@ -66,8 +66,15 @@ class Visitor:
         """Whether every media server is up and owed nothing."""
         return all(one["up"] and not one["owed"] for one in self._servers())
 
+    def databases(self) -> list[dict[str, Any]]:
+        """Each database server, as this application server sees it."""
+        return self._panel("databases")
+
     def _servers(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self._send("/servers/")[1])["servers"]
+        return self._panel("servers")
+
+    def _panel(self, part: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self._send("/servers/")[1])[part]
         return found
 
     def _token(self, path: str) -> str:
