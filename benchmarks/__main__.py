@@ -72,8 +72,8 @@ def peer_settings(replicas: list[str]) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    packages = ("django", "httptools", "django-resto", "h11", "outgrow")
-    packages = (*packages, "django-replicated", "django-multidb-router", "psycopg")
+    ours, peers = ("django", "httptools", "outgrow", "psycopg"), ("django-resto", "h11")
+    packages = (*ours, *peers, "django-replicated", "django-multidb-router")
     nginx = subprocess.run(["/usr/sbin/nginx", "-v"], capture_output=True, text=True, check=False)
     return {
         "cpu": cpu(),

@@ -133,9 +133,8 @@ def counted(local: LocalSite) -> Iterator[str]:
     kinds = (("app", "application server"), ("media", "media server"))
     for role, text in (*kinds, ("primary", "primary"), ("replica", "standby")):
         count = len(local.site.services(role))
-        many = "standbys" if text == "standby" else f"{text}s"
         if count:
-            yield f"{count} {text if count == 1 else many}"
+            yield f"{count} {text}" + ("s" if count > 1 else "")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -67,15 +67,15 @@ def play(local: LocalSite, rows: Rows) -> Iterator[str]:
 def warm(apps: list[str], rows: Rows, replicas: list[str]) -> None:
     """Until each application server has read from each replica."""
     for app in apps:
-        end, seen = time.monotonic() + LIMIT, Counter[str]()
-        while set(replicas) - seen.keys() and time.monotonic() < end:
-            seen[look(app, rows)[0]] += 1
+        end, missing = time.monotonic() + LIMIT, set(replicas)
+        while missing and time.monotonic() < end:
+            missing.discard(look(app, rows)[0])
 
 
 def look(app: str, rows: Rows, visitor: Visitor | None = None) -> tuple[str, str]:
     """Ask for the first page; which database it was read from, and its text."""
     visitor = visitor or Visitor(app, rows.statuses)
-    text, read_from = visitor.look(app)
+    read_from, text = visitor.look(app)
     rows.pages[read_from] += 1
     return read_from, text
 

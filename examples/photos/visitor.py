@@ -52,11 +52,11 @@ class Visitor:
         return _DELETE.findall(self._send(album)[1])
 
     def look(self, address: str) -> tuple[str, str]:
-        """The first page of an application server: its text, and which database it came from."""
+        """The first page of an application server: which database it came from, and its text."""
         request = urllib.request.Request(f"{address}/")
         with self._opener.open(request, timeout=TIMEOUT) as answer:
             self.statuses.append(answer.status)
-            return answer.read().decode(), answer.headers.get("Photos-Read-From", "nowhere")
+            return answer.headers.get("Photos-Read-From", "nowhere"), answer.read().decode()
 
     def owed(self, server: str) -> int:
         """How many files a media server is owed, as the page's panel says."""

@@ -11,13 +11,11 @@ from __future__ import annotations
 import json
 import random
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
-from typing import Any
 
 from django.contrib.auth.models import Group
 from django.core.handlers.wsgi import WSGIHandler
@@ -174,9 +172,3 @@ def lagging(
         over.set()
         thread.join()
         Group.objects.all().delete()
-
-
-def timed(reads: int, **options: Any) -> tuple[Seen, float]:
-    """A run, and the seconds that it took."""
-    begin = time.perf_counter()
-    return run(reads, **options), time.perf_counter() - begin

@@ -1,8 +1,8 @@
 """Django's own tests of multiple databases, with our router in the list.
 
-They are in Django's source distribution, not in the installed package. Each is run twice,
-without the router and with it, with a cluster and without one: what fails must be the same
-(some fail on every machine of a kind, without us), and the same number must have run.
+They are in Django's source distribution, not in the installed package. They are run
+without the router, with it, and with a cluster: what fails must be the same (some fail on
+every machine of a kind, without us), and the same number must have run.
 """
 
 from __future__ import annotations

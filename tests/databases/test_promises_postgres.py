@@ -19,7 +19,7 @@ from django.test import Client
 from outgrow.databases import is_read_only
 from outgrow.databases.cluster import Cluster
 from outgrow.databases.route import REPLICA, Route, active
-from tests.databases.sites import everybody_seen
+from tests.databases.sites import everybody_seen, until_unused
 from tests.live.databases import PATIENCE
 from tests.live.processes import wait_until
 from tests.live.replicas import PostgresCluster
@@ -251,11 +251,7 @@ def test_a_promoted_standby_serves_nobody(
         first, _ = postgres_cluster.standbys
         postgres_cluster.promote(first)
         first.execute("INSERT INTO auth_group (name) VALUES ('of another history')")
-        wait_until(
-            lambda: not cluster.knowledge.is_fresh("replica1", cluster.clock()),
-            "it counts as fresh",
-            seconds=PATIENCE,
-        )
+        until_unused(cluster, "replica1")
         for _ in range(20):
             answer = ask(Client())
             assert answer == {"db": "replica2", "names": []}
@@ -431,11 +427,7 @@ def test_a_paused_standby_on_a_quiet_site_is_behind(
         postgres_cluster.standbys[0].pause_replay()
         postgres_cluster.primary.execute("SELECT pg_switch_wal()")
         write(Client(), "a")
-        wait_until(
-            lambda: not cluster.knowledge.is_fresh("replica1", cluster.clock()),
-            "it counts as fresh",
-            seconds=PATIENCE,
-        )
+        until_unused(cluster, "replica1")
         assert "replica1" not in served(Client())
         # An idle primary is no lag.
         begin = cluster.clock()

@@ -148,7 +148,7 @@ def _cluster(
         elif name in _REMEMBER:
             continue
         else:
-            values[name] = tuple(value) if name == "trusted_proxies" else value
+            values[name] = tuple(value) if name in _LISTS else value
     values["replicas"] = _replicas(primary, given, databases, path, problems)
     values["remember"] = _remember(given, path, problems)
     options = ClusterOptions(primary, **values)
@@ -382,6 +382,8 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
 #: These are looked at together with others.
 _OUTSIDE: Final = ("replicas", "weights")
 _REMEMBER: Final = ("remember", "cache", "key")
+#: Options that are lists, and are kept as tuples.
+_LISTS: Final = ("trusted_proxies", "write_on_read_except")
 _KNOWN: Final = (*_OUTSIDE, *_CHECKS)
 
 # A new option has a check, or its values would be believed.

@@ -31,7 +31,7 @@ from django.db import DatabaseError, InterfaceError, connections
 
 from outgrow.conf import ClusterOptions, replication
 from outgrow.databases import probe
-from outgrow.databases.knowledge import Knowledge
+from outgrow.databases.knowledge import PROMOTED, Knowledge
 from outgrow.databases.route import PRIMARY, Leg, Route, Wanted, mode, override
 from outgrow.databases.watchdog import watchdog
 from outgrow.errors import ConfigurationError
@@ -163,6 +163,10 @@ class Cluster:
     def _is_usable(self, server: Server, leg: Leg) -> bool:
         if server.address in leg.tried:
             return False
+        return self._is_fresh(server)
+
+    def _is_fresh(self, server: Server) -> bool:
+        """Whether what a replica has is new enough for who wants nothing more."""
         return self.routing == MIRRORED or self.knowledge.is_fresh(server.address, self.clock())
 
     def _fits(self, alias: str, wanted: Wanted) -> bool:
@@ -246,12 +250,7 @@ class Cluster:
 
         That none has what this client has just written is no news: they will, in a moment.
         """
-        now = self.clock()
-        if any(
-            self.health.is_up(one)
-            and (self.routing == MIRRORED or self.knowledge.is_fresh(one.address, now))
-            for one in self.servers
-        ):
+        if any(self.health.is_up(one) and self._is_fresh(one) for one in self.servers):
             return
         if not self._is_short:
             self._is_short = True
@@ -263,7 +262,7 @@ class Cluster:
             if not condition.up:
                 yield f"{server} is down ({condition.reason})"
             elif self.knowledge.is_promoted(server.address):
-                yield f"{server} can be written to, so it is no replica"
+                yield f"{server} {PROMOTED}"
             else:
                 yield f"{server} is behind, or was not seen yet"
 
@@ -426,6 +425,11 @@ def _make() -> Mapping[str, Cluster]:
         for alias in (options.primary, *options.aliases):
             found[alias] = cluster
     return found
+
+
+def distinct(known: Mapping[str, Cluster]) -> list[Cluster]:
+    """Each cluster once, of a mapping that has it under each of its aliases."""
+    return list({id(one): one for one in known.values()}.values())
 
 
 def known_clusters() -> Mapping[str, Cluster]:

@@ -69,7 +69,7 @@ class PrimaryGuard:
             return execute(sql, params, many, context)
         cluster = known_clusters().get(self.alias)
         if cluster is not None:
-            text = sql if type(sql) is str else as_text(sql, context)
+            text = as_text(sql, context)
             if is_read(text):
                 cluster.count(self.alias)
             else:
@@ -123,7 +123,7 @@ class ReplicaGuard:
         cluster = known_clusters().get(self.alias)
         if cluster is None:
             return execute(sql, params, many, context)
-        text = sql if type(sql) is str else as_text(sql, context)
+        text = as_text(sql, context)
         if not is_read(text):
             raise WriteOnReplica(self.alias, text, site_line())
         cluster.count(self.alias)

@@ -34,6 +34,9 @@ SAMPLES: Final = 500
 #: newest. Each request that writes brings one, and a busy site's would soon fill the memory.
 APART: Final = 1 / 100
 
+#: What is said of a replica that law 5 rules out.
+PROMOTED: Final = "can be written to, so it is no replica"
+
 #: Seconds without an answer after which the primary counts as silent, at most.
 SILENCE: Final = 2.0
 

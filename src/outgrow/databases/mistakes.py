@@ -222,13 +222,18 @@ def _filters(connection: Any) -> Iterator[str]:
         cursor.execute("SHOW GLOBAL VARIABLES LIKE 'replicate\\_%'")
         found = [(variable, value) for variable, value in cursor.fetchall() if value]
     for variable, value in found:
-        parts = [part.strip().partition(".")[0] for part in value.split(",")]
-        if variable.startswith(("replicate_do_", "replicate_wild_do_")):
+        if variable.startswith(("replicate_do_", "replicate_wild_do_")) or _ignores(
+            variable, value, name
+        ):
             yield variable
-        elif variable in {"replicate_ignore_db", "replicate_ignore_table"}:
-            yield from (variable,) if name in parts else ()
-        elif variable == "replicate_wild_ignore_table":
-            yield from (variable,) if any(_is_like(name, part) for part in parts) else ()
+
+
+def _ignores(variable: str, value: str, name: str) -> bool:
+    """Whether this is a filter that ignores something of the database of this name."""
+    parts = [part.strip().partition(".")[0] for part in value.split(",")]
+    if variable == "replicate_wild_ignore_table":
+        return any(_is_like(name, part) for part in parts)
+    return variable in {"replicate_ignore_db", "replicate_ignore_table"} and name in parts
 
 
 def _is_like(name: str, pattern: str) -> bool:

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
-from outgrow.databases.cluster import Cluster, clusters
-
-_PROMOTED: Final = "it can be written to, so it is no replica"
+from outgrow.databases.cluster import Cluster, clusters, distinct
+from outgrow.databases.knowledge import PROMOTED, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ServerState:
 
     def facts(self) -> dict[str, Any]:
         """All of it as plain values that JSON has."""
-        lag = None if self.lag == float("inf") else self.lag
+        lag = None if self.lag == math.inf else self.lag
         return {**asdict(self), "lag": lag}
 
 
@@ -44,37 +44,39 @@ def server_states() -> list[ServerState]:
 
     Thread-safe. Raises ConfigurationError for a mistake in the settings.
     """
-    several = {cluster.primary: cluster for cluster in clusters().values()}
-    return [state for cluster in several.values() for state in _states(cluster)]
+    return [state for cluster in distinct(clusters()) for state in _states(cluster)]
 
 
 def _states(cluster: Cluster) -> Iterator[ServerState]:
     knowledge, now = cluster.knowledge, cluster.clock()
-    seen = knowledge.primary
     failure = knowledge.primary_failure
     yield ServerState(
         cluster.primary,
         cluster.primary,
         "primary",
-        up=False if failure else None if seen is None else True,
+        up=_up(knowledge.primary, is_down=bool(failure)),
         used=not failure,
         lag=None,
         reads=cluster.reads[cluster.primary],
         failure=failure,
     )
     for alias, server in cluster.by_alias.items():
-        condition, replica = cluster.health.condition(server), knowledge.replica(alias)
-        up = cluster.health.is_up(server)
-        failure = (
-            "it can be written to, so it is no replica" if knowledge.is_promoted(alias) else ""
-        )
+        replica, up = knowledge.replica(alias), cluster.health.is_up(server)
+        failure = f"it {PROMOTED}" if knowledge.is_promoted(alias) else ""
         yield ServerState(
             cluster.primary,
             alias,
             "replica",
-            up=False if not up else None if replica is None else True,
+            up=_up(replica, is_down=not up),
             used=up and knowledge.is_fresh(alias, now),
             lag=None if replica is None else replica.lag,
             reads=cluster.reads[alias],
-            failure=failure if up else condition.reason,
+            failure=failure if up else cluster.health.condition(server).reason,
         )
+
+
+def _up(seen: Seen | None, *, is_down: bool) -> bool | None:
+    """Whether a server answers; None if nobody has looked."""
+    if is_down:
+        return False
+    return None if seen is None else True

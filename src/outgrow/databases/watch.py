@@ -202,25 +202,22 @@ class Watch:
         """
         from outgrow.databases.cluster import is_database_error
 
-        cluster, late = self._cluster, False
-        server = cluster.by_alias.get(alias)
+        cluster, limit = self._cluster, self._limit(alias)
+        server, slot = cluster.by_alias.get(alias), None
         try:
             connection.ensure_connection()
             # What was committed before the question was sent is in the answer.
             asked = cluster.clock()
             if server is None:
                 cluster.knowledge.note_primary_asked(asked)
-            with watchdog.limit(connection, self._limit(alias)) as slot:
-                try:
-                    sighting = probe.look(connection)
-                finally:
-                    late = slot.fired
+            with watchdog.limit(connection, limit) as slot:
+                sighting = probe.look(connection)
         except Exception as error:
             if not is_database_error(connection, error):
                 raise
             connection.close()
-            limit = self._limit(alias)
-            return TimeoutError(f"no answer within {limit:g} s") if late else error
+            is_late = slot is not None and slot.fired
+            return TimeoutError(f"no answer within {limit:g} s") if is_late else error
         if server is None:
             cluster.knowledge.note_primary(sighting, asked)
         else:
