@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -368,6 +370,20 @@ def test_the_watchdog_outlives_connections_that_are_closed() -> None:
     late = Connection(Interrupted())
     with dog.limit(late, 0.05):
         assert late.connection.event.wait(PATIENCE)
+
+
+@pytest.mark.usefixtures("protocol")
+def test_the_kernel_looks_after_the_connections_of_replicas(
+    postgres_site: Sites, postgres_cluster: PostgresCluster
+) -> None:
+    """One whose path alone is dead ends within `read_timeout`, whatever the server's pulse."""
+    with postgres_site(read_timeout=7) as cluster, active(Route(REPLICA)):
+        list(User.objects.all())
+        [alias] = [one for one, reads in cluster.reads.items() if reads]
+        number = connections[alias].connection.fileno()
+        with socket.socket(fileno=os.dup(number)) as one:
+            assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000
 
 
 def test_limits_within_limits() -> None:

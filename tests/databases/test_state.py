@@ -11,6 +11,7 @@ from django.test import Client
 from django.urls import include, path
 
 from outgrow.databases import server_states
+from outgrow.databases.cluster import WATCHED
 from tests.databases.urls import urlpatterns as pages
 from tests.live.processes import wait_until
 
@@ -28,6 +29,7 @@ def metrics() -> dict[tuple[str, str], float]:
 
 
 def test_nothing_is_known_before_anybody_has_looked(cluster):
+    cluster.routing = WATCHED
     primary, *replicas = server_states()
     assert (primary.alias, primary.role, primary.up, primary.lag) == (
         "default",
@@ -39,6 +41,10 @@ def test_nothing_is_known_before_anybody_has_looked(cluster):
         ("replica1", "replica", None, False),
         ("replica2", "replica", None, False),
     ]
+
+
+def test_replicas_that_are_one_file_with_the_primary_are_used(cluster):
+    assert [(one.up, one.used) for one in server_states()[1:]] == [(None, True)] * 2
 
 
 def test_servers_are_told_as_requests_see_them(postgres_site, postgres_cluster):

@@ -163,11 +163,11 @@ class Cluster:
     def _is_usable(self, server: Server, leg: Leg) -> bool:
         if server.address in leg.tried:
             return False
-        return self._is_fresh(server)
+        return self.is_fresh(server.address)
 
-    def _is_fresh(self, server: Server) -> bool:
+    def is_fresh(self, alias: str) -> bool:
         """Whether what a replica has is new enough for who wants nothing more."""
-        return self.routing == MIRRORED or self.knowledge.is_fresh(server.address, self.clock())
+        return self.routing == MIRRORED or self.knowledge.is_fresh(alias, self.clock())
 
     def _fits(self, alias: str, wanted: Wanted) -> bool:
         return self.connect(alias) and self.has(alias, wanted)
@@ -250,7 +250,7 @@ class Cluster:
 
         That none has what this client has just written is no news: they will, in a moment.
         """
-        if any(self.health.is_up(one) and self._is_fresh(one) for one in self.servers):
+        if any(self.health.is_up(one) and self.is_fresh(one.address) for one in self.servers):
             return
         if not self._is_short:
             self._is_short = True

@@ -48,7 +48,7 @@ def server_states() -> list[ServerState]:
 
 
 def _states(cluster: Cluster) -> Iterator[ServerState]:
-    knowledge, now = cluster.knowledge, cluster.clock()
+    knowledge = cluster.knowledge
     failure = knowledge.primary_failure
     yield ServerState(
         cluster.primary,
@@ -68,7 +68,7 @@ def _states(cluster: Cluster) -> Iterator[ServerState]:
             alias,
             "replica",
             up=_up(replica, is_down=not up),
-            used=up and knowledge.is_fresh(alias, now),
+            used=up and cluster.is_fresh(alias),
             lag=None if replica is None else replica.lag,
             reads=cluster.reads[alias],
             failure=failure if up else cluster.health.condition(server).reason,
