@@ -124,6 +124,26 @@ def test_a_kept_connection_that_was_cut_costs_its_server_nothing(
         assert all(cluster.health.is_up(one) for one in cluster.servers)
 
 
+def test_the_watch_is_not_misled_by_a_connection_that_was_cut(
+    postgres_site: Sites, postgres_cluster: PostgresCluster
+) -> None:
+    with postgres_site(check_every=0.5, downtime=300) as cluster:
+        ask(Client())
+        wait_until(lambda: all(pulse() > 0 for pulse in cluster.pulses.values()), "not seen")
+        for standby in postgres_cluster.standbys:
+            standby.proxy.cut()
+        moment = cluster.clock()
+
+        def is_up() -> bool:
+            return all(cluster.health.is_up(one) for one in cluster.servers)
+
+        def has_looked() -> bool:
+            return all(pulse() > moment for pulse in cluster.pulses.values())
+
+        wait_until(lambda: has_looked() or not is_up(), "it does not look")
+        assert is_up()
+
+
 def test_to_be_connected_is_no_proof_of_health(cluster: Cluster) -> None:
     server = cluster.by_alias["replica1"]
     assert cluster.connect("replica1")
