@@ -27,7 +27,7 @@ PURE = {
     "media/journal": "tests/media/test_journal.py",
     "media/listing": "tests/media/test_listing.py",
     "media/proof": "tests/media/test_proof.py",
-    "media/names": "tests/media/test_names.py",
+    "names": "tests/test_names.py",
     "media/findings": "tests/media/test_findings.py",
     "media/remedies": "tests/media/test_findings.py",
     "media/signing": "tests/media/test_signing.py",

@@ -30,7 +30,7 @@ from outgrow.media.conditions import File, Span
 from outgrow.media.content_types import ACTIVE, content_type
 from outgrow.media.digests import Digest
 from outgrow.media.listing import OWN_TYPE
-from outgrow.media.names import NAME_LIMIT, PART_LIMIT
+from outgrow.names import NAME_LIMIT, PART_LIMIT
 
 #: Headers of every answer.
 ALWAYS = (("X-Content-Type-Options", "nosniff"),)

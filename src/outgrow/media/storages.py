@@ -25,9 +25,9 @@ from django.utils.encoding import filepath_to_uri
 from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
-from outgrow import conf
+from outgrow import conf, names
 from outgrow.errors import SaveInterrupted, UnsafeName
-from outgrow.media import names, uploads
+from outgrow.media import uploads
 from outgrow.media.background import Background
 from outgrow.media.base import MADE, Replicated, suspicious
 from outgrow.media.directory import DirectoryJournal
