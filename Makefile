@@ -17,7 +17,7 @@ RUN = $(VENV)/bin/
 help: ## List these targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-demo: $(VENV)/.demo ## Run the example site, kill a media server, show what became of the files
+demo: $(VENV)/.demo ## Run the example site, kill servers, show what became of files and rows
 	@$(RUN)python examples/photos/demo.py $(ARGS)
 
 test: $(VENV)/.test ## Run the whole suite; `make test ARGS="-k journal"` for a part

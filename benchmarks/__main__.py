@@ -26,22 +26,36 @@ from benchmarks.measure import Result
 
 def main() -> int:
     first = ("parsers", "fanout", "save", "later", "large")
-    names = (*first, "upload", "memory", "threads", "reading", "bring_in", "verify", "listing")
+    media = (*first, "upload", "memory", "threads", "reading", "bring_in", "verify", "listing")
+    names = (*media, "routing", "requests", "round_trips", "stale")
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     arguments.add_argument("--json", action="store_true", help="print JSON, for machines")
     options = arguments.parse_args()
-    settings.configure(MEDIA_URL="/media/", MEDIA_ROOT="", RESTO_MEDIA_HOSTS=["unused"])
+    replicas = ["replica1", "replica2"]
+    settings.configure(
+        MEDIA_URL="/media/",
+        MEDIA_ROOT="",
+        RESTO_MEDIA_HOSTS=["unused"],
+        SECRET_KEY="benchmarks",
+        ALLOWED_HOSTS=["*"],
+        INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"],
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        REPLICA_DATABASES=replicas,
+        **peer_settings(replicas),
+    )
     django.setup()
     from benchmarks import bulk, cases
+    from benchmarks import routing as databases
 
     chosen = options.names or names
     found: dict[str, Any] = {"machine": machine(), "results": {}}
     for name in chosen:
-        case: Callable[[], list[Result]] = getattr(cases, name, None) or getattr(bulk, name)
+        place = next(one for one in (cases, bulk, databases) if name in vars(one))
+        case: Callable[[], list[Result]] = getattr(place, name)
         found["results"][name] = [result.facts() for result in case()]
         if not options.json:
-            show(name, case.__doc__ or "", found["results"][name])
+            show(name, (case.__doc__ or "").partition("\n")[0], found["results"][name])
     if options.json:
         print(json.dumps(found, indent=1))
     else:
@@ -49,8 +63,17 @@ def main() -> int:
     return 0
 
 
+def peer_settings(replicas: list[str]) -> dict[str, Any]:
+    """What django-replicated asks a site to import into its settings."""
+    from django_replicated import settings as theirs
+
+    found = {name: value for name, value in vars(theirs).items() if name.isupper()}
+    return {**found, "REPLICATED_DATABASE_SLAVES": replicas}
+
+
 def machine() -> dict[str, Any]:
-    packages = ("django", "httptools", "django-resto", "h11", "outgrow")
+    ours, peers = ("django", "httptools", "outgrow", "psycopg"), ("django-resto", "h11")
+    packages = (*ours, *peers, "django-replicated", "django-multidb-router")
     nginx = subprocess.run(["/usr/sbin/nginx", "-v"], capture_output=True, text=True, check=False)
     return {
         "cpu": cpu(),

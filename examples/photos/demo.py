@@ -1,11 +1,15 @@
-"""The photo site under fire: uploads go on while a media server dies.
+"""The photo site under fire: it goes on while a media server and a database die.
 
     python demo.py          play the story, then stay up until Ctrl-C
     python demo.py --exit   play the story, then end: status 0 only if all held
 
-It starts two application servers, three media servers and the repair watch on
-this machine, uploads photographs through the site's own form, kills a media
-server with SIGKILL in the middle, and compares every byte in the end.
+It starts two application servers, three media servers, the repair watch and a
+PostgreSQL primary with two standbys on this machine. It uploads photographs through
+the site's own form, kills a media server with SIGKILL in the middle, and compares
+every byte in the end. Then it pauses replay on the standbys while visitors write,
+and kills one of them while visitors read.
+
+Where there is no PostgreSQL, the rows are in SQLite, and that half is left out.
 """
 
 from __future__ import annotations
@@ -18,8 +22,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -31,7 +35,7 @@ sys.path.insert(0, str(HERE))
 
 from visitor import Visitor  # noqa: E402
 
-from outgrow.errors import OutgrowError  # noqa: E402 - the path comes first
+from outgrow.errors import OutgrowError, TopologyError  # noqa: E402 - the path comes first
 from outgrow.topology.load import load  # noqa: E402
 from outgrow.topology.local import LocalSite  # noqa: E402
 
@@ -69,7 +73,7 @@ class Story:
 
 def main() -> int:
     """Play the story; return the exit code."""
-    parser = argparse.ArgumentParser(description="The photo site, while a media server dies.")
+    parser = argparse.ArgumentParser(description="The photo site, while servers die.")
     parser.add_argument("--exit", action="store_true", help="end after the story")
     parser.add_argument("--keep", action="store_true", help="keep the files of the last run")
     options = parser.parse_args()
@@ -79,14 +83,17 @@ def main() -> int:
     if not options.keep:
         shutil.rmtree(VAR, ignore_errors=True)
     VAR.mkdir(exist_ok=True)
-    local = LocalSite(load(HERE / "topology.toml"), RUN, write=_log())
     try:
-        local.prepare()
-        migrate(local)
-        console.print("Starting 2 application servers, 3 media servers and the repair watch.")
+        local = site(console)
+        console.print(f"Starting {', '.join(counted(local))} and the repair watch.")
         with local:
-            lines = play(local, console)
+            lines, databases = play(local, console), None
+            if local.site.replicas():
+                told, databases = play_rows(local, console)
+                lines += told
             console.print(table(lines))
+            if databases:
+                console.print(databases)
             held = all(line.held for line in lines)
             console.print("Every promise held." if held else "A PROMISE WAS BROKEN.")
             if not options.exit:
@@ -98,6 +105,36 @@ def main() -> int:
     except OutgrowError as error:
         console.print(f"The demo could not run: {error}", style="red")
         return 1
+
+
+def site(console: Console) -> LocalSite:
+    """The site of the topology, with PostgreSQL if it can be run; ready to be started."""
+    wanted = load(HERE / "topology.toml")
+    local = LocalSite(wanted, RUN, write=_log())
+    try:
+        local.prepare()
+    except TopologyError as error:
+        if error.path != "database.engine":
+            raise
+        console.print(
+            f"{error}\nThe rows are in SQLite, and what becomes of replicas is not shown."
+        )
+        os.environ["PHOTOS_SQLITE"] = "1"
+        rows = {"primary", "replica"}
+        hosts = [one for one in wanted.hosts if not {s.role for s in one.services} & rows]
+        local = LocalSite(replace(wanted, database=None, hosts=tuple(hosts)), RUN, write=_log())
+        local.prepare()
+        migrate(local)
+    return local
+
+
+def counted(local: LocalSite) -> Iterator[str]:
+    """How many servers of each kind there are, in words."""
+    kinds = (("app", "application server"), ("media", "media server"))
+    for role, text in (*kinds, ("primary", "primary"), ("replica", "standby")):
+        count = len(local.site.services(role))
+        if count:
+            yield f"{count} {text}" + ("s" if count > 1 else "")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -115,7 +152,7 @@ def _log() -> Callable[[str, str], None]:
 
 
 def migrate(local: LocalSite) -> None:
-    """Make the database."""
+    """Make the database; `outgrow up` does that itself where it starts a server for it."""
     words = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
     subprocess.run(words, cwd=HERE, env={**os.environ, **local.environment}, check=True)
 
@@ -158,6 +195,46 @@ def play(local: LocalSite, console: Console) -> list[Line]:
     local.wait_ready(VICTIM)
     repaired_in = wait_for_repair(second)
     return judge(story, repaired_in, master(local), folders(local))
+
+
+def play_rows(local: LocalSite, console: Console) -> tuple[list[Line], Table]:
+    """The story of the rows. Returns what was promised and seen, and how the servers are now."""
+    import rows
+
+    seen = rows.Rows()
+    for told in rows.play(local, seen):
+        console.print(told)
+    replicas = [server.name for server, _port in local.site.replicas()]
+    refused = [status for status in seen.statuses if status >= 400]
+    by_replica = sum(seen.pages[name] for name in replicas)
+    shares = ", ".join(f"{name} {seen.pages[name]}" for name in ("default", *replicas))
+    lines = [
+        Line(
+            f"{seen.wrote} visitors wrote while no replica replayed anything",
+            "D1: each sees what he wrote, on the other application server, too",
+            f"{seen.saw_theirs} saw it; of {seen.strangers} others {seen.strangers_old} did not",
+            seen.wrote == seen.saw_theirs and 0 < seen.strangers == seen.strangers_old,
+        ),
+        Line(
+            f"{rows.VICTIM} killed while pages were read",
+            "D3: a replica that dies costs no request",
+            f"{len(seen.statuses)} requests, {len(refused) + len(seen.failed)} failed",
+            bool(seen.statuses) and not refused and not seen.failed,
+        ),
+        Line(
+            f"{rows.VICTIM} started again",
+            "it serves pages again, by itself",
+            "not within a minute" if seen.back_in is None else f"in {seen.back_in:.1f} s",
+            seen.back_in is not None,
+        ),
+        Line(
+            f"{sum(seen.pages.values())} pages of visitors who only read, or have just written",
+            "most are read from the replicas",
+            shares,
+            2 * by_replica > sum(seen.pages.values()) and all(seen.pages[one] for one in replicas),
+        ),
+    ]
+    return lines, rows.standings(local, seen)
 
 
 def kill(local: LocalSite) -> None:
@@ -281,7 +358,7 @@ def stay(local: LocalSite, console: Console) -> None:
     """Say where everything is, until Ctrl-C."""
     console.print(f"The site: {local.address('app1')}/ and {local.address('app2')}/")
     console.print(f"What the servers say: {VAR / 'servers.log'}")
-    console.print("Kill a media server yourself and look at the page. Ctrl-C stops everything.")
+    console.print("Kill a server yourself and look at the page. Ctrl-C stops everything.")
     local.wait()
 
 

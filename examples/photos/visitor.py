@@ -51,6 +51,13 @@ class Visitor:
         """The numbers of the photographs on the album's first page."""
         return _DELETE.findall(self._send(album)[1])
 
+    def look(self, address: str) -> tuple[str, str]:
+        """The first page of an application server: which database it came from, and its text."""
+        request = urllib.request.Request(f"{address}/")
+        with self._opener.open(request, timeout=TIMEOUT) as answer:
+            self.statuses.append(answer.status)
+            return answer.headers.get("Photos-Read-From", "nowhere"), answer.read().decode()
+
     def owed(self, server: str) -> int:
         """How many files a media server is owed, as the page's panel says."""
         return int(next(one["owed"] for one in self._servers() if one["name"] == server))
@@ -59,8 +66,15 @@ class Visitor:
         """Whether every media server is up and owed nothing."""
         return all(one["up"] and not one["owed"] for one in self._servers())
 
+    def databases(self) -> list[dict[str, Any]]:
+        """Each database server, as this application server sees it."""
+        return self._panel("databases")
+
     def _servers(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self._send("/servers/")[1])["servers"]
+        return self._panel("servers")
+
+    def _panel(self, part: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self._send("/servers/")[1])[part]
         return found
 
     def _token(self, path: str) -> str:

@@ -20,6 +20,7 @@ With ``check --database ALIAS`` the servers are asked:
 - outgrow.E108: behind one alias there are several servers.
 - outgrow.E109: a replica can be written to.
 - outgrow.E110: a replica replays a part only.
+- outgrow.W111: a replica tells no position.
 """
 
 from __future__ import annotations

@@ -1,22 +1,26 @@
-"""Metrics of the media servers, for a registry of prometheus_client.
+"""Metrics of the media servers and of databases, for a registry of prometheus_client.
 
-A site that exports metrics already registers the collector beside its own:
+A site that exports metrics already registers the collectors beside its own:
 
 ::
 
     from prometheus_client import REGISTRY
-    from outgrow.metrics import MediaCollector
+    from outgrow.metrics import DatabaseCollector, MediaCollector
 
     REGISTRY.register(MediaCollector())
+    REGISTRY.register(DatabaseCollector())
 """
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from outgrow.databases.state import ServerState, server_states
 from outgrow.status import ServerStatus, Snapshot, media_storages, snapshot_of
 
 #: Gauges of one server: name, what it is, and how it is had of a `ServerStatus`.
@@ -58,6 +62,47 @@ class MediaCollector(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: to register it asks no journal."""
+        return iter(())
+
+
+#: Gauges of one database server: name, what it is, and how it is had of a `ServerState`;
+#: None where it is not known.
+_DATABASE_GAUGES: tuple[tuple[str, str, Callable[[ServerState], float | None]], ...] = (
+    ("up", "Whether the database server answers this process (1) or not (0).",
+     lambda one: None if one.up is None else float(one.up)),
+    ("used", "Whether this process reads from it (1), or it is down or behind (0).",
+     lambda one: float(one.used)),
+    ("lag_seconds", "How old what the replica serves may be; +Inf if only that is known.",
+     lambda one: one.lag),
+)  # fmt: skip
+
+
+class DatabaseCollector(Collector):
+    """All database servers of OUTGROW["REPLICATION"], as this process sees them.
+
+    Asks no server. Each process counts the reads that it has sent; its host and number stand in
+    the label `process`, or the counts of several would look like one that goes back.
+    """
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of now."""
+        labels, states = ["cluster", "alias", "role"], server_states()
+        for name, text, value in _DATABASE_GAUGES:
+            family = GaugeMetricFamily(f"outgrow_database_{name}", text, labels=labels)
+            for one in states:
+                found = value(one)
+                if found is not None:
+                    family.add_metric([one.cluster, one.alias, one.role], found)
+            yield family
+        text = "Queries that the server has answered to this process."
+        me = f"{socket.gethostname()}:{os.getpid()}"
+        reads = CounterMetricFamily("outgrow_database_reads", text, labels=[*labels, "process"])
+        for one in states:
+            reads.add_metric([one.cluster, one.alias, one.role, me], one.reads)
+        yield reads
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: to register it reads no settings."""
         return iter(())
 
 

@@ -66,14 +66,15 @@ def _lacks(shot: Snapshot, server: ServerStatus) -> Iterator[str]:
 @never_cache
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """The metrics of the media servers, for Prometheus. Raises MissingExtra without its client."""
+    """The metrics of all servers, for Prometheus. Raises MissingExtra without its client."""
     del request
     try:
         from prometheus_client import CollectorRegistry, exposition
     except ModuleNotFoundError as error:
         raise MissingExtra("The metrics view", "prometheus-client", "metrics") from error
-    from outgrow.metrics import MediaCollector
+    from outgrow.metrics import DatabaseCollector, MediaCollector
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(MediaCollector())
+    registry.register(DatabaseCollector())
     return HttpResponse(exposition.generate_latest(registry), exposition.CONTENT_TYPE_LATEST)

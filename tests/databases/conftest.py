@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from outgrow.databases.cluster import Cluster
+from tests.databases.interleaved import InterleavedClient
 from tests.databases.sites import live_site, make_sqlite, make_tables, site, sqlite
 from tests.live.mariadb import OWNER, MariaDBCluster
 from tests.live.replicas import PostgresCluster
@@ -85,3 +86,11 @@ def mariadb_site(
     for table in ("auth_group", "django_session"):
         name = mariadb_cluster.primary.database()["NAME"]
         mariadb_cluster.primary.execute(f"DELETE FROM {name}.{table}")
+
+
+@pytest.fixture(params=["wsgi", "asgi"])
+def protocol(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the tests of a module ask: over ASGI with other requests in flight, too."""
+    if request.param == "asgi":
+        monkeypatch.setattr(request.module, "Client", InterleavedClient)
+    return str(request.param)

@@ -180,3 +180,12 @@ def everybody_seen(cluster: Cluster) -> None:
         "a replica is not fresh",
         seconds=PATIENCE,
     )
+
+
+def until_unused(cluster: Cluster, alias: str) -> None:
+    """Wait until a replica is seen to be no use to anybody."""
+    wait_until(
+        lambda: not cluster.knowledge.is_fresh(alias, cluster.clock()),
+        "it counts as fresh",
+        seconds=PATIENCE,
+    )

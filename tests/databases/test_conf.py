@@ -149,6 +149,8 @@ def test_a_cluster_that_is_no_mapping(options: Any) -> None:
         ({**GOOD, "cookie_name": "ä"}, "['cookie_name']", "ä"),
         ({**GOOD, "cookie_name": ""}, "['cookie_name']", "''"),
         ({**GOOD, "header": "X-Route"}, "['header']", "everybody"),
+        ({**GOOD, "views": {"reports/*": "replica"}}, "['views']", "'reports/*'"),
+        ({**GOOD, "views": {"*": "replica"}}, "['views']", "'*'"),
         ({**GOOD, "trusted_proxies": ["::1"]}, "['trusted_proxies']", "no header"),
         ({**GOOD, "header": "X", "trusted_proxies": "::1"}, "['trusted_proxies']", "::1"),
         (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -65,6 +67,7 @@ def test_a_thread_that_takes_anothers_number_has_its_own_transactions(cluster: C
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.usefixtures("protocol")
 def test_a_connection_that_is_opened_anew_is_asked_anew(
     postgres_site: Sites, postgres_cluster: PostgresCluster, elsewhere: bool
 ) -> None:
@@ -106,6 +109,7 @@ def test_a_connection_that_was_closed_and_its_server_is_gone(
         assert Group.objects.count() == 0
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_kept_connection_that_was_cut_costs_its_server_nothing(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -152,6 +156,7 @@ def test_a_cursor_of_the_server_is_not_waited_for_for_ever(
             assert time.monotonic() - begin < 10
 
 
+@pytest.mark.usefixtures("protocol")
 def test_that_the_watch_is_refused_makes_no_replica_younger(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -243,6 +248,7 @@ def test_what_conflicts_everywhere_ends_at_the_primary(postgres_site: Sites) -> 
 # --- clients
 
 
+@pytest.mark.usefixtures("protocol")
 def test_names_of_cookies_break_no_write(cluster: Cluster) -> None:
     for name in ("outgrow-a[b]", "outgrow-consent", "outgrow-"):
         response = Client().post("/write/?name=" + name[-3:], headers={"cookie": f"{name}=1"})
@@ -251,6 +257,7 @@ def test_names_of_cookies_break_no_write(cluster: Cluster) -> None:
         assert len([one for one in response.cookies if one.startswith("outgrow-")]) == 1
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_position_of_now_replaces_what_a_client_brought(cluster: Cluster) -> None:
     """Or one bad moment would pin who goes on writing for ever."""
     client, request = Client(), RequestFactory().post("/")
@@ -303,6 +310,7 @@ def test_a_function_that_gives_a_coroutine(cluster: Cluster) -> None:
     assert async_to_sync(use)() == "default"
 
 
+@pytest.mark.usefixtures("protocol")
 def test_views_outside_of_transactions_may_write_when_they_read(
     sqlite_databases: dict[str, dict[str, Any]],
 ) -> None:
@@ -312,6 +320,7 @@ def test_views_outside_of_transactions_may_write_when_they_read(
         assert Client().get("/not-atomic/?name=a").status_code == 200
 
 
+@pytest.mark.usefixtures("protocol")
 def test_settings_that_are_overridden_in_a_test(cluster: Cluster) -> None:
     client = Client()
     client.get("/list/")
@@ -361,6 +370,20 @@ def test_the_watchdog_outlives_connections_that_are_closed() -> None:
     late = Connection(Interrupted())
     with dog.limit(late, 0.05):
         assert late.connection.event.wait(PATIENCE)
+
+
+@pytest.mark.usefixtures("protocol")
+def test_the_kernel_looks_after_the_connections_of_replicas(
+    postgres_site: Sites, postgres_cluster: PostgresCluster
+) -> None:
+    """One whose path alone is dead ends within `read_timeout`, whatever the server's pulse."""
+    with postgres_site(read_timeout=7) as cluster, active(Route(REPLICA)):
+        list(User.objects.all())
+        [alias] = [one for one, reads in cluster.reads.items() if reads]
+        number = connections[alias].connection.fileno()
+        with socket.socket(fileno=os.dup(number)) as one:
+            assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000
 
 
 def test_limits_within_limits() -> None:

@@ -32,6 +32,10 @@ def test_nothing_is_known_of_who_was_never_seen() -> None:
     assert not known.is_fresh(ONE, 0)
     assert known.age(ONE, 0) == math.inf
     assert known.replica(ONE) is None
+    assert known.last_seen(ONE) == -math.inf
+    known.note_replica(ONE, replica(1), 7)
+    assert known.last_seen(ONE) == 7
+    known.forget_replica(ONE)
     assert not known.has_replayed(ONE, "r", Wanted((Lsn(1, 1),)))
 
 
@@ -44,6 +48,47 @@ def test_a_replica_is_as_old_as_the_newest_sample_that_it_has() -> None:
         assert known.replica(ONE).lag == lag
         assert known.is_fresh(ONE, 11) is (lag <= 10)
         assert known.age(ONE, 13) == lag + 2
+
+
+def test_an_answer_that_was_overtaken_by_another_thread_says_nothing() -> None:
+    """Requests that write at the same time note what the primary said in any order."""
+    known = knowledge()
+    known.note_primary(primary(100), 0)
+    known.note_replica(ONE, replica(150), 1)
+    known.note_primary(primary(300), 2)
+    known.note_primary(primary(200), 1.9)
+    assert known.is_fresh(ONE, 2)
+    assert known.primary is not None
+    assert known.primary.at == 2
+    # Another incarnation that stands further back has another history.
+    known.note_primary(Sighting("again", writable=True, position=Lsn(1, 200)), 3)
+    assert not known.is_fresh(ONE, 3)
+
+
+def test_many_writes_in_a_short_time_push_nothing_out() -> None:
+    known = knowledge()
+    for number in range(10 * SAMPLES):
+        known.note_primary(primary(100 + number), number / 1000)
+    known.note_replica(ONE, replica(100 + 2000), 5)
+    found = known.replica(ONE)
+    assert found is not None
+    assert found.lag is not None
+    assert 2.99 <= found.lag <= 3.3
+
+
+def test_a_replica_that_can_be_written_to_is_none() -> None:
+    """It was promoted: what it has is of another history, whatever its position says."""
+    known = knowledge()
+    known.note_primary(primary(100), 0)
+    known.note_replica(ONE, Sighting("r", writable=True, position=Lsn(1, 500)), 1)
+    assert not known.is_fresh(ONE, 1)
+    assert known.is_promoted(ONE)
+    assert not known.is_promoted("another")
+    assert not known.has_replayed(ONE, "r", Wanted((Lsn(1, 100),)))
+    blind = knowledge()
+    blind.note_primary(Sighting("p", writable=True, position=None), 0)
+    blind.note_replica(ONE, Sighting("r", writable=True, position=None), 0)
+    assert not blind.is_fresh(ONE, 0)
 
 
 def test_who_is_known_to_be_behind_is_waited_for_by_nobody() -> None:

@@ -19,7 +19,7 @@ from django.test import Client
 from outgrow.databases import is_read_only
 from outgrow.databases.cluster import Cluster
 from outgrow.databases.route import REPLICA, Route, active
-from tests.databases.sites import everybody_seen
+from tests.databases.sites import everybody_seen, until_unused
 from tests.live.databases import PATIENCE
 from tests.live.processes import wait_until
 from tests.live.replicas import PostgresCluster
@@ -54,6 +54,7 @@ def settle(cluster: PostgresCluster, *standbys: Any) -> None:
 # --- D1
 
 
+@pytest.mark.usefixtures("protocol")
 def test_with_replay_paused_everywhere_a_writer_sees_what_he_wrote(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -79,6 +80,7 @@ def test_with_replay_paused_everywhere_a_writer_sees_what_he_wrote(
         assert cluster.options.when_behind == "primary"
 
 
+@pytest.mark.usefixtures("protocol")
 def test_the_replica_that_has_it_serves(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -93,6 +95,7 @@ def test_the_replica_that_has_it_serves(
 
 
 @pytest.mark.parametrize("path", ["/fail/?name=a", "/session/"])
+@pytest.mark.usefixtures("protocol")
 def test_any_write_counts_whatever_became_of_the_response(
     postgres_site: Sites, postgres_cluster: PostgresCluster, path: str
 ) -> None:
@@ -105,6 +108,7 @@ def test_any_write_counts_whatever_became_of_the_response(
         assert ask(client, "/session/read/")["seen"] == (path == "/session/")
 
 
+@pytest.mark.usefixtures("protocol")
 def test_responses_of_parallel_writes_in_any_order(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -132,6 +136,7 @@ def test_responses_of_parallel_writes_in_any_order(
         assert len(alive) == 1
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_standby_that_comes_back_older_is_not_believed(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -159,6 +164,7 @@ def test_a_standby_that_comes_back_older_is_not_believed(
             assert ask(writer)["names"] == ["a"]
 
 
+@pytest.mark.usefixtures("protocol")
 def test_when_behind_wait(postgres_site: Sites, postgres_cluster: PostgresCluster) -> None:
     with postgres_site(when_behind="wait", wait=10, pin_for=120):
         for standby in postgres_cluster.standbys:
@@ -170,6 +176,7 @@ def test_when_behind_wait(postgres_site: Sites, postgres_cluster: PostgresCluste
         assert answer["db"] in REPLICAS
 
 
+@pytest.mark.usefixtures("protocol")
 def test_when_behind_stale(postgres_site: Sites, postgres_cluster: PostgresCluster) -> None:
     with postgres_site(when_behind="stale"):
         for standby in postgres_cluster.standbys:
@@ -183,6 +190,7 @@ def test_when_behind_stale(postgres_site: Sites, postgres_cluster: PostgresClust
         assert "Outgrow-Stale" not in Client().get("/list/")
 
 
+@pytest.mark.usefixtures("protocol")
 def test_after_a_fail_over_the_primary_serves_who_wrote_before_it(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -235,6 +243,7 @@ def leads_to(server: Any, other: Any) -> Iterator[None]:
         server.proxy.target = before
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_promoted_standby_serves_nobody(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -242,11 +251,7 @@ def test_a_promoted_standby_serves_nobody(
         first, _ = postgres_cluster.standbys
         postgres_cluster.promote(first)
         first.execute("INSERT INTO auth_group (name) VALUES ('of another history')")
-        wait_until(
-            lambda: not cluster.knowledge.is_fresh("replica1", cluster.clock()),
-            "it counts as fresh",
-            seconds=PATIENCE,
-        )
+        until_unused(cluster, "replica1")
         for _ in range(20):
             answer = ask(Client())
             assert answer == {"db": "replica2", "names": []}
@@ -257,6 +262,7 @@ def test_a_promoted_standby_serves_nobody(
 # --- D3
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_standby_is_killed_under_load(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -307,6 +313,7 @@ def took(*, less_than: float) -> Any:
     assert time.monotonic() - begin < less_than
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_frozen_standby_costs_one_read_timeout(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -322,6 +329,7 @@ def test_a_frozen_standby_costs_one_read_timeout(
         assert served(client) == {"replica2"}
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_black_hole_costs_one_connect_timeout(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -337,6 +345,22 @@ def test_a_black_hole_costs_one_connect_timeout(
         assert not cluster.health.is_up(cluster.by_alias["replica1"])
 
 
+def test_a_query_that_is_slow_is_waited_for_and_costs_its_replica_nothing(
+    postgres_site: Sites, postgres_cluster: PostgresCluster
+) -> None:
+    """It is told from a frozen server by what is seen of that one meanwhile."""
+    options = {"read_timeout": 2, "downtime": 60, "check_every": 60, "max_lag": 120}
+    with postgres_site(**options, pin_for=300) as cluster:
+        write(Client(), "a")
+        settle(postgres_cluster)
+        with active(Route(REPLICA)) as route:
+            (row,) = Group.objects.raw("SELECT id, name, pg_sleep(5)::text FROM auth_group")
+            assert row.name == "a"
+            assert route.leg("default").server in REPLICAS
+        assert all(map(cluster.health.is_up, cluster.servers))
+
+
+@pytest.mark.usefixtures("protocol")
 def test_a_conflict_with_recovery_is_read_elsewhere(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -376,6 +400,7 @@ def test_a_table_that_a_standby_does_not_have_yet(
         postgres_cluster.primary.execute("DROP TABLE fresh")
 
 
+@pytest.mark.usefixtures("protocol")
 def test_the_primary_is_gone(postgres_site: Sites, postgres_cluster: PostgresCluster) -> None:
     with postgres_site(max_lag=0.2, check_every=0.05) as cluster:
         client, writer = Client(), Client()
@@ -394,6 +419,7 @@ def test_the_primary_is_gone(postgres_site: Sites, postgres_cluster: PostgresClu
             client.post("/write/?name=b")
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_paused_standby_on_a_quiet_site_is_behind(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
@@ -401,11 +427,7 @@ def test_a_paused_standby_on_a_quiet_site_is_behind(
         postgres_cluster.standbys[0].pause_replay()
         postgres_cluster.primary.execute("SELECT pg_switch_wal()")
         write(Client(), "a")
-        wait_until(
-            lambda: not cluster.knowledge.is_fresh("replica1", cluster.clock()),
-            "it counts as fresh",
-            seconds=PATIENCE,
-        )
+        until_unused(cluster, "replica1")
         assert "replica1" not in served(Client())
         # An idle primary is no lag.
         begin = cluster.clock()
@@ -420,10 +442,11 @@ def test_a_paused_standby_on_a_quiet_site_is_behind(
 # --- D5
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_read_request_adds_no_round_trip(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
-    with postgres_site(check_every=50, max_lag=100, pin_for=300):
+    with postgres_site(read_timeout=600, check_every=50, max_lag=100, pin_for=300):
         client = Client()
         served(client)
         proxies = [server.proxy for server in postgres_cluster.servers]
@@ -439,10 +462,11 @@ def test_a_read_request_adds_no_round_trip(
         assert one.round_trips + two.round_trips == 20
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_request_that_wrote_adds_one_round_trip(
     postgres_site: Sites, postgres_cluster: PostgresCluster
 ) -> None:
-    with postgres_site(check_every=50, max_lag=100, pin_for=300):
+    with postgres_site(read_timeout=600, check_every=50, max_lag=100, pin_for=300):
         client = Client()
         write(client, "a")
         ask(client)

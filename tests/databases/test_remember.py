@@ -232,6 +232,7 @@ def test_a_cache_that_is_away_means_the_primary() -> None:
 
 
 @pytest.mark.parametrize("remember", ["cache", "both"])
+@pytest.mark.usefixtures("protocol")
 def test_a_second_device_reads_what_the_first_wrote(
     sqlite_databases: Any, redis_cache: None, remember: str
 ) -> None:
@@ -247,6 +248,7 @@ def test_a_second_device_reads_what_the_first_wrote(
         assert laptop.get("/list/").json()["names"] == ["a"]
 
 
+@pytest.mark.usefixtures("protocol")
 def test_when_the_cache_is_away_the_cookie_takes_over(sqlite_databases: Any) -> None:
     backend = "django.core.cache.backends.redis.RedisCache"
     away = {"default": {"BACKEND": backend, "LOCATION": "redis://127.0.0.1:1/0"}}

@@ -15,13 +15,13 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connections, router, transaction
-from django.test import AsyncClient, Client
+from django.test import AsyncClient, Client, override_settings
 
 from outgrow.databases import is_read_only, using_primary, using_replica
-from outgrow.databases.cluster import Cluster
+from outgrow.databases.cluster import MIRRORED, Cluster, clusters
 from outgrow.databases.route import PRIMARY, REPLICA, Route, active, current
 from outgrow.errors import ConfigurationError, WriteInReadRequest, WriteOnReplica
-from tests.databases.sites import ALIASES, logged, site
+from tests.databases.sites import ALIASES, ROUTER, aliases, logged, site
 
 REPLICAS = {"replica1", "replica2"}
 
@@ -40,6 +40,7 @@ def test_outside_of_a_request_the_primary_serves(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("method", ["get", "head", "options", "trace"])
+@pytest.mark.usefixtures("protocol")
 def test_safe_methods_read_a_replica(cluster: Cluster, method: str) -> None:
     with logged() as log:
         getattr(Client(), method)("/list/")
@@ -47,11 +48,13 @@ def test_safe_methods_read_a_replica(cluster: Cluster, method: str) -> None:
     assert log.served < REPLICAS
 
 
+@pytest.mark.usefixtures("protocol")
 def test_query_is_safe_too(cluster: Cluster) -> None:
     assert Client().generic("QUERY", "/list/").json()["db"] in REPLICAS
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
+@pytest.mark.usefixtures("protocol")
 def test_other_methods_read_the_primary(cluster: Cluster, method: str) -> None:
     assert db(Client(enforce_csrf_checks=False), "/list/", method) == "default"
 
@@ -84,18 +87,68 @@ def test_replicas_are_drawn_by_weight(sqlite_databases: dict[str, dict[str, Any]
         {"/list/": "primary"},
     ],
 )
+@pytest.mark.usefixtures("protocol")
 def test_views_by_option(sqlite_databases: dict[str, dict[str, Any]], views: Any) -> None:
     with site(sqlite_databases, views=views):
         assert db(Client(), "/list/") == "default"
         assert db(Client(), "/atomic/") in REPLICAS
 
 
+PROXY = {"header": "X-Route", "trusted_proxies": ["10.0.0.0/8"]}
+
+
+@pytest.mark.usefixtures("protocol")
+@pytest.mark.parametrize(
+    ("views", "path", "says", "wanted"),
+    [
+        # The method, then the path, then the view's name, then the proxy, then the view itself.
+        ({}, "/list/", "primary", {"default"}),
+        ({}, "/list/", "Replica", REPLICAS),
+        ({"/list/": "replica"}, "/list/", "primary", {"default"}),
+        ({"list": "replica"}, "/list/", "primary", {"default"}),
+        ({"list": "primary"}, "/list/", "replica", REPLICAS),
+        ({"/list/": "primary", "list": "replica"}, "/list/", "", REPLICAS),
+        ({"list": "primary"}, "/list/", "nonsense", {"default"}),
+        ({}, "/primary/", "replica", {"default"}),
+        ({"replica": "primary"}, "/replica/", "primary", REPLICAS),
+    ],
+)
+def test_who_says_where_a_request_reads(
+    sqlite_databases: dict[str, dict[str, Any]], views: Any, path: str, says: str, wanted: set[str]
+) -> None:
+    with site(sqlite_databases, views=views, **PROXY):
+        for number in range(3):
+            client = Client(REMOTE_ADDR=f"10.0.0.{number}")
+            assert db(client, path, headers={"X-Route": says} if says else {}) in wanted
+
+
+@pytest.mark.parametrize("address", ["192.168.0.1", "", "unix:"])
+def test_a_header_of_somebody_else_says_nothing(
+    sqlite_databases: dict[str, dict[str, Any]], address: str
+) -> None:
+    with site(sqlite_databases, **PROXY):
+        headers = {"X-Route": "primary"}
+        assert db(Client(), "/list/", headers=headers, REMOTE_ADDR=address) in REPLICAS
+
+
+@pytest.mark.usefixtures("protocol")
+def test_a_report_that_may_be_behind_says_so_to_who_wrote(cluster: Cluster) -> None:
+    client = Client()
+    assert "Outgrow-Stale" not in client.get("/old-report/").headers
+    client.post("/write/?name=a")
+    response = client.get("/old-report/")
+    assert response.json()["db"] in REPLICAS
+    assert response.headers["Outgrow-Stale"] == "default"
+
+
+@pytest.mark.usefixtures("protocol")
 def test_views_of_a_namespace_by_option(sqlite_databases: dict[str, dict[str, Any]]) -> None:
     with site(sqlite_databases, views={"spaced:list": "primary"}):
         assert db(Client(), "/spaced/list/") == "default"
         assert db(Client(), "/list/") in REPLICAS
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_class_of_views_by_option(sqlite_databases: dict[str, dict[str, Any]]) -> None:
     views = {"tests.databases.urls.Account": "replica"}
     with site(sqlite_databases, views=views):
@@ -103,11 +156,13 @@ def test_a_class_of_views_by_option(sqlite_databases: dict[str, dict[str, Any]])
         assert db(Client(), "/account/") == "default"
 
 
+@pytest.mark.usefixtures("protocol")
 def test_an_option_may_send_posts_to_replicas(sqlite_databases: dict[str, dict[str, Any]]) -> None:
     with site(sqlite_databases, views={"list": "replica"}):
         assert db(Client(), "/list/", "post") in REPLICAS
 
 
+@pytest.mark.usefixtures("protocol")
 def test_decorated_views(cluster: Cluster) -> None:
     assert db(Client(), "/primary/") == "default"
     assert db(Client(), "/account/") == "default"
@@ -250,11 +305,13 @@ def test_what_cannot_be_decorated(cluster: Cluster) -> None:
 # --- writes
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_write_pins_the_rest_of_its_request(cluster: Cluster) -> None:
     answer = Client().get("/write/?name=a").json()
     assert answer == {"names": ["a"], "db": "default"}
 
 
+@pytest.mark.usefixtures("protocol")
 def test_what_is_no_write_pins_nothing(cluster: Cluster) -> None:
     """Trap (g) and `full_clean`: asking where one would write is no write."""
     Group.objects.create(name="there")
@@ -263,6 +320,17 @@ def test_what_is_no_write_pins_nothing(cluster: Cluster) -> None:
     assert not client.cookies
 
 
+@pytest.mark.usefixtures("protocol")
+def test_a_form_that_is_posted_looks_for_duplicates_on_the_primary(cluster: Cluster) -> None:
+    """Trap (e): validate_unique() asks the router where to read."""
+    Group.objects.create(name="there")
+    with logged() as log:
+        Client().post("/look/?name=another")
+    assert log.aliases('"auth_group"."name" = ')
+    assert log.served == {"default"}
+
+
+@pytest.mark.usefixtures("protocol")
 def test_a_session_that_is_saved_is_a_write(cluster: Cluster) -> None:
     """Trap (k): sessions are read by the next request."""
     client = Client()
@@ -298,6 +366,7 @@ def test_a_replica_is_read_only_by_itself(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("how", ["pin", "log"])
+@pytest.mark.usefixtures("protocol")
 def test_a_read_request_that_writes(
     sqlite_databases: dict[str, dict[str, Any]], how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -307,6 +376,7 @@ def test_a_read_request_that_writes(
     assert len(said) == (how == "log")
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_read_request_that_writes_is_refused(
     sqlite_databases: dict[str, dict[str, Any]],
 ) -> None:
@@ -315,6 +385,15 @@ def test_a_read_request_that_writes_is_refused(
             Client().get("/write/?name=a")
         assert Group.objects.count() == 0
         assert Client().post("/write/?name=b").json()["names"] == ["b"]
+        # Sessions are saved in many a GET.
+        client = Client()
+        assert [client.get("/session/").json()["seen"] for _ in range(2)] == [1, 2]
+    with (
+        site(sqlite_databases, write_on_read="refuse", write_on_read_except=["auth_group"]),
+        pytest.raises(WriteInReadRequest, match="django_session"),
+    ):
+        assert Client().get("/write/?name=c").status_code == 200
+        Client().get("/session/")
 
 
 def test_every_kind_of_write_pins(cluster: Cluster) -> None:
@@ -375,6 +454,7 @@ def test_autocommit_off_is_a_transaction(cluster: Cluster) -> None:
         assert router.db_for_read(Group) in REPLICAS
 
 
+@pytest.mark.usefixtures("protocol")
 def test_hooks_of_a_commit(cluster: Cluster) -> None:
     seen = Client().get("/commits/?name=a").json()
     assert seen == dict.fromkeys(["savepoint", "inside", "hook", "after"], "default")
@@ -487,10 +567,52 @@ def test_other_routers_say_which_database(sqlite_databases: dict[str, dict[str, 
             del connections.settings["other"]
 
 
+class Types:
+    """A site's own router: content types have a cluster of their own."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str | None:
+        return "types" if model is ContentType else None
+
+    db_for_write = db_for_read
+
+
+def test_several_clusters_keep_apart(sqlite_databases: dict[str, dict[str, Any]]) -> None:
+    """What is written to one pins nothing of another, whatever both are called."""
+    entry = sqlite_databases["default"]
+    databases = {alias: dict(entry) for alias in ("default", "replica1", "types", "types2")}
+    replication = {"default": {"replicas": ["replica1"]}, "types": {"replicas": ["types2"]}}
+    routers = [ROUTER, Types()]
+    with (
+        aliases(databases),
+        override_settings(OUTGROW={"REPLICATION": replication}, DATABASE_ROUTERS=routers),
+    ):
+        for one in clusters().values():
+            one.routing = MIRRORED
+        with active(Route(REPLICA)) as route:
+            assert (router.db_for_read(Group), router.db_for_read(ContentType)) == (
+                "replica1",
+                "types2",
+            )
+            ContentType.objects.create(app_label="a", model="b")
+            assert list(route.written()) == ["types"]
+            assert (router.db_for_read(Group), router.db_for_read(ContentType)) == (
+                "replica1",
+                "types",
+            )
+        with active(Route(REPLICA)):
+            with using_primary("default"):
+                assert router.db_for_read(Group) == "default"
+                assert router.db_for_read(ContentType) == "types2"
+            with transaction.atomic(using="types"):
+                assert router.db_for_read(Group) == "replica1"
+                assert router.db_for_read(ContentType) == "types"
+
+
 # --- requests
 
 
 @pytest.mark.parametrize(("query", "wanted"), [("", REPLICAS), ("?write=a", {"default"})])
+@pytest.mark.usefixtures("protocol")
 def test_a_body_is_made_on_its_requests_route(
     cluster: Cluster, query: str, wanted: set[str]
 ) -> None:
@@ -506,6 +628,7 @@ def test_a_body_is_made_on_its_requests_route(
     assert current() is None
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_view_that_raises_leaves_nothing_behind(cluster: Cluster) -> None:
     client = Client(raise_request_exception=False)
     assert client.post("/fail/?name=a").status_code == 500
@@ -582,6 +705,7 @@ def atomic_cluster(sqlite_databases: dict[str, dict[str, Any]]) -> Any:
         yield found
 
 
+@pytest.mark.usefixtures("protocol")
 def test_reads_open_no_transaction_and_writes_have_theirs(atomic_cluster: Cluster) -> None:
     client = Client()
     answer = client.get("/atomic/").json()
@@ -592,6 +716,7 @@ def test_reads_open_no_transaction_and_writes_have_theirs(atomic_cluster: Cluste
         assert client.get(path).json() == {"atomic": True, "db": "default"}
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_read_request_that_writes_has_no_transaction_and_is_refused(
     atomic_cluster: Cluster,
 ) -> None:
@@ -603,12 +728,14 @@ def test_a_read_request_that_writes_has_no_transaction_and_is_refused(
     assert Client().get("/commits/?name=b").status_code == 200
 
 
+@pytest.mark.usefixtures("protocol")
 def test_a_view_that_fails_is_rolled_back(atomic_cluster: Cluster) -> None:
     client = Client(raise_request_exception=False)
     assert client.post("/fail/?name=a").status_code == 500
     assert Group.objects.count() == 0
 
 
+@pytest.mark.usefixtures("protocol")
 def test_interleaved_requests_keep_their_transactions(atomic_cluster: Cluster) -> None:
     """Trap (h): a GET between a POST's middleware and its view took its transaction away."""
     seen: dict[str, set[bool]] = {"get": set(), "post": set()}

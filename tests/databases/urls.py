@@ -15,6 +15,7 @@ from django.utils.decorators import method_decorator
 from django.views import View
 
 from outgrow.databases import using_primary, using_replica
+from tests.databases.interleaved import PATH, other
 
 
 def names() -> list[str]:
@@ -73,6 +74,12 @@ def on_primary(request: HttpRequest) -> JsonResponse:
 @using_replica
 def on_replica(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"db": served_by()})
+
+
+def old_report(request: HttpRequest) -> JsonResponse:
+    """A report that may be behind what its reader wrote."""
+    with using_replica(stale=True):
+        return JsonResponse({"db": served_by()})
 
 
 @using_replica
@@ -160,6 +167,7 @@ views = [
     path("atomic/", atomic, name="atomic"),
     path("primary/", on_primary, name="primary"),
     path("replica/", on_replica, name="replica"),
+    path("old-report/", old_report, name="old-report"),
     path("report/", Report.as_view(), name="report"),
     path("account/", Account.as_view(), name="account"),
     path("stream/", streaming, name="stream"),
@@ -168,4 +176,8 @@ views = [
     path("async/write/", writing_async, name="write-async"),
     path("commits/", commits, name="commits"),
 ]
-urlpatterns = [*views, path("spaced/", include((views, "app"), namespace="spaced"))]
+urlpatterns = [
+    *views,
+    path(PATH.removeprefix("/"), other),
+    path("spaced/", include((views, "app"), namespace="spaced")),
+]

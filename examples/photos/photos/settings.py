@@ -25,8 +25,21 @@ def _secret_key() -> str:
     return path.read_text()
 
 
-# ALLOWED_HOSTS, MEDIA_ROOT, MEDIA_URL and STORAGES.
+# ALLOWED_HOSTS, MEDIA_ROOT, MEDIA_URL, STORAGES, DATABASES, DATABASE_ROUTERS and OUTGROW.
 globals().update(django_settings(current(BASE_DIR / "topology.toml")))
+
+if os.environ.get("PHOTOS_SQLITE") == "1":
+    # Without a database server: no replicas, and all rows in one file.
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": VAR / "photos.sqlite3",
+            # Two application servers write to one file.
+            "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
+        },
+    }
+    DATABASE_ROUTERS: list[str] = []
+    OUTGROW: dict[str, object] = {}
 
 SECRET_KEY = _secret_key()
 DEBUG = os.environ.get("PHOTOS_DEBUG") == "1"
@@ -41,6 +54,8 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
 ]
 MIDDLEWARE = [
+    # The first: what is behind it may write, and who wrote is served by a server that has it.
+    "outgrow.databases.ReplicationMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -63,14 +78,6 @@ TEMPLATES = [
         },
     },
 ]
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": VAR / "photos.sqlite3",
-        # Two application servers write to one file.
-        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
-    },
-}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "/static/"
 USE_TZ = True

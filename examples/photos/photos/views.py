@@ -14,6 +14,7 @@ from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonRe
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
+from outgrow.databases import server_states
 from outgrow.errors import NotEnoughServers
 from outgrow.status import snapshot
 from photos.forms import AlbumForm, UploadForm
@@ -76,8 +77,9 @@ def delete(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_safe
 def servers(request: HttpRequest) -> JsonResponse:
-    """Each media server, for the panel that refreshes itself."""
-    return JsonResponse(snapshot().to_json())
+    """Each media server and each database, for the panel that refreshes itself."""
+    databases = [one.facts() for one in server_states()]
+    return JsonResponse({**snapshot().to_json(), "databases": databases})
 
 
 @require_safe
@@ -100,4 +102,8 @@ def media(request: HttpRequest, name: str) -> FileResponse:
 def _page(
     request: HttpRequest, template: str, context: dict[str, Any], status: int = 200
 ) -> HttpResponse:
-    return render(request, template, {"snapshot": snapshot(), **context}, status=status)
+    read_from = Album.objects.all().db
+    servers = {"snapshot": snapshot(), "databases": server_states(), "read_from": read_from}
+    response = render(request, template, {**servers, **context}, status=status)
+    response["Photos-Read-From"] = read_from
+    return response

@@ -35,6 +35,7 @@ from outgrow.conf.site import (
     storages,
     task_backend,
     task_queue,
+    tasks_package,
     upload_folder,
     use_tz,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "storages",
     "task_backend",
     "task_queue",
+    "tasks_package",
     "upload_folder",
     "use_tz",
 ]

@@ -74,6 +74,8 @@ class ClusterOptions:
     when_behind: str = "primary"
     wait: float = 0.1
     write_on_read: str = "pin"
+    #: Tables that a request which reads may write all the same: no error, and no line in the log.
+    write_on_read_except: tuple[str, ...] = ("django_session",)
     #: What a replica that does not answer a read costs at most.
     read_timeout: float = 10.0
     #: By view name, import path or pattern of the path: "primary" or "replica".
@@ -146,7 +148,7 @@ def _cluster(
         elif name in _REMEMBER:
             continue
         else:
-            values[name] = tuple(value) if name == "trusted_proxies" else value
+            values[name] = tuple(value) if name in _LISTS else value
     values["replicas"] = _replicas(primary, given, databases, path, problems)
     values["remember"] = _remember(given, path, problems)
     options = ClusterOptions(primary, **values)
@@ -317,7 +319,17 @@ def _views(value: object) -> Problem:
     for name, route in value.items():
         if route not in ROUTES or not isinstance(name, str):
             return f"has {route!r} for {name!r}.", hint
+        if not name.startswith("/") and set(name) & set("/*?["):
+            # A path always has its slash, and no name of a view has these.
+            problem = f"has {name!r}, which is no name of a view and matches no path."
+            return problem, f"Write {'/' + name!r} for a pattern of the path."
     return None
+
+
+def _tables(value: object) -> Problem:
+    if isinstance(value, (list, tuple)) and all(isinstance(one, str) and one for one in value):
+        return None
+    return f"is {value!r}.", "Write a list of tables, as in ['django_session']."
 
 
 def _word(value: object) -> Problem:
@@ -357,6 +369,7 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
     "when_behind": _one_of(WHEN_BEHIND),
     "wait": _seconds,
     "write_on_read": _one_of(WRITE_ON_READ),
+    "write_on_read_except": _tables,
     "read_timeout": _seconds,
     "views": _views,
     "remember": _one_of(REMEMBER),
@@ -369,6 +382,8 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
 #: These are looked at together with others.
 _OUTSIDE: Final = ("replicas", "weights")
 _REMEMBER: Final = ("remember", "cache", "key")
+#: Options that are lists, and are kept as tuples.
+_LISTS: Final = ("trusted_proxies", "write_on_read_except")
 _KNOWN: Final = (*_OUTSIDE, *_CHECKS)
 
 # A new option has a check, or its values would be believed.

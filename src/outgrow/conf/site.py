@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from django.apps import apps
@@ -44,15 +45,23 @@ def databases() -> Mapping[str, Mapping[str, Any]]:
 
 def task_backend() -> str:
     """The backend of Django's default tasks; the one that runs them at once is Django's own."""
-    tasks = getattr(settings, "TASKS", None) or {}
-    return str(tasks.get("default", {}).get("BACKEND", "ImmediateBackend"))
+    return str(_default_tasks().get("BACKEND", "ImmediateBackend"))
 
 
 def task_queue() -> str:
     """A queue that the backend of Django's default tasks takes: "default", or its first."""
-    tasks = getattr(settings, "TASKS", None) or {}
-    queues = tasks.get("default", {}).get("QUEUES") or ["default"]
+    queues = _default_tasks().get("QUEUES") or ["default"]
     return "default" if "default" in queues else str(next(iter(queues)))
+
+
+def _default_tasks() -> Mapping[str, Any]:
+    found: Mapping[str, Any] = (getattr(settings, "TASKS", None) or {}).get("default", {})
+    return found
+
+
+def tasks_package() -> str:
+    """Where tasks are: Django's own package, since 6.0, or the backport's, there or not."""
+    return "django.tasks" if find_spec("django.tasks") else "django_tasks"
 
 
 def is_installed() -> bool:

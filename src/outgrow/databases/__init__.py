@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         read_only_response,
     )
     from outgrow.databases.router import ReplicationRouter
+    from outgrow.databases.state import ServerState, server_states
     from outgrow.databases.tasks import reads
     from outgrow.databases.using import using_primary, using_replica
 
@@ -27,9 +28,11 @@ __all__ = [
     "ReadOnlyMiddleware",
     "ReplicationMiddleware",
     "ReplicationRouter",
+    "ServerState",
     "is_read_only",
     "read_only_response",
     "reads",
+    "server_states",
     "using_primary",
     "using_replica",
 ]
@@ -38,9 +41,11 @@ _MODULES: Final = {
     "ReadOnlyMiddleware": "middleware",
     "ReplicationMiddleware": "middleware",
     "ReplicationRouter": "router",
+    "ServerState": "state",
     "is_read_only": "middleware",
     "read_only_response": "middleware",
     "reads": "tasks",
+    "server_states": "state",
     "using_primary": "using",
     "using_replica": "using",
 }

@@ -16,6 +16,7 @@ The laws:
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import threading
@@ -30,7 +31,7 @@ from django.db import DatabaseError, InterfaceError, connections
 
 from outgrow.conf import ClusterOptions, replication
 from outgrow.databases import probe
-from outgrow.databases.knowledge import Knowledge
+from outgrow.databases.knowledge import PROMOTED, Knowledge
 from outgrow.databases.route import PRIMARY, Leg, Route, Wanted, mode, override
 from outgrow.databases.watchdog import watchdog
 from outgrow.errors import ConfigurationError
@@ -84,6 +85,10 @@ class Cluster:
         self.servers = ServerSet(options.replicas, self.health)
         self.knowledge = Knowledge(check_every=options.check_every, max_lag=options.max_lag)
         self.by_alias: Mapping[str, Server] = {one.address: one for one in options.replicas}
+        #: For each replica, what tells when it has last given a sign of life.
+        self.pulses = {
+            alias: functools.partial(self.knowledge.last_seen, alias) for alias in self.by_alias
+        }
         self._reads = {alias: itertools.count(1) for alias in (*self.by_alias, self.primary)}
         self.reads = dict.fromkeys(self._reads, 0)
         #: Called before a choice: sees to it that somebody watches the servers.
@@ -158,7 +163,11 @@ class Cluster:
     def _is_usable(self, server: Server, leg: Leg) -> bool:
         if server.address in leg.tried:
             return False
-        return self.routing == MIRRORED or self.knowledge.is_fresh(server.address, self.clock())
+        return self.is_fresh(server.address)
+
+    def is_fresh(self, alias: str) -> bool:
+        """Whether what a replica has is new enough for who wants nothing more."""
+        return self.routing == MIRRORED or self.knowledge.is_fresh(alias, self.clock())
 
     def _fits(self, alias: str, wanted: Wanted) -> bool:
         return self.connect(alias) and self.has(alias, wanted)
@@ -237,21 +246,25 @@ class Cluster:
         return [one.address for one in rest if self.health.is_up(one)]
 
     def _tell_short(self) -> None:
-        """One line when no replica can serve, until one does again."""
+        """One line when no replica can serve, until one does again.
+
+        That none has what this client has just written is no news: they will, in a moment.
+        """
+        if any(self.health.is_up(one) and self.is_fresh(one.address) for one in self.servers):
+            return
         if not self._is_short:
             self._is_short = True
             logger.warning("No replica of %r serves: %s.", self.primary, "; ".join(self._why()))
 
     def _why(self) -> Iterator[str]:
-        now = self.clock()
         for server in self.servers:
             condition = self.health.condition(server)
             if not condition.up:
                 yield f"{server} is down ({condition.reason})"
-            elif not self.knowledge.is_fresh(server.address, now):
-                yield f"{server} is behind, or was not seen yet"
+            elif self.knowledge.is_promoted(server.address):
+                yield f"{server} {PROMOTED}"
             else:
-                yield f"{server} lacks what a client wrote, or has just failed him"
+                yield f"{server} is behind, or was not seen yet"
 
     # --- connections
 
@@ -296,7 +309,9 @@ class Cluster:
         if self.knowledge.has_replayed(alias, self._incarnation(connection.connection), wanted):
             return True
         sighting = self.look(alias, connection)
-        return sighting is not None and wanted.reached_by(sighting.position)
+        if sighting is None or (sighting.writable and self.routing != MIRRORED):
+            return False  # one that was promoted has another history
+        return wanted.reached_by(sighting.position)
 
     def look(self, alias: str, connection: Any) -> probe.Sighting | None:
         """Ask a server over this connection, and note what it says; None if it fails."""
@@ -410,6 +425,11 @@ def _make() -> Mapping[str, Cluster]:
         for alias in (options.primary, *options.aliases):
             found[alias] = cluster
     return found
+
+
+def distinct(known: Mapping[str, Cluster]) -> list[Cluster]:
+    """Each cluster once, of a mapping that has it under each of its aliases."""
+    return list({id(one): one for one in known.values()}.values())
 
 
 def known_clusters() -> Mapping[str, Cluster]:

@@ -16,6 +16,7 @@ A wrapper holds no state of a query and serves all connections of its alias.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
@@ -64,8 +65,10 @@ class PrimaryGuard:
     ) -> Any:
         """Django's protocol of an execute wrapper."""
         route = routes.current()
+        if route is None:
+            return execute(sql, params, many, context)
         cluster = known_clusters().get(self.alias)
-        if route is not None and cluster is not None:
+        if cluster is not None:
             text = as_text(sql, context)
             if is_read(text):
                 cluster.count(self.alias)
@@ -87,10 +90,24 @@ def _judge(cluster: Cluster, route: Route, sql: str) -> None:
     """A write in a request that was to read: by the options."""
     alias, how = cluster.primary, cluster.options.write_on_read
     promised = alias in route.atomic and not in_transaction(connections[alias])
-    if how == "refuse" or promised:
+    expected = _table(sql) in cluster.options.write_on_read_except
+    if promised or (how == "refuse" and not expected):
         raise WriteInReadRequest(alias, sql, site_line())
-    if how == "log":
+    if how == "log" and not expected:
         logger.warning("A request that was to read writes: %s: %s", site_line(), sql[:200])
+
+
+#: What a statement of an ORM's writes to, without its schema.
+_TARGET: Final = re.compile(
+    r"""\s*(?:INSERT\s+(?:OR\s+\w+\s+|IGNORE\s+)?INTO|REPLACE\s+INTO|UPDATE|DELETE\s+FROM)\s+
+    (?:["`]?\w+["`]?\.)?["`]?(\w+)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def _table(sql: str) -> str:
+    found = _TARGET.match(sql)
+    return found[1] if found else ""
 
 
 class ReplicaGuard:
@@ -110,14 +127,22 @@ class ReplicaGuard:
         if not is_read(text):
             raise WriteOnReplica(self.alias, text, site_line())
         cluster.count(self.alias)
+        limit, pulse = cluster.options.read_timeout, cluster.pulses[self.alias]
+        slot = watchdog.begin(context["connection"], limit, pulse)
+        try:
+            result = execute(sql, params, many, context)
+        except (DatabaseError, InterfaceError) as error:
+            failure = error
+        else:
+            held = context["cursor"]
+            if getattr(held.cursor, "name", None):
+                # A cursor of the server does its work when it is fetched from.
+                reading = _Reading(cluster, self.alias, sql, params, context, text, many=many)
+                held.cursor = _Fetched(held.cursor, reading)
+            return result
+        finally:
+            watchdog.end(slot)
         reading = _Reading(cluster, self.alias, sql, params, context, text, many=many)
-        with watchdog.limit(context["connection"], cluster.options.read_timeout) as slot:
-            try:
-                result = execute(sql, params, many, context)
-            except (DatabaseError, InterfaceError) as error:
-                failure = error
-            else:
-                return reading.begun(result)
         return reading.elsewhere(failure, is_late=slot.fired)
 
 
@@ -132,13 +157,6 @@ class _Reading:
     context: Mapping[str, Any]
     text: str
     many: bool
-
-    def begun(self, result: Any) -> Any:
-        """It was executed. A cursor of the server does its work when it is fetched from."""
-        held = self.context["cursor"]
-        if getattr(held.cursor, "name", None):
-            held.cursor = _Fetched(held.cursor, self)
-        return result
 
     def elsewhere(self, error: Exception, *, is_late: bool) -> Any:
         """It failed. Read it from another server, into the cursor that its reader holds.
@@ -228,8 +246,8 @@ class _Fetched:
         reading = self._reading
         if reading.context["connection"].connection is None:
             return nullcontext()
-        limit = reading.cluster.options.read_timeout
-        return watchdog.limit(reading.context["connection"], limit)
+        limit, pulse = reading.cluster.options.read_timeout, reading.cluster.pulses[reading.alias]
+        return watchdog.limit(reading.context["connection"], limit, pulse)
 
     def _fetch(self, method: str, *arguments: Any) -> Any:
         database = self._reading.context["connection"].Database

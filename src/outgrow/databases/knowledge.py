@@ -11,6 +11,8 @@ in seconds. The laws:
    killed and came back may serve older data than it did before.
 4. That the primary can't be asked makes nobody younger: others may go on writing to it. Who
    serves while it is away is for `cluster` to say.
+5. A replica that can be written to is none: it was promoted, and what it has is of another
+   history, whatever its position says. MariaDB's numbers go on where the primary's were.
 """
 
 from __future__ import annotations
@@ -25,8 +27,15 @@ from outgrow.databases.position import Position
 from outgrow.databases.probe import Sighting
 from outgrow.databases.route import Wanted
 
-#: Positions of the primary that are remembered. At one every 5 s that is over 40 minutes.
+#: Positions of the primary that are remembered: five times what `max_lag` asks for.
 SAMPLES: Final = 500
+
+#: Of the longest lag that counts: how far apart in time two of them are at least, but for the
+#: newest. Each request that writes brings one, and a busy site's would soon fill the memory.
+APART: Final = 1 / 100
+
+#: What is said of a replica that law 5 rules out.
+PROMOTED: Final = "can be written to, so it is no replica"
 
 #: Seconds without an answer after which the primary counts as silent, at most.
 SILENCE: Final = 2.0
@@ -60,6 +69,7 @@ class Knowledge:
     def __init__(self, *, check_every: float, max_lag: float) -> None:
         self._forgotten = FORGOTTEN * check_every
         self._oldest = max_lag + 2 * check_every
+        self._apart = self._oldest * APART
         # Before the replicas count as behind for want of news of the primary, half of what is left.
         self._silence = min(SILENCE, max(0.0, (max_lag - JITTERED * check_every) / 2))
         self._asked: float | None = None
@@ -77,9 +87,11 @@ class Knowledge:
             self._note_primary(sighting, now)
 
     def _note_primary(self, sighting: Sighting, now: float) -> None:
-        self.primary = Seen(now, sighting)
         self.primary_failure = ""
         self._asked = None
+        if self._is_overtaken(sighting):
+            return
+        self.primary = Seen(now, sighting)
         position = sighting.position
         if position is None or not sighting.writable:
             return
@@ -90,10 +102,31 @@ class Knowledge:
             elif last.reached_by(position) is not True:
                 # Another server, or another history of the same: what was noted means nothing.
                 self._samples.clear()
+            elif self._is_crowded():
+                self._samples.pop()
         self._samples.append((position, now))
         # A replica may have been seen before the first sample, or between two.
         for alias, seen in list(self._replicas.items()):
             self._replicas[alias] = replace(seen, lag=self._lag(seen.sighting, seen.at))
+
+    def _is_crowded(self) -> bool:
+        """Whether the newest position came too soon after the one before to be kept."""
+        samples = self._samples
+        return len(samples) > 1 and samples[-1][1] - samples[-2][1] < self._apart
+
+    def _is_overtaken(self, sighting: Sighting) -> bool:
+        """Whether another thread has noted a newer answer of the same server meanwhile.
+
+        No incarnation of a server goes back.
+        """
+        if self.primary is None or not self._samples or sighting.position is None:
+            return False
+        last = self._samples[-1][0]
+        return (
+            self.primary.sighting.incarnation == sighting.incarnation
+            and last != sighting.position
+            and sighting.position.reached_by(last) is True
+        )
 
     def note_primary_failed(self, reason: str) -> None:
         """The primary could not be asked."""
@@ -128,6 +161,16 @@ class Knowledge:
         """The last that was seen of a replica."""
         return self._replicas.get(alias)
 
+    def last_seen(self, alias: str) -> float:
+        """When a replica has last answered a question; minus infinity if it never has."""
+        seen = self._replicas.get(alias)
+        return -math.inf if seen is None else seen.at
+
+    def is_promoted(self, alias: str) -> bool:
+        """Whether a replica was last seen to take writes."""
+        seen = self._replicas.get(alias)
+        return seen is not None and seen.sighting.writable
+
     def is_fresh(self, alias: str, now: float) -> bool:
         """Whether a replica was seen a moment ago, and not too far behind."""
         seen = self._replicas.get(alias)
@@ -157,9 +200,13 @@ class Knowledge:
         seen = self._replicas.get(alias)
         if seen is None or not incarnation or seen.sighting.incarnation != incarnation:
             return False
+        if seen.sighting.writable:
+            return False  # law 5
         return wanted.reached_by(seen.sighting.position)
 
     def _lag(self, sighting: Sighting, now: float) -> float | None:
+        if sighting.writable:
+            return math.inf  # law 5
         if not self._samples:
             if self.primary is not None and self.primary.sighting.position is None:
                 return None  # there are no positions in this cluster

@@ -18,7 +18,14 @@ from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBas
 
 from outgrow.databases import route as routes
 from outgrow.databases.atomic import AtomicRequests
-from outgrow.databases.cluster import ALONE, Cluster, clusters, in_transaction, is_database_error
+from outgrow.databases.cluster import (
+    ALONE,
+    Cluster,
+    clusters,
+    distinct,
+    in_transaction,
+    is_database_error,
+)
 from outgrow.databases.remember import CacheNotes, Cookies, Found, together
 from outgrow.databases.route import NOTHING, PIN, PRIMARY, REPLICA, Route, Wanted, active, resumed
 from outgrow.databases.setup import install
@@ -48,7 +55,7 @@ class ReplicationMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         install()
         self.get_response = get_response
-        self._clusters = list({id(one): one for one in clusters().values()}.values())
+        self._clusters = distinct(clusters())
         name = self._clusters[0].options.cookie_name if self._clusters else "outgrow"
         self._cookies = Cookies(name)
         self._caches = {
@@ -107,7 +114,9 @@ class ReplicationMiddleware:
         not_atomic: set[str] = getattr(view, "_non_atomic_requests", set())
         for cluster in self._clusters:
             alias = cluster.primary
-            mode = marked(view, alias) or _by_name(request, view, cluster)
+            mode = marked(view, alias)
+            if not mode and not _forced(request, cluster):
+                mode = _by_name(request, view, cluster)
             if mode:
                 route.defaults[alias] = mode
             promised = connections.settings[alias]["ATOMIC_REQUESTS"]

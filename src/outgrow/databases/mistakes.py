@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -147,6 +148,7 @@ def _replica(cluster: ClusterOptions, alias: str) -> Iterator[Mistake]:
         yield from _pooled(alias)
         yield from _writable(alias)
         yield from _filtered(cluster, alias)
+        yield from _silent(cluster, alias)
     except (DatabaseError, InterfaceError) as error:
         text = f"The replica {alias!r} can't be asked: {' '.join(str(error).split())}"
         yield Mistake(text, "Start it, or take it out of the setting.", "W107", is_error=False)
@@ -193,13 +195,63 @@ def _filtered(cluster: ClusterOptions, alias: str) -> Iterator[Mistake]:
     connection = connections[alias]
     if connection.vendor != "mysql":
         return
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SHOW GLOBAL VARIABLES WHERE Variable_name LIKE 'replicate\\_%'"
-            " AND Variable_name LIKE '%\\_d%' AND Value <> ''"
-        )
-        filters = [name for name, value in cursor.fetchall() if value and "do" in name]
+    filters = [*_filters(connection), *_domains(connection)]
     if filters:
         text = f"The replica {alias!r} replays a part only: {', '.join(filters)}."
         hint = f"Let it replay all of {cluster.primary!r}, or take it out of the setting."
         yield Mistake(text, hint, "E110")
+
+
+def _silent(cluster: ClusterOptions, alias: str) -> Iterator[Mistake]:
+    """Whether a replica tells no position: nobody who wrote is served by it then."""
+    from outgrow.databases import probe
+
+    if probe.look(connections[alias]).position is None:
+        text = f"The replica {alias!r} tells no position: who wrote reads the primary instead."
+        hint = (
+            f"For {cluster.pin_for:g} s (pin_for) after each write. Replicate by GTID "
+            "(docs/howto/replicas.md), or leave it so."
+        )
+        yield Mistake(text, hint, "W111", is_error=False)
+
+
+def _filters(connection: Any) -> Iterator[str]:
+    """The filters by database and table; those that ignore, if they concern the site's own."""
+    name = str(connection.settings_dict["NAME"])
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW GLOBAL VARIABLES LIKE 'replicate\\_%'")
+        found = [(variable, value) for variable, value in cursor.fetchall() if value]
+    for variable, value in found:
+        if variable.startswith(("replicate_do_", "replicate_wild_do_")) or _ignores(
+            variable, value, name
+        ):
+            yield variable
+
+
+def _ignores(variable: str, value: str, name: str) -> bool:
+    """Whether this is a filter that ignores something of the database of this name."""
+    parts = [part.strip().partition(".")[0] for part in value.split(",")]
+    if variable == "replicate_wild_ignore_table":
+        return any(_is_like(name, part) for part in parts)
+    return variable in {"replicate_ignore_db", "replicate_ignore_table"} and name in parts
+
+
+def _is_like(name: str, pattern: str) -> bool:
+    """Whether a pattern of SQL's LIKE matches a name; a backslash makes a character plain."""
+    wild = {"%": ".*", "_": "."}
+    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
+    return bool(re.fullmatch("".join(wild.get(p) or re.escape(p[-1]) for p in parts), name))
+
+
+def _domains(connection: Any) -> Iterator[str]:
+    """The filters by domain, which only those are told who may see the replica's status."""
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute("SHOW ALL SLAVES STATUS")
+        except (DatabaseError, InterfaceError):
+            return  # no privilege for it, or MySQL, which has no domains
+        names = [column[0] for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    for column in ("Replicate_Do_Domain_Ids", "Replicate_Ignore_Domain_Ids"):
+        if any(row.get(column) for row in rows):
+            yield column

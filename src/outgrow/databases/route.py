@@ -78,7 +78,7 @@ class Leg:
 
     `server` is the alias that serves its reads, once it is chosen, and `tried` has those that
     failed it. `wrote` pins the reads that follow to the primary. `stale`: it was served by a
-    replica that lacks what its client wrote. `wait` is the route's.
+    replica that lacks what its client wrote, or may lack it. `wait` is the route's.
     """
 
     wanted: Wanted = NOTHING
@@ -90,9 +90,14 @@ class Leg:
     _report: Leg | None = None
 
     def report(self) -> Leg:
-        """The leg of those reads that may be behind what was written: they want nothing."""
+        """The leg of those reads that may be behind what was written: they want nothing.
+
+        For who has written something the response may be stale from then on.
+        """
         if self._report is None:
             self._report = Leg(wait=self.wait)
+        if self.wanted or self.wrote:
+            self.stale = True
         return self._report
 
 

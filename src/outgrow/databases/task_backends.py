@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asgiref.sync import sync_to_async
 
+from outgrow import conf
 from outgrow.databases.tasks import reads_of, resent, running, sent
 from outgrow.errors import MissingExtra
 
@@ -86,7 +87,7 @@ def __getattr__(name: str) -> Any:
     if name == "DatabaseBackend":
         module = "django_tasks_db"
     elif name == "ImmediateBackend":
-        module = "django.tasks" if find_spec("django.tasks") else "django_tasks"
+        module = conf.tasks_package()
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if find_spec(module) is None:

@@ -39,7 +39,7 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.db import connections
 
 from outgrow.databases import route as routes
-from outgrow.databases.cluster import ALONE, Cluster, in_transaction, known_clusters
+from outgrow.databases.cluster import ALONE, Cluster, distinct, in_transaction, known_clusters
 from outgrow.databases.middleware import written_now
 from outgrow.databases.remember import Written, packed, together, unpacked
 from outgrow.databases.route import NOTHING, PIN, PRIMARY, REPLICA, Route, Wanted, active
@@ -148,7 +148,7 @@ def sent(*, everything: bool = False) -> str:
     """
     route = routes.current()
     found = {}
-    for cluster in _clusters():
+    for cluster in distinct(known_clusters()):
         wanted = _seen(route, cluster)
         if everything:
             wanted = wanted.merged(_primary_now(cluster))
@@ -163,15 +163,11 @@ def resent(text: str) -> str:
     known = _unpacked(text)
     if route is not None:
         known = together([known, route.wanted])
-        for cluster in _clusters():
+        for cluster in distinct(known_clusters()):
             leg = route.legs.get(cluster.primary)
             if leg is not None and leg.wrote:
                 known = together([known, {cluster.primary: _primary_now(cluster)}])
     return packed({cluster: wanted for cluster, wanted in known.items() if wanted}, _NEVER)
-
-
-def _clusters() -> list[Cluster]:
-    return list({id(one): one for one in known_clusters().values()}.values())
 
 
 def _seen(route: Route | None, cluster: Cluster) -> Wanted:
@@ -214,7 +210,7 @@ def _unpacked(text: str | None) -> Written:
     """What a message says, by the primaries of this site."""
     found = unpacked(text or "", 0)
     if not found and text != NOTHING_WANTED:
-        return {cluster.primary: PIN for cluster in _clusters()}
+        return {cluster.primary: PIN for cluster in distinct(known_clusters())}
     return found
 
 
@@ -223,7 +219,7 @@ def _unpacked(text: str | None) -> Written:
 
 def watch() -> None:
     """See to it that the servers of all clusters are looked at, beside the tasks."""
-    for cluster in _clusters():
+    for cluster in distinct(known_clusters()):
         cluster.watch()
 
 
@@ -239,7 +235,7 @@ class Running:
         postpone, self.postpone = self.postpone, None
         if postpone is None:
             return
-        for cluster in _clusters():
+        for cluster in distinct(known_clusters()):
             wanted = self.route.leg(cluster.primary).wanted
             if not wanted or wanted.pin or cluster.routing == ALONE:
                 continue
@@ -299,6 +295,6 @@ def _default(how: Reads) -> str:
 def _route(text: str | None, how: Reads, *, again: bool) -> Route:
     wanted = _unpacked(text)
     if again:
-        now = {cluster.primary: _primary_now(cluster) for cluster in _clusters()}
+        now = {cluster.primary: _primary_now(cluster) for cluster in distinct(known_clusters())}
         wanted = together([wanted, now])
     return Route(_default(how), wanted, wait=how.wait)

@@ -40,6 +40,10 @@ FIRST: Final = 0.5
 #: Seconds from the first look at a replica to the second, if that tells nothing yet.
 HURRY: Final = 0.02
 
+#: Times of `read_timeout` from one look at a replica to the next, at most: with the spread, two
+#: of them fall into the time for which a server may give no sign of life.
+SIGNS: Final = 0.4
+
 #: Connections that a parent had open. A child must not close them: some drivers would tell the
 #: server, over the socket that both share.
 _inherited: Final[list[Any]] = []
@@ -149,8 +153,11 @@ class Watch:
         A replica of a busy primary has never replayed the position that was seen a moment
         ago. At the beginning there is no older one, so it is looked at again soon.
         """
-        every = self._cluster.options.check_every
-        knowledge = self._cluster.knowledge
+        options = self._cluster.options
+        every, knowledge = options.check_every, self._cluster.knowledge
+        if alias != self._cluster.primary:
+            # A slow query is told from a frozen server by what is seen of it meanwhile.
+            every = min(every, options.read_timeout * SIGNS)
         if (
             alias == self._cluster.primary
             or last >= every
@@ -176,30 +183,47 @@ class Watch:
         health = cluster.health
         if server is not None and not health.is_up(server) and not health.due(server):
             return
+        kept = connection.connection is not None
+        failure = self._ask(alias, connection)
+        if failure is not None and kept and not isinstance(failure, TimeoutError):
+            # A connection that was kept may be lost while its server is well, as in a request.
+            failure = self._ask(alias, connection)
+        if failure is None:
+            return
+        if server is None:
+            cluster.knowledge.note_primary_failed(" ".join(str(failure).split())[:300])
+        else:
+            cluster.failed(alias, failure)
+
+    def _ask(self, alias: str, connection: Any) -> Exception | None:
+        """Ask a server, and note its answer; the error of the database if there is none.
+
+        The connection is closed then. A `TimeoutError` stands for an answer that was too late.
+        """
         from outgrow.databases.cluster import is_database_error
 
+        cluster, limit = self._cluster, self._limit(alias)
+        server, slot = cluster.by_alias.get(alias), None
         try:
             connection.ensure_connection()
             # What was committed before the question was sent is in the answer.
             asked = cluster.clock()
             if server is None:
                 cluster.knowledge.note_primary_asked(asked)
-            with watchdog.limit(connection, self._limit(alias)):
+            with watchdog.limit(connection, limit) as slot:
                 sighting = probe.look(connection)
         except Exception as error:
             if not is_database_error(connection, error):
                 raise
             connection.close()
-            if server is None:
-                cluster.knowledge.note_primary_failed(" ".join(str(error).split())[:300])
-            else:
-                cluster.failed(alias, error)
-            return
+            is_late = slot is not None and slot.fired
+            return TimeoutError(f"no answer within {limit:g} s") if is_late else error
         if server is None:
             cluster.knowledge.note_primary(sighting, asked)
         else:
             cluster.knowledge.note_replica(alias, sighting, cluster.clock())
             cluster.health.ok(server)
+        return None
 
 
 def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:

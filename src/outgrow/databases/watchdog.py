@@ -4,6 +4,10 @@ A server that freezes, or whose network is cut, ends no query: `statement_timeou
 clock's, and TCP waits for many minutes. So a thread looks at the connections in use and shuts
 the socket of one that is over its time; its reader then gets the driver's error for a lost
 connection. One thread for a process, begun when it is needed; a forked child has its own.
+
+A server that has given a sign of life elsewhere meanwhile is not frozen: its query is slow,
+and is waited for. The time then counts from that sign. A path that is dead for this one
+connection alone is for the kernel to notice, which is told to look after it.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -28,14 +32,30 @@ _SLOT: Final = "_outgrow_slot"
 class Slot:
     """One connection of a driver. `limit` is in seconds; one thread uses it at a time."""
 
-    __slots__ = ("__weakref__", "fired", "limit", "lock", "raw", "until")
+    __slots__ = (
+        "__weakref__",
+        "around",
+        "fired",
+        "home",
+        "limit",
+        "lock",
+        "pulse",
+        "raw",
+        "until",
+    )
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, home: object) -> None:
         self.raw = raw
+        #: The set that it is looked after in: a forked child has another one.
+        self.home = home
+        #: When the blocks around the present one are over, the outermost first.
+        self.around: list[float] = []
         self.lock = threading.Lock()
         self.until = math.inf
         self.limit = LOOK
         self.fired = False
+        #: When the server has last given a sign of life, on whatever connection.
+        self.pulse: Callable[[], float] = _never
 
     def shut_if_late(self, now: float) -> None:
         """End the wait of its reader if it is over its time.
@@ -46,6 +66,10 @@ class Slot:
         with self.lock:
             if now < self.until:
                 return
+            alive_until = self.pulse() + self.limit
+            if alive_until > now and not self.around:
+                self.until = alive_until
+                return
             self.until = math.inf
             self.fired = True
             # A driver's connection that is closed already raises what it likes.
@@ -53,16 +77,44 @@ class Slot:
                 _shut(self.raw)
 
 
+def _never() -> float:
+    return -math.inf
+
+
 def _shut(raw: Any) -> None:
     interrupt = getattr(raw, "interrupt", None)  # sqlite3's, which has no socket
     if interrupt is not None:
         interrupt()
         return
+    with _socket(raw) as again:
+        again.shutdown(socket.SHUT_RDWR)
+
+
+def _socket(raw: Any) -> socket.socket:
+    """The socket of a driver's connection, once more: to close it does not close the driver's."""
     own = getattr(raw, "_sock", None)  # PyMySQL's
     descriptor = own.fileno() if own is not None else raw.fileno()
-    # A second descriptor of the same socket, for closing ours must not close the driver's.
-    with socket.socket(fileno=os.dup(descriptor)) as again:
-        again.shutdown(socket.SHUT_RDWR)
+    return socket.socket(fileno=os.dup(descriptor))
+
+
+def _keep_alive(raw: Any, seconds: float) -> None:
+    """Let the kernel end a connection whose other side takes nothing for so long (tcp(7))."""
+    if hasattr(raw, "interrupt"):
+        return
+    silence = max(1, math.ceil(seconds))
+    wanted = {
+        "TCP_KEEPIDLE": max(1, silence // 2),
+        "TCP_KEEPINTVL": max(1, silence // 6),
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": silence * 1000,  # milliseconds
+    }
+    # A driver without a descriptor, or whose connection is closed already and raises what it
+    # likes; a socket that is none of TCP; a system without these.
+    with suppress(Exception), _socket(raw) as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in wanted.items():
+            if hasattr(socket, name):
+                again.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class Watchdog:
@@ -79,27 +131,46 @@ class Watchdog:
         self._busy = threading.Event()
         self._thread: threading.Thread | None = None
 
-    @contextmanager
-    def limit(self, connection: Any, seconds: float) -> Iterator[Slot]:
-        """A block in which a Django connection, which is open, waits no longer than this."""
-        slot = self._slot(connection)
-        around, slot.limit = slot.until, seconds
-        slot.fired = False
-        # Within another block that one's limit holds, too.
-        slot.until = min(around, time.monotonic() + seconds)
+    def begin(self, connection: Any, seconds: float, pulse: Callable[[], float] = _never) -> Slot:
+        """From now on a Django connection, which is open, waits no longer than this.
+
+        But for `seconds` from the last sign of life that `pulse` tells, by the monotonic clock.
+        `end` is called in any case. Each query of a replica passes here, so it is short.
+        """
+        slot: Slot | None = connection.__dict__.get(_SLOT)
+        if slot is None or slot.raw is not connection.connection or slot.home is not self._slots:
+            slot = self._slot(connection, seconds)
+        until = time.monotonic() + seconds
+        if slot.until != math.inf:  # within another block that one's limit holds, too
+            slot.around.append(slot.until)
+            until = min(until, slot.until)
+        slot.pulse, slot.limit, slot.fired, slot.until = pulse, seconds, False, until
         if not self._busy.is_set():
             self._busy.set()
+        return slot
+
+    @staticmethod
+    def end(slot: Slot) -> None:
+        """The wait is over, however it ended; `slot.fired` says whether it was too long."""
+        with slot.lock:
+            around = slot.around.pop() if slot.around else math.inf
+            slot.until = math.inf if slot.fired else around
+
+    @contextmanager
+    def limit(
+        self, connection: Any, seconds: float, pulse: Callable[[], float] = _never
+    ) -> Iterator[Slot]:
+        """A block in which an open connection of Django's waits no longer than `begin` says."""
+        slot = self.begin(connection, seconds, pulse)
         try:
             yield slot
         finally:
-            with slot.lock:
-                slot.until = math.inf if slot.fired else around
+            self.end(slot)
 
-    def _slot(self, connection: Any) -> Slot:
-        slot: Slot | None = connection.__dict__.get(_SLOT)
-        if slot is not None and slot.raw is connection.connection and slot in self._slots:
-            return slot
-        slot = Slot(connection.connection)
+    def _slot(self, connection: Any, seconds: float) -> Slot:
+        """A slot for what the connection is now; looked after from its first use on."""
+        slot = Slot(connection.connection, self._slots)
+        _keep_alive(connection.connection, seconds)
         setattr(connection, _SLOT, slot)
         with self._lock:
             self._slots.add(slot)

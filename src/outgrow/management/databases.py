@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from outgrow.databases.cluster import Cluster, clusters
+from outgrow.databases.cluster import Cluster, clusters, distinct
 from outgrow.databases.survey import PATIENCE, Surveyed, problems, survey
 
 #: Seconds from one survey to the next, with --watch.
@@ -60,7 +60,7 @@ def run(command: BaseCommand, options: dict[str, Any]) -> int:
 
 
 def _chosen(wanted: list[str]) -> list[Cluster]:
-    found = {cluster.primary: cluster for cluster in clusters().values()}
+    found = {cluster.primary: cluster for cluster in distinct(clusters())}
     if not found:
         raise CommandError("OUTGROW['REPLICATION'] has no replicas.", returncode=2)
     for alias in wanted:

@@ -7,16 +7,12 @@ imported: sites whose jobs are Celery's or RQ's never do that.
 from __future__ import annotations
 
 import importlib
-from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any
 
 from outgrow import conf
 from outgrow.media.jobs import replicate
 
-#: Django's own package, since 6.0, or the backport.
-PACKAGE: Final = "django.tasks" if find_spec("django.tasks") else "django_tasks"
-
-_task: Any = importlib.import_module(PACKAGE).task
+_task: Any = importlib.import_module(conf.tasks_package()).task
 
 
 @_task(queue_name=conf.task_queue())  # type: ignore[untyped-decorator]

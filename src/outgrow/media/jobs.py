@@ -10,19 +10,17 @@ from __future__ import annotations
 import importlib
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import django
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
+from outgrow import conf
 from outgrow.errors import ConfigurationError, MissingExtra
 
 if TYPE_CHECKING:
     from outgrow.media.storages import AsyncStorage
-
-#: What runs jobs, for the option `background`: the module that it needs, and our extra.
-RUNNERS: Final = {"celery": "celery", "rq": "rq", "tasks": "django_tasks"}
 
 
 def replicate(alias: str, server: str, name: str) -> None:
@@ -50,9 +48,7 @@ def problem(runner: str) -> MissingExtra | ConfigurationError | None:
 
     May import the runner's own package, and reads the settings.
     """
-    module = RUNNERS[runner]
-    if runner == "tasks" and find_spec("django.tasks"):
-        module = "django.tasks"
+    module = conf.tasks_package() if runner == "tasks" else runner
     if find_spec(module) is None:
         return MissingExtra(f"background={runner!r}", module.replace("_", "-"), runner)
     return _problem_of_tasks(module) if runner == "tasks" else None
@@ -63,7 +59,7 @@ def _problem_of_tasks(package: str) -> ConfigurationError | None:
     try:
         importlib.import_module("outgrow.media.django_job")
     except (ImproperlyConfigured, errors.TaskException) as error:
-        hint = f"'BACKEND' is the path of a class that {package} can load; docs/howto/background."
+        hint = f"'BACKEND' names a class that {package} can load: see docs/howto/background.md."
         return ConfigurationError("TASKS['default']", f"takes no task: {error}", hint)
     return None
 
