@@ -26,6 +26,7 @@
         │   └── NoAccess        ... a certificate or credentials are missing or not accepted
         ├── NoBucket            an object store has no bucket of this name
         ├── WrongRegion         ... or has it in another region
+        ├── ObjectReplaced      while an object was read, another took its name
         ├── TimedOut            no progress within the time allowed
         │   └── OutOfTime       there was progress, but not within the whole time
         ├── ConnectionLost      closed or reset before the answer was whole
@@ -204,6 +205,17 @@ class WrongRegion(ServerError):
     """The bucket is in another region than the option `region` says."""
 
     advice = "set the option 'region' to the bucket's, or 'endpoint' to the one of its region"
+
+
+class ObjectReplaced(ServerError):
+    """Another object took the name of the one that was being read; open it again."""
+
+    advice = "open it again, or give each file a name of its own (names='unique')"
+
+    def __init__(self, server: str, name: str) -> None:
+        super().__init__(server, f"{name!r} was replaced while it was read")
+        self.args = (server, name)
+        self.name = name
 
 
 class TimedOut(ServerError):

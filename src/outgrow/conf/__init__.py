@@ -1,7 +1,7 @@
 """Django's settings -> frozen dataclasses. The one package that reads them.
 
-`media` has the options of a media storage, `databases` those of the replication of
-databases, and `site` the settings of Django's own that several parts need.
+`media` has the options of a media storage, `objects` those of an object storage, `databases`
+those of the replication of databases, and `site` the settings of Django's own that several parts need.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ from outgrow.conf.media import (
     MediaOptions,
     is_secret,
     media_options,
+)
+from outgrow.conf.objects import (
+    Headers,
+    Location,
+    ObjectOptions,
+    header_problem,
+    object_options,
 )
 from outgrow.conf.site import (
     caches,
@@ -47,17 +54,22 @@ __all__ = [
     "HYBRID_OPTIONS",
     "REPLICATION_PATH",
     "ClusterOptions",
+    "Headers",
+    "Location",
     "MediaOptions",
+    "ObjectOptions",
     "Remember",
     "caches",
     "cluster_options",
     "databases",
+    "header_problem",
     "is_installed",
     "is_secret",
     "media_options",
     "media_root",
     "media_url",
     "middleware",
+    "object_options",
     "outgrow",
     "replication",
     "routers",

@@ -37,6 +37,8 @@ _SCHEMES: Final = {
     "file": "a folder",
     "memory": "the memory of this process",
 }
+#: Those with a server, which can sign and serve.
+_BUCKETS: Final = ("s3", "gs", "az")
 #: RFC 9110 §5.1: a field name is a token.
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 #: RFC 9110 §5.5: visible characters, spaces and tabs; what is not ASCII has no meaning.
@@ -82,7 +84,8 @@ class ObjectOptions:
     #: A file of certificate authorities, in PEM, beside those of the system.
     ca: str = ""
     base_url: str = ""
-    querystring_auth: bool = True
+    #: None: as `is_signed` says.
+    querystring_auth: bool | None = None
     querystring_expire: float = 3600.0
     headers: Headers = field(default_factory=dict)
     #: What browsers would run as a page: "download" or "inline".
@@ -94,6 +97,13 @@ class ObjectOptions:
     deadline: float = 15.0
     part_size: int = PART
     concurrency: int = 4
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the URLs of files are signed: where a bucket is, unless a `base_url` is."""
+        if self.querystring_auth is not None:
+            return self.querystring_auth
+        return self.location.scheme in _BUCKETS and not self.base_url and not self.anonymous
 
 
 OBJECT_OPTIONS: Final = tuple(option.name for option in fields(ObjectOptions))
@@ -186,7 +196,7 @@ def _together(
 ) -> Iterator[ConfigurationError]:
     """What options are wrong beside each other."""
     scheme = values["location"].scheme if "location" in values else ""
-    keys = [name for name in ("access_key", "secret_key") if values.get(name)]
+    keys = [name for name in ("access_key", "secret_key") if given.get(name)]
     if scheme == "s3" and len(keys) == 1:
         (other,) = {"access_key", "secret_key"} - set(keys)
         hint = "Give both, or neither: then the environment and the machine's role are asked."
@@ -197,10 +207,9 @@ def _together(
     if keys and values.get("profile"):
         hint = "Leave out one of the two."
         yield ConfigurationError(f"{path}['profile']", f"stands beside {keys[0]!r}.", hint)
-    if scheme in {"file", "memory"} and not values.get("base_url"):
-        if given.get("querystring_auth"):
-            text = f"has no meaning with {scheme}://, which signs no URLs."
-            yield ConfigurationError(f"{path}['querystring_auth']", text, "Leave it out.")
+    if given.get("querystring_auth") and values.get("anonymous"):
+        hint = "Leave out one of the two: what is signed has keys."
+        yield ConfigurationError(f"{path}['querystring_auth']", "stands beside 'anonymous'.", hint)
     if scheme == "az" and not values.get("account") and not values.get("endpoint"):
         hint = "Write the name of the storage account."
         yield ConfigurationError(f"{path}['account']", "is missing.", hint)
@@ -222,6 +231,10 @@ def _names(
 
 #: Options that only some kinds of stores have.
 _ONLY: Final[Mapping[str, tuple[str, ...]]] = {
+    "endpoint": _BUCKETS,
+    "anonymous": _BUCKETS,
+    "querystring_auth": _BUCKETS,
+    "querystring_expire": _BUCKETS,
     "region": ("s3",),
     "addressing": ("s3",),
     "session_token": ("s3",),

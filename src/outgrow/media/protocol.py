@@ -27,7 +27,7 @@ from urllib.parse import unquote_to_bytes
 
 from outgrow.media import conditions, digests, signing
 from outgrow.media.conditions import File, Span
-from outgrow.media.content_types import ACTIVE, content_type
+from outgrow.content_types import ACTIVE, content_type
 from outgrow.media.digests import Digest
 from outgrow.media.listing import OWN_TYPE
 from outgrow.names import NAME_LIMIT, PART_LIMIT

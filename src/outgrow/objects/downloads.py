@@ -143,7 +143,7 @@ class ObjectReader(io.RawIOBase):
         self._streamed += len(self._rest)
 
 
-class ObjectFile(File[Any]):
+class ObjectFile(File):  # type: ignore[type-arg]
     """An open object, as Django's File. Close it, or use it with ``with``."""
 
     def __init__(self, reader: ObjectReader, name: str, mode: str) -> None:

@@ -17,7 +17,6 @@ from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
 from django.core.files.base import File
 from django.core.files.storage import Storage
 from django.utils import timezone
-from django.utils.deconstruct import deconstructible
 from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
@@ -44,7 +43,6 @@ _METADATA: Final = ("x-amz-meta-", "x-goog-meta-", "x-ms-meta-")
 _DAY: Final = timedelta(days=1)
 
 
-@deconstructible(path="outgrow.objects.ObjectStorage")
 class ObjectStorage(AsyncTwins, Storage):
     """Files in an object store: S3 and its kind, Google's, Azure's; or a folder, or memory.
 
@@ -267,10 +265,12 @@ class ObjectStorage(AsyncTwins, Storage):
             found[known.get(key.lower(), key)] = _expires(value) if key.lower() == "expires" else value
         return found
 
-    @staticmethod
-    def _divided(headers: Mapping[str, str]) -> tuple[dict[str, str], Headers]:
+    def _divided(self, headers: Mapping[str, str]) -> tuple[dict[str, str], Headers]:
         """What obstore sets for one object, and what a store of its own must send."""
-        attributes, others = {}, []
+        attributes: dict[str, str] = {}
+        others: list[tuple[str, str]] = []
+        if self.options.location.scheme == "file":
+            return attributes, ()  # a folder keeps no headers; who serves it sets them
         for name, value in headers.items():
             lower = name.lower()
             if lower in _ATTRIBUTES:
