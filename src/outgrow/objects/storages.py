@@ -21,7 +21,14 @@ from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
 from outgrow import conf, content_types, names
-from outgrow.errors import BadAnswer, NoBucket, ObjectReplaced, UnsafeName
+from outgrow.errors import (
+    BadAnswer,
+    NoAccess,
+    ObjectReplaced,
+    UnexpectedStatus,
+    UnsafeName,
+    WrongRegion,
+)
 from outgrow.objects import mishaps, runtime
 from outgrow.objects.downloads import ObjectFile, ObjectReader
 from outgrow.objects.stores import Headers, Stores, describe
@@ -159,7 +166,9 @@ class ObjectStorage(AsyncTwins, Storage):
         try:
             with self._translated(name):
                 return cast("Mapping[str, Any]", library.head(store, key))
-        except (FileNotFoundError, mishaps.NoAccess, mishaps.WrongRegion):
+        except (FileNotFoundError, NoAccess, WrongRegion, UnexpectedStatus) as error:
+            if getattr(error, "status", 0) >= 500:
+                raise  # it was tried again for as long as it may be
             # An answer to HEAD has no body, in which the reason would be.
             with self._translated(name):
                 library.get(store, key, options={"range": (0, 1)})
