@@ -69,9 +69,7 @@ def _make(options: ObjectOptions, headers: Mapping[str, str]) -> Any:
 
 
 def _s3(options: ObjectOptions, headers: Mapping[str, str]) -> Any:
-    config: dict[str, Any] = {"region": options.region or os.environ.get("AWS_REGION", "")}
-    if not config["region"]:
-        config["region"] = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
+    config: dict[str, Any] = {"region": region(options)}
     access_key, secret_key, token = credentials(options)
     if access_key:
         config |= {"access_key_id": access_key, "secret_access_key": secret_key}
@@ -92,6 +90,13 @@ def _s3(options: ObjectOptions, headers: Mapping[str, str]) -> Any:
         retry_config=_retries(options),
         **config,
     )
+
+
+def region(options: ObjectOptions) -> str:
+    """The region of a bucket of S3: as the option, or the environment, says."""
+    names = ("AWS_REGION", "AWS_DEFAULT_REGION")
+    given = (os.environ.get(name, "") for name in names)
+    return options.region or next(filter(None, given), "us-east-1")
 
 
 def credentials(options: ObjectOptions) -> tuple[str, str, str]:
