@@ -26,7 +26,7 @@ from outgrow.objects import ObjectStorage
 from outgrow.objects.uploads import part_size
 from tests.live.engines import Engine
 from tests.live.processes import wait_until
-from tests.objects.conftest import Make
+from tests.live.stores import Make
 
 #: One part, and a bit.
 LARGE = (8 << 20) + 12_345

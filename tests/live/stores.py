@@ -30,7 +30,7 @@ ENGINES: dict[str, Callable[[], AbstractContextManager[Engine]]] = {
 
 
 @pytest.fixture(scope="session")
-def started() -> Iterator[Callable[[str], Engine]]:
+def engine_named() -> Iterator[Callable[[str], Engine]]:
     """Gives an engine by its name, and starts it if it does not run yet."""
     running: dict[str, Engine] = {}
     with ExitStack() as stack:
@@ -44,14 +44,14 @@ def started() -> Iterator[Callable[[str], Engine]]:
 
 
 @pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest, started: Callable[[str], Engine]) -> Engine:
-    return started(request.param)
+def engine(request: pytest.FixtureRequest, engine_named: Callable[[str], Engine]) -> Engine:
+    return engine_named(request.param)
 
 
 @pytest.fixture
-def swift(started: Callable[[str], Engine]) -> Engine:
+def swift(engine_named: Callable[[str], Engine]) -> Engine:
     """The one that checks signatures."""
-    return started("swift")
+    return engine_named("swift")
 
 
 @pytest.fixture
