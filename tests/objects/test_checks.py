@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.core.checks import run_checks
@@ -17,7 +17,7 @@ GOOD = {"location": "s3://bucket", "access_key": "a", "secret_key": "b"}
 class OwnStorage(ObjectStorage):
     """One of the site's, with options of its own."""
 
-    defaults = {"location": "s3://bucket", "overwrite": True, "querystring_auth": False}
+    defaults: ClassVar = {"location": "s3://bucket", "overwrite": True, "querystring_auth": False}
 
 
 def said(options: Any, alias: str = "default", backend: object = ObjectStorage) -> dict[str, str]:

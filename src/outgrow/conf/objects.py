@@ -99,6 +99,11 @@ class ObjectOptions:
     concurrency: int = 4
 
     @property
+    def is_unique(self) -> bool:
+        """Whether no name is ever used twice."""
+        return self.names == "unique" and not self.overwrite
+
+    @property
     def is_signed(self) -> bool:
         """Whether the URLs of files are signed: where a bucket is, unless a `base_url` is."""
         if self.querystring_auth is not None:

@@ -22,6 +22,7 @@ from django.utils.module_loading import import_string
 from outgrow import conf, content_types, names
 from outgrow.errors import (
     BadAnswer,
+    ConnectionLost,
     NoAccess,
     ObjectReplaced,
     UnexpectedStatus,
@@ -32,7 +33,7 @@ from outgrow.objects import mishaps, runtime
 from outgrow.objects.addresses import Addresses
 from outgrow.objects.downloads import ObjectFile, ObjectReader
 from outgrow.objects.stores import Headers, Stores, describe
-from outgrow.objects.uploads import upload
+from outgrow.objects.uploads import Unsettled, upload
 from outgrow.twins import AsyncTwins
 
 #: Headers that obstore sets for one object, by their names in lower case.
@@ -131,7 +132,7 @@ class ObjectStorage(AsyncTwins, Storage):
         try:
             if options.overwrite:
                 return names.check(plain)
-            if options.names == "unique":
+            if options.is_unique:
                 return names.unique(plain, names.token(), max_length)
             names.check(plain, length=max_length is None)
             return names.check(super().get_available_name(plain, max_length=max_length))
@@ -217,7 +218,8 @@ class ObjectStorage(AsyncTwins, Storage):
 
     def _save(self, name: str, content: File[Any]) -> str:
         options, key = self.options, self.key(name)
-        create = not options.overwrite
+        # A name that was never used needs no condition, and may be sent twice.
+        create = not options.is_unique and not options.overwrite
         attributes, others = self._divided(self.headers(name))
         errors = runtime.library().exceptions
         store = self.stores.store(others)
@@ -235,8 +237,18 @@ class ObjectStorage(AsyncTwins, Storage):
         except errors.AlreadyExistsError:
             # Somebody took the name since it was seen to be free.
             return self._save(self.get_available_name(name), content)
+        except Unsettled as error:
+            return self._settled(name, error)
         self._verify(name, sent)
         return name
+
+    def _settled(self, name: str, error: Unsettled) -> str:
+        """The name, if what is there under it can only be what was sent."""
+        if self.options.is_unique and self.exists(name):
+            self._verify(name, error.sent)
+            return name
+        text = f"it is not known whether {name!r} was put together from its parts; save it again"
+        raise ConnectionLost(self.server, text) from error
 
     def _verify(self, name: str, sent: int) -> None:
         """Whether what was put together from parts has as many bytes as were sent."""

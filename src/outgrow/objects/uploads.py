@@ -20,6 +20,18 @@ from outgrow.objects import runtime
 MOST_PARTS: Final = 10_000
 
 
+class Unsettled(Exception):
+    """The upload of several parts is gone: it was completed, or given up; `sent` bytes.
+
+    A store that completes an upload forgets it. If its answer is lost, the next question finds
+    nothing.
+    """
+
+    def __init__(self, sent: int) -> None:
+        super().__init__(sent)
+        self.sent = sent
+
+
 def pieces(content: File[Any], size: int) -> Iterator[bytes]:
     """The file from its beginning on, in pieces of `size` bytes, the last may be smaller.
 
@@ -58,7 +70,8 @@ def upload(
 
     With `create` a file of one part is not written over another, where the store knows
     conditional requests; obstore's AlreadyExistsError says so. Raises what obstore raises,
-    and what reading the file raises; nothing is visible then.
+    and what reading the file raises; nothing is visible then. Only after `Unsettled` the whole
+    file may be there.
     """
     size = part_size(content, part)
     counted = _Counted(pieces(content, size))
@@ -69,15 +82,20 @@ def upload(
         put(store, key, first, attributes=attributes, mode=mode, use_multipart=False)
         return counted.bytes
     parts: Iterable[bytes] = chain([first, second], counted)
-    put(
-        store,
-        key,
-        iter(parts),
-        attributes=attributes,
-        use_multipart=True,
-        chunk_size=size,
-        max_concurrency=concurrency,
-    )
+    try:
+        put(
+            store,
+            key,
+            iter(parts),
+            attributes=attributes,
+            use_multipart=True,
+            chunk_size=size,
+            max_concurrency=concurrency,
+        )
+    except FileNotFoundError as error:
+        if "NoSuchBucket" in str(error):
+            raise
+        raise Unsettled(counted.bytes) from error
     return counted.bytes
 
 
