@@ -36,6 +36,8 @@ PURE = {
     "media/protocol": "tests/media/test_protocol.py",
     "media/conditions": "tests/media/test_protocol.py",
     "media/digests": "tests/media/test_protocol.py",
+    "objects/canonical": "tests/objects/test_sign.py",
+    "objects/sign": "tests/objects/test_sign.py",
     "databases/position": "tests/databases/test_position.py",
     "databases/statements": "tests/databases/test_statements.py",
     "databases/dialects": "tests/databases/test_statements.py",
