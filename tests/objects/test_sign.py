@@ -557,6 +557,18 @@ def test_values_of_headers_are_signed_without_needless_spaces() -> None:
     assert urls[0] == urls[1]
 
 
+@pytest.mark.parametrize("name", ["A", "X-Amz-SignedHeader", "X-Amz-SignedHeaders-", "a", "Ö"])
+@pytest.mark.parametrize("sent", [{}, {"x-amz-meta-a": "b"}])
+def test_what_is_signed_is_sorted(name: str, sent: dict[str, str]) -> None:
+    """The order of a URL is the one that is signed, wherever a parameter stands in it."""
+    url = example().url("k", start=FIRST, expire=60, parameters={name: "b"}, headers=sent)
+    *signed, last = urlsplit(url).query.split("&")
+    names = [pair.partition("=")[0] for pair in signed]
+    assert names == sorted([*names[1:], names[0]])
+    assert quote(name) in names
+    assert last.startswith("X-Amz-Signature=")
+
+
 def test_a_url_with_a_session_token_carries_it() -> None:
     url = example(token="a/b+c==").url("a", start=FIRST, expire=60)
     assert query(url)["X-Amz-Security-Token"] == "a/b+c=="

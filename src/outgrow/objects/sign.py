@@ -36,6 +36,8 @@ UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 _METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "POST", "PUT"})
+#: The last of the signature's own parameters, in the order in which they are signed.
+_LAST: Final = ("X-Amz-SignedHeaders", "host")
 #: What a store puts the name in for that a file has on the visitor's disk.
 _FILENAME: Final = "${filename}"
 _NOTHING: Final[Mapping[str, str]] = {}
@@ -259,7 +261,7 @@ class Signer:
             **({"X-Amz-Security-Token": token} if token else {}),
         }
         pairs = canonical.encoded(given)
-        query = canonical.query([*pairs, ("X-Amz-SignedHeaders", "host")])
+        query = canonical.query([*pairs, _LAST])
         rest = f"\n{query}\nhost:{self._seen.host}\n\nhost\n{UNSIGNED_PAYLOAD}"
         self._last = made = _Usual(second, seconds, moment, pairs, query, rest)
         return made
@@ -268,12 +270,17 @@ class Signer:
         self, usual: _Usual, parameters: Mapping[str, str], headers: Mapping[str, str]
     ) -> tuple[str, str]:
         """The query, and what follows the path, with these as well."""
+        pairs = canonical.parameters(parameters)
         names, lines = "host", f"host:{self._seen.host}\n"
+        if not headers and min(pairs) > _LAST:
+            # Most have names in lower case, and so the whole query of the others before them.
+            query = f"{usual.query}&{canonical.query(pairs)}"
+            return query, f"\n{query}\n{lines}\n{names}\n{UNSIGNED_PAYLOAD}"
         if headers:
             canonical.refuse("header", headers)
             names, lines = canonical.headers({**headers, "host": self._seen.host})
-        own = ("X-Amz-SignedHeaders", quote(names, safe=""))
-        query = canonical.query([*usual.pairs, own, *canonical.parameters(parameters)])
+        own = (_LAST[0], quote(names, safe=""))
+        query = canonical.query([*usual.pairs, own, *pairs])
         return query, f"\n{query}\n{lines}\n{names}\n{UNSIGNED_PAYLOAD}"
 
     def __repr__(self) -> str:
