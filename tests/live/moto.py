@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 
 from outgrow.testing import free_port
@@ -38,8 +38,8 @@ def running_moto() -> Iterator[Engine]:
 
 
 def _answers(port: int) -> bool:
-    with suppress(OSError, HTTPException):
-        connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    with closing(connection), suppress(OSError, HTTPException):
         connection.request("GET", "/moto-api/")
         return connection.getresponse().status == 200
     return False

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -104,7 +104,7 @@ class Node:
                 logs = "\n".join(path.read_text() for path in self.folder.glob("*.log"))
                 raise RuntimeError(f"Swift ended with {process.returncode}: {logs[-2000:]}")
         connection = http.client.HTTPConnection(self.address, port, timeout=5)
-        with suppress(OSError, http.client.HTTPException):
+        with closing(connection), suppress(OSError, http.client.HTTPException):
             connection.request("GET", "/healthcheck" if port == self.ports[0] else "/")
             return connection.getresponse().status < 500
         return False

@@ -25,7 +25,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
@@ -160,7 +159,7 @@ def _in_memory(path: str) -> Iterator[str]:
 def _in_folder(path: str) -> Iterator[str]:
     """A copy on the disk. It may be removed when it is loaded."""
     with tempfile.TemporaryDirectory(prefix="outgrow-") as folder:
-        yield shutil.copy(path, Path(folder, Path(path).name))
+        yield shutil.copy(path, os.path.join(folder, os.path.basename(path)))
 
 
 def _in_child() -> None:
