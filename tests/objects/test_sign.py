@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from outgrow.objects.sign import (
     EMPTY_PAYLOAD,
     LONGEST,
+    STEADY_FROM,
     UNSIGNED_PAYLOAD,
     Credentials,
     Signer,
@@ -169,6 +170,12 @@ def test_steady_urls_are_good_for_as_long_as_was_asked(now: float, expire: float
     # Whole seconds: what is under a second may be lost.
     assert start + seconds >= min(now, int(now)) + expire - 1
     assert start + seconds <= now + expire * 1.25 + 2
+
+
+@given(now=st.floats(0, 4e9), expire=st.floats(STEADY_FROM, LONGEST - 1))
+def test_steady_urls_are_never_good_for_less(now: float, expire: float) -> None:
+    start, seconds = steady(now, expire)
+    assert start + seconds > now + expire
 
 
 def test_steady_urls_are_the_same_for_a_while() -> None:
@@ -445,6 +452,12 @@ def test_parameters_that_are_the_signature_s_own(name: str) -> None:
         example().url("a", start=FIRST, expire=60, parameters={name: "1"})
     with pytest.raises(ValueError, match=f"The parameter '{name}' is a part of the signature"):
         example().request("GET", "a", now=FIRST, parameters={name: "1"})
+
+
+def test_a_parameter_by_both_of_its_names() -> None:
+    both = {"VersionId": "1", "versionId": "2"}
+    with pytest.raises(ValueError, match="by both of its names: VersionId, versionId"):
+        example().url("a", start=FIRST, expire=60, parameters=both)
 
 
 @pytest.mark.parametrize(

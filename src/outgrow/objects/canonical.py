@@ -77,9 +77,15 @@ def place(url: str, *, may_be_path: bool = False) -> Place:
 
 
 def parameters(given: Mapping[str, str]) -> list[Pair]:
-    """Encoded parameters, by their names in a URL. Raises ValueError for a signature's own."""
+    """Encoded parameters, by their names in a URL.
+
+    Raises ValueError for a signature's own, and for one that is given by both of its names.
+    """
     refuse("parameter", given)
-    return encoded({_OF_BOTO3.get(name, name): text for name, text in given.items()})
+    found = {_OF_BOTO3.get(name, name): text for name, text in given.items()}
+    if len(found) < len(given):
+        raise ValueError(f"A parameter is given by both of its names: {', '.join(given)}.")
+    return encoded(found)
 
 
 def encoded(items: Mapping[str, str]) -> list[Pair]:

@@ -291,8 +291,9 @@ def steady(now: float, expire: float) -> tuple[int, int]:
     """From when on, and for how many seconds, a URL that is to be good for `expire` is signed.
 
     From ten minutes on it is good for up to a quarter longer, and is the same for that
-    quarter, on every server: so browsers and caches find what they have. Shorter ones, and
-    those at the limit of 7 days, are exact.
+    quarter, on every server: so browsers and caches find what they have. It is never good for
+    less, for the quarter that may have gone by is added. Shorter ones, and those at the limit
+    of 7 days, are exact: they count from the second that has begun.
     """
     seconds = math.ceil(expire)
     step = min(seconds // 4, LONGEST - seconds) if seconds >= STEADY_FROM else 0
