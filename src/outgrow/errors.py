@@ -210,7 +210,7 @@ class WrongRegion(ServerError):
 class ObjectReplaced(ServerError):
     """Another object took the name of the one that was being read; open it again."""
 
-    advice = "open it again, or give each file a name of its own (names='unique')"
+    advice = "open it again; with names='unique' no name is used twice"
 
     def __init__(self, server: str, name: str) -> None:
         super().__init__(server, f"{name!r} was replaced while it was read")

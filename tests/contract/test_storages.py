@@ -1,4 +1,4 @@
-"""What every storage does: those of media on every kind of server, that of objects in every store."""
+"""What every storage does, on every kind of media server, and in every object store."""
 
 from __future__ import annotations
 

@@ -33,7 +33,9 @@ REGION: Final = "us-east-1"
 PART_POWER: Final = 4
 
 KINDS: Final = ("account", "container", "object")
-PIPELINE: Final = "catch_errors gatekeeper healthcheck bulk s3api tempauth copy slo dlo proxy-server"
+PIPELINE: Final = (
+    "catch_errors gatekeeper healthcheck bulk s3api tempauth copy slo dlo proxy-server"
+)
 
 #: One process makes the three rings: to import Swift takes longer than to make them.
 RINGS: Final = """
@@ -128,7 +130,7 @@ class Node:
 
 @contextmanager
 def running_swift(nodes: int = 1) -> Iterator[list[Node]]:
-    """A cluster for as long as the block lasts, with three copies, or as many as there are nodes."""
+    """A cluster for as long as the block lasts, with three copies, or one for each node."""
     if not Path(sys.executable).with_name("swift-proxy-server").exists():
         missing("Swift is not installed", "pip install swift")
     with server_folder("outgrow-swift-") as folder:
@@ -206,7 +208,9 @@ def _as_nobody() -> list[str]:
     user = unprivileged()
     if user is None:
         return []
-    program = shutil.which("setpriv") or missing("setpriv is not installed", "apt install util-linux")
+    program = shutil.which("setpriv") or missing(
+        "setpriv is not installed", "apt install util-linux"
+    )
     read = "dac_read_search"
     return [
         program,

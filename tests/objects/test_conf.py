@@ -179,12 +179,18 @@ def test_migrations_hold_the_class_alone() -> None:
     storage = ObjectStorage(**S3, access_key="a", secret_key=SECRET)
     assert storage.deconstruct() == ("outgrow.objects.ObjectStorage", (), {})
     again = ObjectStorage()
-    with pytest.raises(ImproperlyConfigured, match="'location'.*is missing"):
+    with pytest.raises(ImproperlyConfigured, match=r"'location'.*is missing"):
         again.exists("a.txt")
 
 
 values = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.lists(st.text())
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.lists(st.text()),
 )
 
 

@@ -231,7 +231,7 @@ def test_what_is_slow_but_moves_is_waited_for() -> None:
 
     def behave(peer: Peer) -> None:
         peer.request()
-        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nETag: \"x\"\r\n")
+        peer.send(b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\nETag: "x"\r\n')
         peer.send(b"Last-Modified: Thu, 26 Nov 2026 12:00:00 GMT\r\n\r\n")
         waiting = socket.socket()
         for _ in range(8):

@@ -271,7 +271,9 @@ def test_an_object_that_is_deleted_while_it_is_read(storage: ObjectStorage) -> N
 
 
 def test_folders(storage: ObjectStorage) -> None:
-    names = [storage.save(f"{path}.txt", ContentFile(b"x")) for path in ("a", "b/c", "b/d", "b/e/f")]
+    names = [
+        storage.save(f"{path}.txt", ContentFile(b"x")) for path in ("a", "b/c", "b/d", "b/e/f")
+    ]
     assert storage.listdir("") == (["b"], [names[0]])
     files = sorted(name.removeprefix("b/") for name in names[1:3])
     assert storage.listdir("b") == storage.listdir("b/") == storage.listdir("/b/") == (["e"], files)

@@ -1,7 +1,8 @@
 """Django's settings -> frozen dataclasses. The one package that reads them.
 
-`media` has the options of a media storage, `objects` those of an object storage, `databases`
-those of the replication of databases, and `site` the settings of Django's own that several parts need.
+`media` has the options of a media storage, `objects` those of an object storage,
+`databases` those of the replication of databases, and `site` the settings of Django's own
+that several parts need.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from outgrow.conf.site import (
     routers,
     session_cookie,
     storages,
+    storages_of,
     task_backend,
     task_queue,
     tasks_package,
@@ -75,6 +77,7 @@ __all__ = [
     "routers",
     "session_cookie",
     "storages",
+    "storages_of",
     "task_backend",
     "task_queue",
     "tasks_package",

@@ -25,9 +25,9 @@ from enum import Enum
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
+from outgrow.content_types import ACTIVE, content_type
 from outgrow.media import conditions, digests, signing
 from outgrow.media.conditions import File, Span
-from outgrow.content_types import ACTIVE, content_type
 from outgrow.media.digests import Digest
 from outgrow.media.listing import OWN_TYPE
 from outgrow.names import NAME_LIMIT, PART_LIMIT

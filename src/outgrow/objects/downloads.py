@@ -155,6 +155,6 @@ class ObjectFile(File):  # type: ignore[type-arg]
         self._reader = reader
 
     @property
-    def size(self) -> int:  # type: ignore[override]
+    def size(self) -> int:
         """Bytes of the whole object."""
         return self._reader.size

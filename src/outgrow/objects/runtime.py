@@ -117,9 +117,7 @@ class _Finder:
     def __init__(self, origin: str) -> None:
         self._origin = origin
 
-    def find_spec(
-        self, name: str, path: object = None, target: object = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, *_more: object) -> ModuleSpec | None:
         """See importlib.abc.MetaPathFinder."""
         if name != _LIBRARY:
             return None

@@ -98,7 +98,7 @@ class ObjectStorage(AsyncTwins, Storage):
 
     @cached_property
     def stores(self) -> Stores:
-        """obstore's stores."""
+        """Obstore's stores."""
         return Stores(self.options)
 
     @cached_property
@@ -218,7 +218,7 @@ class ObjectStorage(AsyncTwins, Storage):
     def _save(self, name: str, content: File[Any]) -> str:
         options, key = self.options, self.key(name)
         create = not options.overwrite
-        attributes, others = self._divided(self.headers(name, content))
+        attributes, others = self._divided(self.headers(name))
         errors = runtime.library().exceptions
         store = self.stores.store(others)
         try:
@@ -248,7 +248,7 @@ class ObjectStorage(AsyncTwins, Storage):
             text = f"{name!r} has {size} bytes there, of {sent} that were sent; it was removed"
             raise BadAnswer(self.server, text)
 
-    def headers(self, name: str, content: File[Any] | None = None) -> dict[str, str]:
+    def headers(self, name: str) -> dict[str, str]:
         """The headers with which a file is stored and served; override it for your own rules.
 
         By the option `headers`; `Content-Type` by the extension, never by what a visitor
@@ -271,7 +271,9 @@ class ObjectStorage(AsyncTwins, Storage):
             problem = conf.header_problem(key, value)
             if problem:
                 raise ImproperlyConfigured(f"The option 'headers' {problem}.")
-            found[known.get(key.lower(), key)] = _expires(value) if key.lower() == "expires" else value
+            found[known.get(key.lower(), key)] = (
+                _expires(value) if key.lower() == "expires" else value
+            )
         return found
 
     def _divided(self, headers: Mapping[str, str]) -> tuple[dict[str, str], Headers]:

@@ -205,7 +205,10 @@ def _retries(options: ObjectOptions) -> dict[str, Any]:
     return {
         "max_retries": 10,
         "retry_timeout": timedelta(seconds=options.deadline),
-        "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2)},
+        "backoff": {
+            "init_backoff": timedelta(milliseconds=100),
+            "max_backoff": timedelta(seconds=2),
+        },
     }
 
 
