@@ -37,6 +37,7 @@ PURE = {
     "media/conditions": "tests/media/test_protocol.py",
     "media/digests": "tests/media/test_protocol.py",
     "content_types": "tests/media/test_protocol.py",
+    "objects/canonical": "tests/objects/test_sign.py",
     "objects/sign": "tests/objects/test_sign.py",
     "databases/position": "tests/databases/test_position.py",
     "databases/statements": "tests/databases/test_statements.py",
