@@ -9,6 +9,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -25,7 +26,8 @@ from outgrow.errors import NoAccess, NoBucket, ObjectReplaced
 from outgrow.objects import ObjectStorage
 from outgrow.objects.uploads import part_size
 from tests.live.engines import Engine
-from tests.live.processes import wait_until
+from tests.live.nginx import Nginx
+from tests.live.processes import server_folder, wait_until
 from tests.live.stores import Make
 
 #: One part, and a bit.
@@ -35,6 +37,22 @@ LARGE = (8 << 20) + 12_345
 def fetched(url: str) -> tuple[bytes, Any]:
     with urllib.request.urlopen(url, timeout=20) as answer:
         return answer.read(), answer.headers
+
+
+@contextmanager
+def running_nginx_to(place: str) -> Iterator[str]:
+    """The site's own server, which passes /media/ on to the store."""
+    with server_folder("outgrow-nginx-") as folder:
+        server = Nginx(folder)
+        media = f"location ^~ /media/ {{ proxy_pass {place}; }}"
+        server._configuration = server._configuration.replace(
+            "location / {", media + " location / {"
+        )
+        server.start()
+        try:
+            yield server.url
+        finally:
+            server.stop()
 
 
 def status(url: str) -> int:
@@ -387,6 +405,19 @@ def test_a_signed_url_of_a_domain_of_one_s_own() -> None:
     keys = {"access_key": "a", "secret_key": "b", "querystring_auth": True}
     storage = ObjectStorage(location="s3://b/p", base_url="https://files.example.org/", **keys)
     assert storage.url("a.txt").startswith("https://files.example.org/a.txt?X-Amz-Algorithm=")
+
+
+def test_signed_urls_of_the_site_s_own_server(swift: Engine) -> None:
+    """A path that nginx passes on: what is signed is what the store sees."""
+    with swift.bucket() as bucket, running_nginx_to(f"{swift.endpoint}/{bucket}/in%20it/") as nginx:
+        storage = ObjectStorage(
+            **swift.options(f"{bucket}/in it"), base_url="/media/", querystring_auth=True
+        )
+        name = storage.save("a b.txt", ContentFile(b"content"))
+        url = storage.url(name)
+        assert url.startswith("/media/a%20b")
+        assert fetched(nginx + url)[0] == b"content"
+        assert status(nginx + url.replace("a%20b", "c")) == 403
 
 
 def test_files_without_an_address() -> None:

@@ -215,9 +215,6 @@ def _together(
     if given.get("querystring_auth") and values.get("anonymous"):
         hint = "Leave out one of the two: what is signed has keys."
         yield ConfigurationError(f"{path}['querystring_auth']", "stands beside 'anonymous'.", hint)
-    if given.get("querystring_auth") and str(values.get("base_url", "")).startswith("/"):
-        text, hint = "is a path, and what is signed has a host.", "Write the whole URL."
-        yield ConfigurationError(f"{path}['base_url']", text, hint)
     if scheme == "az" and not values.get("account") and not values.get("endpoint"):
         hint = "Write the name of the storage account."
         yield ConfigurationError(f"{path}['account']", "is missing.", hint)

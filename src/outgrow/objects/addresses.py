@@ -78,10 +78,22 @@ class Addresses:
             options = self._options
             found = Credentials(*stores.credentials(options))
             if found.access_key:
-                base = options.base_url or base_of(options)
-                self._signer = Signer(base, stores.region(options), found)
+                self._signer = self._signer_for(found)
             self._keys = bool(found.access_key)
         return self._signer
+
+    def _signer_for(self, keys: Credentials) -> Signer:
+        """The host is signed, too: that of the store, or of the domain that leads there.
+
+        A `base_url` that is a path is on the site's own server, which passes it on to the store.
+        """
+        options, region = self._options, stores.region(self._options)
+        base, prefix = base_of(options), options.location.prefix
+        if not options.base_url:
+            return Signer(base, region, keys)
+        inside = quote(f"{prefix}/", safe="/~") if prefix else ""
+        seen = f"{base}{inside}" if options.base_url.startswith("/") else ""
+        return Signer(options.base_url, region, keys, seen=seen)
 
     def _signed_by_obstore(
         self, key: str, parameters: Mapping[str, str] | None, expire: float
