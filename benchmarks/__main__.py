@@ -27,7 +27,8 @@ from benchmarks.measure import Result
 def main() -> int:
     first = ("parsers", "fanout", "save", "later", "large")
     media = (*first, "upload", "memory", "threads", "reading", "bring_in", "verify", "listing")
-    names = (*media, "routing", "requests", "round_trips", "stale", "signing")
+    stores = ("signing", "objects_small", "objects_threads", "objects_large", "objects_memory")
+    names = (*media, "routing", "requests", "round_trips", "stale", *stores)
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     arguments.add_argument("--json", action="store_true", help="print JSON, for machines")
@@ -74,7 +75,8 @@ def peer_settings(replicas: list[str]) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     ours, peers = ("django", "httptools", "outgrow", "psycopg"), ("django-resto", "h11")
     databases = ("django-replicated", "django-multidb-router")
-    packages = (*ours, *peers, *databases, "obstore", "boto3", "django-storages")
+    stores = ("obstore", "boto3", "django-storages", "django-minio-storage", "swift")
+    packages = (*ours, *peers, *databases, *stores)
     nginx = subprocess.run(["/usr/sbin/nginx", "-v"], capture_output=True, text=True, check=False)
     return {
         "cpu": cpu(),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from outgrow.conf.objects import PART_LEAST
 from outgrow.objects import ObjectStorage
 from tests.live.engines import Engine
 from tests.live.moto import running_moto
@@ -65,7 +66,8 @@ def make(engine: Engine, bucket: str) -> Make:
     """Makes a storage over the bucket, with more options or others."""
 
     def make(**options: Any) -> ObjectStorage:
-        given = engine.options(bucket) | options
+        # Parts as small as they may be, so that little is enough for several.
+        given = engine.options(bucket) | {"part_size": PART_LEAST} | options
         if "prefix" in given:
             given["location"] += f"/{given.pop('prefix')}"
         return ObjectStorage(**given)

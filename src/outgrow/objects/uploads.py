@@ -38,11 +38,15 @@ def pieces(content: File[Any], size: int) -> Iterator[bytes]:
     Text is sent in UTF-8. The file stays open, wherever reading ended.
     """
     gathered = bytearray()
-    for chunk in content.chunks():
-        gathered += chunk.encode() if isinstance(chunk, str) else chunk
+    for chunk in content.chunks(size):
+        data = chunk.encode() if isinstance(chunk, str) else chunk
+        if not gathered and len(data) == size:
+            yield data  # as most files give them: nothing is copied
+            continue
+        gathered += data
         while len(gathered) >= size:
-            yield bytes(gathered[:size])
-            del gathered[:size]
+            yield bytes(memoryview(gathered)[:size])
+            gathered = gathered[size:]
     if gathered:
         yield bytes(gathered)
 
