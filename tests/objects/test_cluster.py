@@ -53,6 +53,6 @@ def test_two_nodes_of_four_are_killed_and_nothing_fails() -> None:
         for name, content in saved.items():
             with storage.open(name) as file:
                 assert file.read() == content
-        assert {name for name, _, _ in storage.walk()} == saved.keys()
+        # Listings are Swift's updaters' work, which don't run here: a name may be late there.
         storage.delete_many(saved)
         assert not any(storage.exists(name) for name in saved)
