@@ -30,6 +30,7 @@ from tests.live.engines import Engine
 from tests.live.nginx import Nginx
 from tests.live.processes import server_folder, wait_until
 from tests.live.stores import Make
+from tests.raw import Peer, RawServer, answer
 
 #: One part, and a bit.
 LARGE = PART_LEAST + 12_345
@@ -99,6 +100,27 @@ def test_headers_of_one_s_own(make: Make, engine: Engine, bucket: str) -> None:
     assert found["Metadata"] == {"origin": "a test"}
     expires = found.get("Expires") or parsedate_to_datetime(found["ExpiresString"])
     assert timedelta(days=30) <= expires - datetime.now(UTC) <= timedelta(days=31)
+
+
+def test_two_writers_of_a_large_file_leave_the_whole_of_one(
+    make: Make, engine: Engine, bucket: str
+) -> None:
+    """Neither removes what the other wrote, for it is not as large as his own."""
+    storage = make(overwrite=True)
+    contents = [os.urandom(LARGE), os.urandom(LARGE + 1)]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(3):
+            list(pool.map(lambda one: storage.save("a.bin", ContentFile(one)), contents))
+            assert engine.held(bucket)["a.bin"] in contents
+
+
+@pytest.mark.parametrize("size", [1, LARGE])
+def test_headers_that_obstore_does_not_know(
+    make: Make, engine: Engine, bucket: str, size: int
+) -> None:
+    name = make(headers={"Expires": "0"}).save("a.bin", ContentFile(bytes(size)))
+    found = engine.client().head_object(Bucket=bucket, Key=name)
+    assert found["ExpiresString"] == "0"
 
 
 def by_name(name: str) -> dict[str, str]:
@@ -297,6 +319,9 @@ def test_folders(storage: ObjectStorage) -> None:
     files = sorted(name.removeprefix("b/") for name in names[1:3])
     assert storage.listdir("b") == storage.listdir("b/") == storage.listdir("/b/") == (["e"], files)
     assert storage.listdir("nothing") == ([], [])
+    assert storage.listdir(".") == storage.listdir("./") == storage.listdir("/")
+    with pytest.raises(SuspiciousFileOperation):
+        storage.listdir("..")
     assert sorted(name for name, _, _ in storage.walk("b")) == sorted(names[1:])
 
 
@@ -465,6 +490,55 @@ def test_keys_from_the_environment(
         for profile, words in [("none", "site, half"), ("half", "no pair of keys")]:
             with pytest.raises(Exception, match=words):
                 ObjectStorage(**options, profile=profile).exists(name)
+
+
+def heads_of_a_save(**options: Any) -> list[str]:
+    """What is sent for one file, line by line."""
+
+    def behave(peer: Peer) -> None:
+        while True:
+            peer.request()
+            peer.send(answer(200, "OK", 'ETag: "x"'))
+
+    with RawServer(behave) as server:
+        given = {"location": "s3://bucket", "access_key": "ours", "secret_key": "secret"}
+        ObjectStorage(**given, endpoint=server.url, **options).save("a.txt", ContentFile(b"x"))
+        [head] = server.log
+        return head.decode().lower().split("\r\n")
+
+
+def test_what_stands_in_the_environment_for_another_store_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, text in {
+        "AWS_ACCESS_KEY_ID": "theirs",
+        "AWS_SECRET_ACCESS_KEY": "theirs",
+        "AWS_SESSION_TOKEN": "theirs",
+        "AWS_SKIP_SIGNATURE": "true",
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true",
+        "AWS_BUCKET": "theirs",
+        "AWS_ENDPOINT_URL": "http://theirs.invalid",
+    }.items():
+        monkeypatch.setenv(name, text)
+    lines = heads_of_a_save()
+    assert "theirs" not in "".join(lines)
+    assert lines[0].startswith("put /bucket/a_")
+    assert any(line.startswith("authorization: aws4") and "=ours/" in line for line in lines)
+    assert not any(line.startswith("x-amz-security-token") for line in lines)
+    assert "x-amz-security-token: mine" in heads_of_a_save(session_token="mine")
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_an_endpoint_from_the_environment(
+    swift: Engine, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with swift.bucket() as bucket:
+        options = swift.options(bucket)
+        monkeypatch.setenv(name, options.pop("endpoint"))
+        storage = ObjectStorage(**options)
+        saved = storage.save("a.txt", ContentFile(b"x"))
+        assert fetched(storage.url(saved))[0] == b"x"
+        assert swift.endpoint in storage.server
 
 
 def test_a_wrong_key_and_no_bucket(swift: Engine) -> None:

@@ -116,7 +116,7 @@ class Addresses:
 
 def base_of(options: ObjectOptions) -> str:
     """What stands before a key in an object's plain URL; empty for a folder, and memory."""
-    place, endpoint = options.location, options.endpoint.rstrip("/")
+    place, endpoint = options.location, stores.endpoint(options).rstrip("/")
     if place.scheme == "s3":
         return _of_s3(options, endpoint)
     if place.scheme == "gs":

@@ -3,12 +3,17 @@
 obstore runs its requests on threads of its own (Tokio's), made at its first use and kept in
 variables of its shared library. Threads do not survive a fork, and those variables do: in
 the child every call would wait for ever (obstore, pull request 441; measured with 0.12.1).
+It would break its parent, too, for both have one epoll: of 40 parents whose child had tried,
+5 crashed or hung.
 
 So a child that was forked after obstore had been loaded loads a second copy of the library,
 which has variables of its own, and makes its stores there. What it inherited is never
 touched again, nor freed: to close it would need the threads that are gone. A copy costs
 15 MB of memory and some 60 ms, at the child's first use; children that use no object store
 pay nothing, and neither do those whose parent had not loaded obstore.
+
+A fork waits while another thread loads the library: the child could not load it any more,
+for the lock of that import would be held by a thread that it has not.
 
 Thread-safe.
 """
@@ -38,7 +43,8 @@ class _State:
     """Which copy this process uses."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        # Reentrant, for what is loaded may itself fork.
+        self.lock = threading.RLock()
         self.module: ModuleType | None = None
         #: Whether the copy in `sys.modules` was made before a fork.
         self.inherited = False
@@ -160,9 +166,18 @@ def _in_folder(path: str) -> Iterator[str]:
         yield shutil.copy(path, os.path.join(folder, os.path.basename(path)))
 
 
+def _before() -> None:
+    """Before a fork: nobody is loading the library."""
+    _state.lock.acquire()
+
+
+def _in_parent() -> None:
+    _state.lock.release()
+
+
 def _in_child() -> None:
     """After a fork, in the child, which has but this thread."""
-    _state.lock = threading.Lock()
+    _state.lock = threading.RLock()
     _state.generation += 1
     # A module that somebody else has loaded may have been used by him as well.
     _state.inherited = _state.inherited or _PACKAGE in sys.modules
@@ -171,4 +186,4 @@ def _in_child() -> None:
         _state.module = None
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

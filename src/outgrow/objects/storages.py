@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, ClassVar, Final, cast
 
 from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
@@ -48,6 +49,9 @@ _ATTRIBUTES: Final = {
     )
 }
 _METADATA: Final = ("x-amz-meta-", "x-goog-meta-", "x-ms-meta-")
+#: Of a request for several
+#: (https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html).
+_MOST_DELETES: Final = 1000
 _DAY: Final = timedelta(days=1)
 
 
@@ -194,8 +198,8 @@ class ObjectStorage(AsyncTwins, Storage):
 
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
         """The folders and the files right below a path. A folder is what files lie in."""
-        inside = path.strip("/").removeprefix("./").strip(".")
-        prefix = f"{self.key(inside)}/" if inside else self._root
+        inside = path.strip("/").removeprefix("./")
+        prefix = f"{self.key(inside)}/" if inside not in {"", "."} else self._root
         with self._translated(path):
             found = runtime.library().list_with_delimiter(self.stores.store(), prefix or None)
         folders = [one.rstrip("/").rpartition("/")[2] for one in found["common_prefixes"]]
@@ -251,9 +255,13 @@ class ObjectStorage(AsyncTwins, Storage):
         raise ConnectionLost(self.server, text) from error
 
     def _verify(self, name: str, sent: int) -> None:
-        """Whether what was put together from parts has as many bytes as were sent."""
-        if sent <= self.options.part_size:
-            return  # one request, whose body the store has checked against its digest
+        """Whether what was put together from parts has as many bytes as were sent.
+
+        Not asked for one request, whose body the store has checked against its digest; nor
+        for a name that others may have written to meanwhile.
+        """
+        if sent <= self.options.part_size or not self.options.is_unique:
+            return
         size = self.size(name)
         if size != sent:
             self.delete(name)
@@ -308,18 +316,23 @@ class ObjectStorage(AsyncTwins, Storage):
         """Delete a file; one that is not there is no error."""
         if not name:
             raise ValueError("The name must be given to delete().")
-        self.delete_many([name])
+        with suppress(FileNotFoundError), self._translated(name):
+            runtime.library().delete(self.stores.store(), self.key(name))
 
     def delete_many(self, several: Iterable[str]) -> None:
-        """Delete files, up to 1,000 with each request; those that are not there are no error."""
-        keys = [self.key(name) for name in several]
-        try:
-            with self._translated(", ".join(keys[:3])):
-                runtime.library().delete(self.stores.store(), keys)
-        except FileNotFoundError:
-            if len(keys) > 1:  # a folder stops at the first that is missing
-                for key in keys:
-                    self.delete_many([key.removeprefix(self._root)])
+        """Delete files, up to 1,000 with each request; those that are not there are no error.
+
+        Where the store does not know such requests, as Google's does not: each with its own.
+        """
+        left = iter(several)
+        while batch := list(islice(left, _MOST_DELETES)):
+            if self.options.location.scheme == "s3":
+                with self._translated(f"{batch[0]} and {len(batch) - 1} more"):
+                    keys = [self.key(name) for name in batch]
+                    runtime.library().delete(self.stores.store(), keys)
+                continue
+            for name in batch:
+                self.delete(name)
 
     # --- URLs
 

@@ -69,20 +69,27 @@ def _make(options: ObjectOptions, headers: Mapping[str, str]) -> Any:
 
 
 def _s3(options: ObjectOptions, headers: Mapping[str, str]) -> Any:
-    config: dict[str, Any] = {"region": region(options)}
+    # All is said: obstore would take what is left out from the environment, where it may
+    # belong to another store.
+    config: dict[str, Any] = {
+        "region": region(options),
+        "skip_signature": options.anonymous,
+        "virtual_hosted_style_request": options.addressing == "virtual",
+    }
     access_key, secret_key, token = credentials(options)
     if access_key:
-        config |= {"access_key_id": access_key, "secret_access_key": secret_key}
-        # Said even if empty: obstore would take the one in the environment, of another key.
-        config |= {"session_token": token} if token else {}
-    if options.anonymous:
-        config["skip_signature"] = True
-    if options.endpoint:
-        config["endpoint"] = options.endpoint
-    if options.addressing == "virtual":
-        config["virtual_hosted_style_request"] = True
-        if options.endpoint:
-            scheme, _, host = options.endpoint.partition("://")
+        # As a function, for a token can't be said to be none but so.
+        keys = {
+            "access_key_id": access_key,
+            "secret_access_key": secret_key,
+            "token": token or None,
+            "expires_at": None,
+        }
+        config["credential_provider"] = lambda: keys
+    if place := endpoint(options):
+        config["endpoint"] = place
+        if options.addressing == "virtual":
+            scheme, _, host = place.partition("://")
             config["endpoint"] = f"{scheme}://{options.location.bucket}.{host}"
     return runtime.library().store.S3Store(
         options.location.bucket,
@@ -90,6 +97,16 @@ def _s3(options: ObjectOptions, headers: Mapping[str, str]) -> Any:
         retry_config=_retries(options),
         **config,
     )
+
+
+def endpoint(options: ObjectOptions) -> str:
+    """Where the store is, as the option or the environment says; empty for the provider's own."""
+    if options.location.scheme != "s3":
+        return options.endpoint
+    # https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    given = (os.environ.get(name, "") for name in names)
+    return options.endpoint or next(filter(None, given), "")
 
 
 def region(options: ObjectOptions) -> str:
@@ -182,7 +199,7 @@ def _memory(options: ObjectOptions, _headers: Mapping[str, str]) -> Any:
 
 def _client(options: ObjectOptions, headers: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "allow_http": options.endpoint.startswith("http://"),
+        "allow_http": endpoint(options).startswith("http://"),
         "connect_timeout": timedelta(seconds=options.connect_timeout),
         "read_timeout": timedelta(seconds=options.timeout),
         "timeout": _LONGEST,
@@ -215,4 +232,5 @@ def _retries(options: ObjectOptions) -> dict[str, Any]:
 def describe(options: ObjectOptions) -> str:
     """What a message calls the store: its location, and where that is; no credentials."""
     place: Location = options.location
-    return f"{place} at {options.endpoint}" if options.endpoint else str(place)
+    where = endpoint(options)
+    return f"{place} at {where}" if where else str(place)
