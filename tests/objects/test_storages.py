@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -43,10 +44,13 @@ def fetched(url: str) -> tuple[bytes, Any]:
 
 @contextmanager
 def running_nginx_to(place: str) -> Iterator[str]:
-    """The site's own server, which passes /media/ on to the store."""
+    """The site's own server, which passes /media/ on to the store, as the documentation has it."""
+    page = Path(__file__).parents[2] / "docs/howto/object-stores.md"
+    [block] = re.findall(r"^```nginx\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert "http://10.0.0.21:9000/photos/" in block
+    media = block.replace("http://10.0.0.21:9000/photos/", place)
     with server_folder("outgrow-nginx-") as folder:
         server = Nginx(folder)
-        media = f"location ^~ /media/ {{ proxy_pass {place}; }}"
         server._configuration = server._configuration.replace(
             "location / {", media + " location / {"
         )
