@@ -97,7 +97,7 @@ class ObjectOptions:
     connect_timeout: float = 5.0
     deadline: float = 15.0
     part_size: int = PART
-    concurrency: int = 4
+    concurrency: int = 3
 
     @property
     def is_unique(self) -> bool:
