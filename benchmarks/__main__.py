@@ -27,7 +27,8 @@ from benchmarks.measure import Result
 def main() -> int:
     first = ("parsers", "fanout", "save", "later", "large")
     media = (*first, "upload", "memory", "threads", "reading", "bring_in", "verify", "listing")
-    names = (*media, "routing", "requests", "round_trips", "stale")
+    stores = ("signing", "objects_small", "objects_threads", "objects_large", "objects_memory")
+    names = (*media, "routing", "requests", "round_trips", "stale", *stores)
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     arguments.add_argument("--json", action="store_true", help="print JSON, for machines")
@@ -45,13 +46,13 @@ def main() -> int:
         **peer_settings(replicas),
     )
     django.setup()
-    from benchmarks import bulk, cases
+    from benchmarks import bulk, cases, objects
     from benchmarks import routing as databases
 
     chosen = options.names or names
     found: dict[str, Any] = {"machine": machine(), "results": {}}
     for name in chosen:
-        place = next(one for one in (cases, bulk, databases) if name in vars(one))
+        place = next(one for one in (cases, bulk, databases, objects) if name in vars(one))
         case: Callable[[], list[Result]] = getattr(place, name)
         found["results"][name] = [result.facts() for result in case()]
         if not options.json:
@@ -73,7 +74,9 @@ def peer_settings(replicas: list[str]) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     ours, peers = ("django", "httptools", "outgrow", "psycopg"), ("django-resto", "h11")
-    packages = (*ours, *peers, "django-replicated", "django-multidb-router")
+    databases = ("django-replicated", "django-multidb-router")
+    stores = ("obstore", "boto3", "django-storages", "django-minio-storage", "swift")
+    packages = (*ours, *peers, *databases, *stores)
     nginx = subprocess.run(["/usr/sbin/nginx", "-v"], capture_output=True, text=True, check=False)
     return {
         "cpu": cpu(),

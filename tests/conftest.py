@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.live.postgres",
     "tests.live.redis",
     "tests.live.replicas",
+    "tests.live.stores",
 ]
 
 #: Modules whose tests run sites of their own by `outgrow up`, which chooses its ports among the

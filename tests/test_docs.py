@@ -29,7 +29,9 @@ import outgrow.databases
 from outgrow import conf, signals
 from outgrow.cli import main
 from outgrow.databases.mistakes import settings_mistakes
+from outgrow.errors import ConfigurationError
 from outgrow.media import AsyncStorage, DistributedStorage, HybridStorage, signing
+from outgrow.objects import ObjectStorage
 from outgrow.testing import MediaServer, free_port
 from outgrow.topology.model import parse
 from tests.live.nginx import Nginx, mime_types
@@ -39,6 +41,10 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TUTORIAL = ROOT / "docs/tutorial/first-five-minutes.md"
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+#: Whose blocks for nginx are media servers; that of the other is run by
+#: tests/objects/test_storages.py.
+MEDIA_SERVERS = [page for page in PAGES if page.name != "object-stores.md"]
 
 #: Blocks that are pictures, or directives of the documentation's own builder.
 NOT_CODE = {"{literalinclude}", "text", "{toctree}", "{eval-rst}"}
@@ -68,14 +74,19 @@ def test_python_runs_and_its_settings_are_valid(text, tmp_path, monkeypatch):
     (tmp_path / "topology.toml").write_text(_first_toml())
     names: dict[str, object] = {"BASE_DIR": tmp_path}
     exec(compile(text, "documentation", "exec"), names)
-    for alias, entry in names.get("STORAGES", {}).items():  # type: ignore[attr-defined]
+    for entry in names.get("STORAGES", {}).values():  # type: ignore[attr-defined]
         if "outgrow" in entry["BACKEND"]:
-            known = import_string(entry["BACKEND"]).option_names
-            assert conf.media_options(entry["OPTIONS"], alias, known)[1] == []
+            assert _problems(import_string(entry["BACKEND"]), entry["OPTIONS"]) == []
     for entry in names.get("TASKS", {}).values():  # type: ignore[attr-defined]
         assert import_string(entry["BACKEND"])
     if "OUTGROW" in names:
         _check_replication(names, monkeypatch)
+
+
+def _problems(storage: type, options: dict[str, object]) -> list[ConfigurationError]:
+    if issubclass(storage, ObjectStorage):
+        return conf.object_options(options)[1]
+    return conf.media_options(options, "OPTIONS", storage.option_names)[1]
 
 
 def _check_replication(names: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +157,7 @@ def _check_words(command: BaseCommand, words: list[str]) -> None:
         pytest.fail(f"{words}: {error}")
 
 
-@pytest.mark.parametrize("text", blocks("nginx"))
+@pytest.mark.parametrize("text", blocks("nginx", MEDIA_SERVERS))
 def test_nginx_takes_the_configuration_and_the_files(text):
     with running_docs_nginx(text) as (server, visitors, peer):
         _use(server, server.folder)
@@ -186,7 +197,7 @@ HARMLESS = {
 ACTIVE = {"html": "text/html", "SVG": "image/svg+xml", "xhtml": "", "xml": "text/xml", "mjs": ""}
 
 
-@pytest.mark.parametrize("text", blocks("nginx"))
+@pytest.mark.parametrize("text", blocks("nginx", MEDIA_SERVERS))
 @pytest.mark.parametrize("extension", [*ACTIVE, "txt"])
 def test_what_a_browser_would_run_is_a_download_for_visitors(text, extension):
     """Also what only a peer has: whatever that says of it."""
@@ -296,6 +307,23 @@ def test_every_option_of_replication_is_in_the_reference_with_its_default():
             assert rows[name] == f"{value:g}"
         elif isinstance(value, str) and value:
             assert rows[name] == f'`"{value}"`'
+
+
+def test_every_option_of_object_storages_is_in_the_reference_with_its_default():
+    page = (ROOT / "docs/reference/objects.md").read_text()
+    table, _, methods = page.partition("\n## What it does beyond Django's API\n")
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \| (.*?) \|", table, re.MULTILINE)
+    told = {name.strip("`"): text for names, text in rows for name in names.split(", ")}
+    options = conf.ObjectOptions()
+    assert set(told) == {one.name for one in fields(options)}
+    for name, text in told.items():
+        value = getattr(options, name)
+        if isinstance(value, (int, float)):
+            assert text == (str(value) if isinstance(value, bool) else f"{value:.0f}"), name
+        elif isinstance(value, str) and value:
+            assert text == f'`"{value}"`', name
+    for name in re.findall(r"`(\w+)(?:\(.*?\))?`[,|]", methods):
+        assert hasattr(ObjectStorage, name), name
 
 
 @pytest.mark.parametrize("name", outgrow.databases.__all__)

@@ -46,6 +46,29 @@ EXAMPLES = [
             "again a little later."
         ),
     ),
+    (
+        errors.ForkedProcess("the disk is full"),
+        (
+            "This process was forked from one that had loaded obstore, whose threads did not come "
+            "along, and can't load a copy of its own: the disk is full. Use object stores only "
+            "after the fork (not in a master with --preload, nor at import), or start processes "
+            "by 'spawn'."
+        ),
+    ),
+    (
+        errors.WrongRegion("s3://b", "the bucket is in another region"),
+        (
+            "s3://b: the bucket is in another region (set the option 'region' to the bucket's, or "
+            "'endpoint' to the one of its region)"
+        ),
+    ),
+    (
+        errors.ObjectReplaced("s3://b", "a.txt"),
+        (
+            "s3://b: 'a.txt' was replaced while it was read (open it again; with names='unique' no "
+            "name is used twice)"
+        ),
+    ),
     (errors.BadAnswer("m", "what"), "m: what (is this address a web server's?)"),
     (errors.TimedOut("m", "what"), "m: what"),
     (errors.UnexpectedStatus("m", 507, "its disk is full", None), "m: its disk is full"),

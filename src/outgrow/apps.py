@@ -17,11 +17,12 @@ class OutgrowConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks, and prepare the aliases of replicas."""
-        from outgrow.checks import check_media, check_replicas, check_replication
+        from outgrow.checks import check_media, check_objects, check_replicas, check_replication
         from outgrow.databases.setup import install
         from outgrow.errors import ConfigurationError
 
         checks.register(check_media, checks.Tags.files)
+        checks.register(check_objects, checks.Tags.files)
         # Django leaves out what is tagged with databases unless some are named.
         checks.register(check_replication, "outgrow")
         checks.register(check_replicas, checks.Tags.database)

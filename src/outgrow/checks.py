@@ -7,6 +7,10 @@
 - outgrow.E005: the tables of the catalogue are missing: the app is not installed.
 - outgrow.E006: the certificates for TLS can't be used.
 - outgrow.W001: Django's tasks have a backend that has no worker.
+- outgrow.E201: an option of an object storage is wrong.
+- outgrow.E202: the package that speaks to object stores is not installed.
+- outgrow.E203: collectstatic would give every file another name.
+- outgrow.W204: the URLs of static files are signed, and end.
 - outgrow.E101: an option of OUTGROW["REPLICATION"] is wrong.
 - outgrow.E102: the router is missing, or not the first.
 - outgrow.E103: the middleware is missing, or stands after that of the sessions.
@@ -27,10 +31,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from django.apps import AppConfig
+from django.conf import STATICFILES_STORAGE_ALIAS
 from django.core.checks import CheckMessage, Error
 from django.core.checks import Warning as Advice
 
@@ -40,6 +46,7 @@ from outgrow.errors import ConfigurationError
 if TYPE_CHECKING:
     from outgrow.databases.mistakes import Mistake
     from outgrow.media.base import Replicated
+    from outgrow.objects import ObjectStorage
 
 
 def check_media(
@@ -189,6 +196,50 @@ def check_replicas(
 def _message(mistake: Mistake) -> CheckMessage:
     kind = Error if mistake.is_error else Advice
     return kind(mistake.text, hint=mistake.hint, id=f"outgrow.{mistake.number}")
+
+
+def check_objects(
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    **kwargs: object,  # noqa: ARG001
+) -> list[CheckMessage]:
+    """Check each object storage in STORAGES. Opens and sends nothing."""
+    from outgrow.objects import ObjectStorage
+
+    return [
+        message
+        for alias, entry, kind in conf.storages_of(ObjectStorage)
+        for message in _check_objects(alias, entry.get("OPTIONS", {}), kind)
+    ]
+
+
+def _check_objects(
+    alias: str, given: object, storage: type[ObjectStorage]
+) -> Iterator[CheckMessage]:
+    path, kind = f"STORAGES[{alias!r}]['OPTIONS']", storage.__name__
+    if not isinstance(given, Mapping):
+        hint = "Write a dictionary with at least 'location'."
+        yield Error(f"{path} is {given!r}.", hint=hint, obj=kind, id="outgrow.E201")
+        return
+    options, problems = conf.object_options({**storage.defaults, **given}, path)
+    for problem in problems:
+        message = f"{problem.path}: {problem.problem}"
+        yield Error(message, hint=problem.hint or None, obj=kind, id="outgrow.E201")
+    if find_spec("obstore") is None:
+        hint = "Install it with: pip install 'outgrow[objects]'"
+        text = f"{path}: an object storage needs the package 'obstore', which is not installed."
+        yield Error(text, hint=hint, obj=kind, id="outgrow.E202")
+    if alias == STATICFILES_STORAGE_ALIAS and not problems:
+        yield from _check_static(options, path, kind)
+
+
+def _check_static(options: conf.ObjectOptions, path: str, kind: str) -> Iterator[CheckMessage]:
+    if not options.overwrite:
+        text = f"{path}: static files are written again under their names, which this forbids."
+        yield Error(text, hint="Set 'overwrite': True.", obj=kind, id="outgrow.E203")
+    if options.is_signed:
+        text = f"{path}: the URLs of static files are signed, and end; a style sheet's are not."
+        hint = "Let all read them, and set 'querystring_auth': False, or 'base_url'."
+        yield Advice(text, hint=hint, obj=kind, id="outgrow.W204")
 
 
 def _sqlite_file(database: Mapping[str, Any]) -> str:

@@ -19,10 +19,14 @@
     │   ├── WriteOnReplica      ... on a replica, which only its primary may change
     │   └── WriteInReadRequest  ... in a request that was to read
     ├── ReplicaBehind           no replica has what this task is to read yet: try it again
+    ├── ForkedProcess           this process was forked, and can't use object stores
     ├── ProcessFailed           a process of `outgrow up` did not start or stop
     └── ServerError             one server did not do what it was asked
         ├── ConnectFailed       nothing was sent: refused, unreachable, no such host
         │   └── NoAccess        ... a certificate or credentials are missing or not accepted
+        ├── NoBucket            an object store has no bucket of this name
+        ├── WrongRegion         ... or has it in another region
+        ├── ObjectReplaced      while an object was read, another took its name
         ├── TimedOut            no progress within the time allowed
         │   └── OutOfTime       there was progress, but not within the whole time
         ├── ConnectionLost      closed or reset before the answer was whole
@@ -104,6 +108,25 @@ class MissingExtra(OutgrowError, ImportError):
         return self._text
 
 
+class ForkedProcess(OutgrowError):
+    """This process was forked after object stores had been used, and can't use them itself.
+
+    `problem` says why it has no copy of their library of its own.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return (
+            "This process was forked from one that had loaded obstore, whose threads did not come "
+            f"along, and can't load a copy of its own: {self.problem}. Use object stores only "
+            "after the fork (not in a master with --preload, nor at import), or start processes "
+            "by 'spawn'."
+        )
+
+
 class UnsafeName(OutgrowError, ValueError):
     """A file name that must not reach a disk or a server."""
 
@@ -172,6 +195,27 @@ class NoAccess(ConnectFailed):
     """
 
     advice = ""
+
+
+class NoBucket(ServerError):
+    """An object store that was reached has no bucket of this name."""
+
+
+class WrongRegion(ServerError):
+    """The bucket is in another region than the option `region` says."""
+
+    advice = "set the option 'region' to the bucket's, or 'endpoint' to the one of its region"
+
+
+class ObjectReplaced(ServerError):
+    """Another object took the name of the one that was being read; open it again."""
+
+    advice = "open it again; with names='unique' no name is used twice"
+
+    def __init__(self, server: str, name: str) -> None:
+        super().__init__(server, f"{name!r} was replaced while it was read")
+        self.args = (server, name)
+        self.name = name
 
 
 class TimedOut(ServerError):

@@ -15,8 +15,8 @@ from django.core.files.base import ContentFile, File
 
 from outgrow.errors import NotEnoughServers
 from outgrow.media import HybridStorage
-from outgrow.media.names import MASTER_ID_FILE
 from outgrow.media.repair import Repair
+from outgrow.names import MASTER_ID_FILE
 from outgrow.testing import MediaServer
 from tests.live.nginx import running_nginx
 from tests.live.processes import server_folder

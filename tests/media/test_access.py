@@ -20,7 +20,7 @@ from django.test import override_settings
 from outgrow.checks import check_media
 from outgrow.errors import NotEnoughServers, ServerError
 from outgrow.media import AsyncStorage, DistributedStorage, HybridStorage
-from outgrow.media.names import MASTER_ID_FILE
+from outgrow.names import MASTER_ID_FILE
 from outgrow.status import snapshot_of
 from outgrow.testing import MediaServer
 from tests.raw import Peer, RawServer, answer

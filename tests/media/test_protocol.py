@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from outgrow.content_types import content_type
 from outgrow.media import conditions, protocol
 from outgrow.media.conditions import File, Span
-from outgrow.media.content_types import content_type
 from outgrow.media.digests import Digest
 from outgrow.media.protocol import Answer, NoFile, Refused, Request, Rules, State, Wanted
 from outgrow.media.signing import sign

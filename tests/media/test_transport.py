@@ -24,8 +24,8 @@ from outgrow.errors import (
 from outgrow.exchange import Limits
 from outgrow.fanout import PATIENCE, Outcome
 from outgrow.http import FileBody
-from outgrow.media.names import MASTER_ID_FILE
 from outgrow.media.transport import HttpTransport
+from outgrow.names import MASTER_ID_FILE
 from outgrow.servers import DOWNTIME, Health, Server
 from outgrow.testing import FakeClock, MediaServer, free_port
 from tests.live.nginx import Nginx

@@ -8,7 +8,7 @@ from django.db import connections
 
 from outgrow.errors import CatalogueUnavailable, NoCopy, NotEnoughServers
 from outgrow.media import AsyncStorage, DistributedStorage, HybridStorage
-from outgrow.media.names import MASTER_ID_FILE
+from outgrow.names import MASTER_ID_FILE
 from outgrow.testing import MediaServer
 from tests.raw import Peer, RawServer, answer
 

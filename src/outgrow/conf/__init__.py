@@ -1,7 +1,8 @@
 """Django's settings -> frozen dataclasses. The one package that reads them.
 
-`media` has the options of a media storage, `databases` those of the replication of
-databases, and `site` the settings of Django's own that several parts need.
+`media` has the options of a media storage, `objects` those of an object storage,
+`databases` those of the replication of databases, and `site` the settings of Django's own
+that several parts need.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ from outgrow.conf.media import (
     is_secret,
     media_options,
 )
+from outgrow.conf.objects import (
+    Headers,
+    Location,
+    ObjectOptions,
+    header_problem,
+    object_options,
+)
 from outgrow.conf.site import (
     caches,
     databases,
@@ -33,6 +41,7 @@ from outgrow.conf.site import (
     routers,
     session_cookie,
     storages,
+    storages_of,
     task_backend,
     task_queue,
     tasks_package,
@@ -47,22 +56,28 @@ __all__ = [
     "HYBRID_OPTIONS",
     "REPLICATION_PATH",
     "ClusterOptions",
+    "Headers",
+    "Location",
     "MediaOptions",
+    "ObjectOptions",
     "Remember",
     "caches",
     "cluster_options",
     "databases",
+    "header_problem",
     "is_installed",
     "is_secret",
     "media_options",
     "media_root",
     "media_url",
     "middleware",
+    "object_options",
     "outgrow",
     "replication",
     "routers",
     "session_cookie",
     "storages",
+    "storages_of",
     "task_backend",
     "task_queue",
     "tasks_package",

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 from django.apps import apps
 from django.conf import settings
+from django.utils.module_loading import import_string
+
+Kind = TypeVar("Kind")
 
 
 def storages() -> Mapping[str, Mapping[str, Any]]:
     """The setting STORAGES."""
     found: Mapping[str, Mapping[str, Any]] = settings.STORAGES
     return found
+
+
+def storages_of(kind: type[Kind]) -> Iterator[tuple[str, Mapping[str, Any], type[Kind]]]:
+    """The storages of one kind among STORAGES: alias, entry and class. Makes none of them."""
+    for alias, entry in storages().items():
+        if not isinstance(entry, Mapping):
+            continue  # Django says so itself
+        backend = entry.get("BACKEND")
+        try:
+            found = import_string(backend) if isinstance(backend, str) else backend
+        except ImportError:
+            continue  # Django says so itself when that storage is used
+        if isinstance(found, type) and issubclass(found, kind):
+            yield alias, entry, found
 
 
 def media_root() -> str:

@@ -20,9 +20,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import cast
 
+from outgrow import names
 from outgrow.errors import NoCopy, NoListing, ServerError
 from outgrow.fanout import DEADLINE
-from outgrow.media import names
 from outgrow.media.listing import Entry
 from outgrow.media.transport import Transport
 from outgrow.media.verify import DIFFERENT, MISSING, Finding, Verdict, Verification, is_refusal

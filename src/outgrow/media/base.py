@@ -25,8 +25,8 @@ from outgrow.media import signing
 from outgrow.media.journal import ATTEMPT_LIMIT, Journal
 from outgrow.media.replication import Replication, Steps, run
 from outgrow.media.transport import HttpTransport, Transport
-from outgrow.media.twins import AsyncTwins
 from outgrow.servers import Health, ServerSet
+from outgrow.twins import AsyncTwins
 
 logger = logging.getLogger("outgrow.media")
 

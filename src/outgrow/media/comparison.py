@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 
+from outgrow import names
 from outgrow.errors import BadAnswer, NoListing, ServerError, UnexpectedStatus
 from outgrow.fanout import DEADLINE, Outcome
-from outgrow.media import listing, names
+from outgrow.media import listing
 from outgrow.media.journal import Journal
 from outgrow.media.listing import Difference, Entry, Wrong
 from outgrow.media.transport import Transport

@@ -77,8 +77,8 @@ from outgrow.media.journal import (
     started,
 )
 from outgrow.media.listing import Child, Entry
-from outgrow.media.names import JOURNAL_FOLDER
 from outgrow.media.walking import walk
+from outgrow.names import JOURNAL_FOLDER
 
 #: The version of the layout above. A newer one is refused, an older one upgraded.
 FORMAT: Final = 1

@@ -23,9 +23,9 @@ from django.utils import timezone
 from django.utils.encoding import filepath_to_uri
 from django.utils.functional import cached_property
 
-from outgrow import conf, signals
+from outgrow import conf, names, signals
 from outgrow.errors import CatalogueUnavailable, NoCopy, NotDeleted, ServerError, UnsafeName
-from outgrow.media import names, uploads
+from outgrow.media import uploads
 from outgrow.media.base import MADE, Replicated, suspicious
 from outgrow.media.catalogue import Catalogue
 from outgrow.media.journal import Wanted

@@ -35,8 +35,8 @@ from outgrow.media.listing import (
     Multistatus,
     in_order,
 )
-from outgrow.media.names import MASTER_ID_FILE
 from outgrow.media.walking import walk
+from outgrow.names import MASTER_ID_FILE
 from outgrow.servers import Server
 
 #: Where our own server and nginx give their listings: no file can have such a name.

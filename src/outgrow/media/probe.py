@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from outgrow import names
 from outgrow.access import Access
 from outgrow.answer import Response
 from outgrow.errors import ServerError
 from outgrow.http import FileBody, Pool
-from outgrow.media import findings, names
+from outgrow.media import findings
 from outgrow.media.findings import PUT_DONE, Finding, Result, RoundTrip, Sent
 from outgrow.media.lister import LISTING
 from outgrow.media.remedies import recognise

@@ -25,12 +25,12 @@ from enum import Enum
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
+from outgrow.content_types import ACTIVE, content_type
 from outgrow.media import conditions, digests, signing
 from outgrow.media.conditions import File, Span
-from outgrow.media.content_types import ACTIVE, content_type
 from outgrow.media.digests import Digest
 from outgrow.media.listing import OWN_TYPE
-from outgrow.media.names import NAME_LIMIT, PART_LIMIT
+from outgrow.names import NAME_LIMIT, PART_LIMIT
 
 #: Headers of every answer.
 ALWAYS = (("X-Content-Type-Options", "nosniff"),)

@@ -23,8 +23,8 @@ from contextlib import suppress
 from outgrow.media.conditions import File
 from outgrow.media.disk import Disk
 from outgrow.media.integrity import Progress, label, surplus
-from outgrow.media.names import PROBE_PREFIX
 from outgrow.media.tombstones import Parts
+from outgrow.names import PROBE_PREFIX
 
 logger = logging.getLogger("outgrow.media.server")
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from typing import Any, ClassVar, Final
 
+from outgrow import names
 from outgrow.errors import (
     CatalogueUnavailable,
     FileCut,
@@ -36,7 +37,6 @@ from outgrow.errors import (
     UnexpectedStatus,
     UnsafeName,
 )
-from outgrow.media import names
 from outgrow.media.comparison import Comparison
 from outgrow.media.journal import (
     LOOKS,

@@ -37,6 +37,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from outgrow import names
 from outgrow.errors import (
     AnotherMaster,
     CatalogueUnavailable,
@@ -53,7 +54,6 @@ from outgrow.errors import (
 )
 from outgrow.fanout import DEADLINE, Outcome
 from outgrow.http import FileBody
-from outgrow.media import names
 from outgrow.media.journal import (
     Attempt,
     Change,

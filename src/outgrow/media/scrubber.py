@@ -33,10 +33,10 @@ from outgrow.media.conditions import File
 from outgrow.media.disk import Disk, describe
 from outgrow.media.integrity import OVERHEAD, Progress, Record, Scrub, Throttle, Verdict
 from outgrow.media.listing import Child
-from outgrow.media.names import NAME_LIMIT
 from outgrow.media.quarantine import FULL, Quarantine
 from outgrow.media.tombstones import Parts
 from outgrow.media.walking import walk
+from outgrow.names import NAME_LIMIT
 
 logger = logging.getLogger("outgrow.media.server")
 

@@ -23,11 +23,10 @@ from django.core.files.storage import FileSystemStorage, storages
 from django.db import connections, transaction
 from django.utils.encoding import filepath_to_uri
 from django.utils.functional import cached_property
-from django.utils.module_loading import import_string
 
-from outgrow import conf
+from outgrow import conf, names
 from outgrow.errors import SaveInterrupted, UnsafeName
-from outgrow.media import names, uploads
+from outgrow.media import uploads
 from outgrow.media.background import Background
 from outgrow.media.base import MADE, Replicated, suspicious
 from outgrow.media.directory import DirectoryJournal
@@ -388,16 +387,7 @@ class AsyncStorage(HybridStorage):
 
 def configured() -> Iterator[tuple[str, Mapping[str, Any], type[Replicated]]]:
     """The media storages among STORAGES: alias, entry and class. Makes none of them."""
-    for alias, entry in conf.storages().items():
-        if not isinstance(entry, Mapping):
-            continue  # Django says so itself
-        backend = entry.get("BACKEND")
-        try:
-            kind = import_string(backend) if isinstance(backend, str) else backend
-        except ImportError:
-            continue  # Django says so itself when that storage is used
-        if isinstance(kind, type) and issubclass(kind, Replicated):
-            yield alias, entry, kind
+    return conf.storages_of(Replicated)
 
 
 def _is_journal(part: str) -> bool:

@@ -34,7 +34,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from outgrow.media.names import MASTER_ID_FILE
+from outgrow.names import MASTER_ID_FILE
 
 #: Where they are, in the root.
 GONE_FOLDER = ".outgrow-gone"

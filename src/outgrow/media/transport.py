@@ -25,7 +25,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 from urllib.parse import unquote
 
-from outgrow import fanout
+from outgrow import fanout, names
 from outgrow.access import Access
 from outgrow.answer import Response
 from outgrow.download import Download
@@ -40,7 +40,6 @@ from outgrow.errors import (
 from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
 from outgrow.http import FileBody, Pool, Request
-from outgrow.media import names
 from outgrow.media.lister import LISTING_TIMEOUT, Lister
 from outgrow.media.listing import Entry
 from outgrow.servers import Health, Server

@@ -28,6 +28,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final
 
+from outgrow import names
 from outgrow.errors import (
     CatalogueUnavailable,
     MasterError,
@@ -36,7 +37,6 @@ from outgrow.errors import (
     UnexpectedStatus,
 )
 from outgrow.fanout import DEADLINE
-from outgrow.media import names
 from outgrow.media.comparison import BATCH, Comparison
 from outgrow.media.journal import Look, Wanted
 from outgrow.media.listing import Difference, Entry, pairs

@@ -20,14 +20,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from outgrow import fanout
+from outgrow import fanout, names
 from outgrow.access import Access
 from outgrow.answer import Response
 from outgrow.errors import ServerError
 from outgrow.exchange import Limits
 from outgrow.fanout import DEADLINE, UNDECIDED, Outcome
 from outgrow.http import FileBody, Pool, Request
-from outgrow.media import names
 from outgrow.media.findings import DELETE_DONE, GONE, HOMELESS, Subject
 from outgrow.media.remedies import Kind
 from outgrow.servers import Server

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import IO, Final, TypeVar, cast
 
 from outgrow.media.listing import BadListing, Child, Entry
-from outgrow.media.names import NAME_LIMIT
+from outgrow.names import NAME_LIMIT
 
 #: Tuples that are held in memory: some 15 MB of names.
 IN_MEMORY: Final = 50_000

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outgrow import names
 from outgrow.errors import UnsafeName
-from outgrow.media import names
 
 MARK = "abcdefghijklm"
 

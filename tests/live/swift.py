@@ -1,0 +1,232 @@
+"""OpenStack Swift with its S3 API: a real object store that checks every signature.
+
+One node with one copy for most tests, several with three copies for the drills. Each
+node has an address of its own on loopback and five processes: a proxy, which clients speak
+to, and a server each for accounts, containers and objects (the proxies of all nodes are
+alike). Configuration: https://docs.openstack.org/swift/latest/development_saio.html.
+"""
+
+from __future__ import annotations
+
+import configparser
+import http.client
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from tests.live.engines import Engine
+from tests.live.processes import missing, server_folder, unprivileged, wait_until
+
+ACCESS_KEY: Final = "test:tester"
+SECRET_KEY: Final = "testing"
+REGION: Final = "us-east-1"
+
+#: The partitions of a ring, as a power of two: few, for there are few disks.
+PART_POWER: Final = 4
+
+KINDS: Final = ("account", "container", "object")
+PIPELINE: Final = (
+    "catch_errors gatekeeper healthcheck bulk s3api tempauth copy slo dlo proxy-server"
+)
+
+#: One process makes the three rings: to import Swift takes longer than to make them.
+RINGS: Final = """
+import sys
+from swift.common.ring import RingBuilder
+folder, copies, *devices = sys.argv[1:]
+for kind in ("account", "container", "object"):
+    builder = RingBuilder(4, float(copies), 1)
+    for number, device in enumerate(devices):
+        ip, *ports = device.split(",")
+        port = int(ports[("account", "container", "object").index(kind)])
+        builder.add_dev({"id": number, "region": 1, "zone": number, "weight": 1.0, "ip": ip,
+                         "port": port, "device": "disk", "meta": "", "replication_ip": ip,
+                         "replication_port": port})
+    builder.rebalance(seed=1)
+    builder.get_ring().save(f"{folder}/{kind}.ring.gz")
+"""
+
+
+class Node:
+    """One machine of a cluster: a disk and four servers. `stop` kills them all at once."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self.folder = folder
+        self.address = address
+        self.ports = _free_ports(address, 4)
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{self.address}:{self.ports[0]}"
+
+    def device(self) -> str:
+        """What the ring knows of it: its address and three ports."""
+        return ",".join([self.address, *map(str, self.ports[1:])])
+
+    def configure(self, rings: Path) -> None:
+        (self.folder / "disks" / "disk").mkdir(parents=True)
+        for number, kind in enumerate(("proxy", *KINDS)):
+            path = self.folder / f"{kind}-server.conf"
+            with path.open("w") as file:
+                _configuration(kind, self, rings, self.ports[number]).write(file)
+        if user := unprivileged():
+            for path in [self.folder, *self.folder.rglob("*")]:
+                os.chown(path, *user)
+
+    def start(self) -> None:
+        for kind in ("proxy", *KINDS):
+            program = Path(sys.executable).with_name(f"swift-{kind}-server")
+            log = (self.folder / f"{kind}.log").open("ab")
+            with log:
+                process = subprocess.Popen(
+                    [*_as_nobody(), program, self.folder / f"{kind}-server.conf"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            self._processes.append(process)
+
+    def wait_ready(self) -> None:
+        for port in self.ports:
+            wait_until(lambda port=port: self._is_up(port), "Swift does not answer")
+
+    def _is_up(self, port: int) -> bool:
+        for process in self._processes:
+            if process.poll() is not None:
+                logs = "\n".join(path.read_text() for path in self.folder.glob("*.log"))
+                raise RuntimeError(f"Swift ended with {process.returncode}: {logs[-2000:]}")
+        connection = http.client.HTTPConnection(self.address, port, timeout=5)
+        with closing(connection), suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/healthcheck" if port == self.ports[0] else "/")
+            return connection.getresponse().status < 500
+        return False
+
+    def freeze(self) -> None:
+        for process in self._processes:
+            os.killpg(process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for process in self._processes:
+            os.killpg(process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        for process in self._processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        for process in self._processes:
+            process.wait(10)
+        self._processes.clear()
+
+
+@contextmanager
+def running_swift(nodes: int = 1) -> Iterator[list[Node]]:
+    """A cluster for as long as the block lasts, with three copies, or one for each node."""
+    if not Path(sys.executable).with_name("swift-proxy-server").exists():
+        missing("Swift is not installed", "pip install swift")
+    with server_folder("outgrow-swift-") as folder:
+        cluster = [Node(folder / f"node{n}", f"127.0.0.{n}") for n in range(1, nodes + 1)]
+        rings = folder / "rings"
+        rings.mkdir()
+        secrets = "[swift-hash]\nswift_hash_path_suffix = tests\nswift_hash_path_prefix = tests\n"
+        (rings / "swift.conf").write_text(secrets)
+        words = [str(rings), str(min(nodes, 3)), *(node.device() for node in cluster)]
+        subprocess.run([sys.executable, "-c", RINGS, *words], check=True, timeout=120)
+        for node in cluster:
+            node.configure(rings)
+        try:
+            for node in cluster:
+                node.start()
+            for node in cluster:
+                node.wait_ready()
+            yield cluster
+        finally:
+            for node in cluster:
+                node.stop()
+
+
+def engine_of(node: Node) -> Engine:
+    """How clients speak to a node."""
+    return Engine(
+        name="swift",
+        endpoint=node.endpoint,
+        access_key=ACCESS_KEY,
+        secret_key=SECRET_KEY,
+        region=REGION,
+        verifies=True,
+        has_policies=False,
+        has_forms=False,
+        is_atomic=False,
+    )
+
+
+def _configuration(kind: str, node: Node, rings: Path, port: int) -> configparser.RawConfigParser:
+    user = unprivileged()
+    name = pwd.getpwuid(user[0] if user else os.geteuid()).pw_name
+    found = configparser.RawConfigParser()
+    found["DEFAULT"] = {
+        "bind_ip": node.address,
+        "bind_port": str(port),
+        "workers": "0",
+        "user": name,
+        "swift_dir": str(rings),
+        "devices": str(node.folder / "disks"),
+        "mount_check": "false",
+        "disable_fallocate": "true",
+        "log_address": str(node.folder / "no-syslog"),
+        "recon_cache_path": str(node.folder),
+        # A node that is stopped is noticed soon.
+        "conn_timeout": "0.5",
+    }
+    if kind != "proxy":
+        found["pipeline:main"] = {"pipeline": f"{kind}-server"}
+        found[f"app:{kind}-server"] = {"use": f"egg:swift#{kind}"}
+        return found
+    found["pipeline:main"] = {"pipeline": PIPELINE}
+    found["app:proxy-server"] = {"use": "egg:swift#proxy", "account_autocreate": "true"}
+    for part in PIPELINE.split()[:-1]:
+        found[f"filter:{part}"] = {"use": f"egg:swift#{part}"}
+    found["filter:s3api"]["location"] = REGION
+    found["filter:tempauth"]["user_test_tester"] = f"{SECRET_KEY} .admin"
+    return found
+
+
+def _as_nobody() -> list[str]:
+    """The words before a command that run it as an unprivileged user.
+
+    Who may still read the interpreter, wherever root has put it.
+    """
+    user = unprivileged()
+    if user is None:
+        return []
+    program = shutil.which("setpriv") or missing(
+        "setpriv is not installed", "apt install util-linux"
+    )
+    read = "dac_read_search"
+    return [
+        program,
+        f"--reuid={user[0]}",
+        f"--regid={user[1]}",
+        "--clear-groups",
+        f"--inh-caps=-all,+{read}",
+        f"--bounding-set=-all,+{read}",
+        f"--ambient-caps=+{read}",
+    ]
+
+
+def _free_ports(address: str, count: int) -> list[int]:
+    held = [socket.create_server((address, 0)) for _ in range(count)]
+    try:
+        return [one.getsockname()[1] for one in held]
+    finally:
+        for one in held:
+            one.close()
