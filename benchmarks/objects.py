@@ -183,47 +183,35 @@ def minio(endpoint: str, **options: Any) -> Storage:
 
 def objects_small() -> list[Result]:
     """2,000 uploads of 4 KB, one after the other"""
-    with stub() as endpoint:
-        candidates = {
-            "outgrow": ours(endpoint),
-            "django-storages": storages(endpoint),
-            "django-minio-storage": minio(endpoint),
-        }
 
-        def run(storage: Storage) -> Callable[[], None]:
-            def uploads() -> None:
-                for number in range(COUNT):
-                    storage.save(f"{number}.bin", ContentFile(SMALL))
+    def uploads(save: Callable[[int], object]) -> None:
+        for number in range(COUNT):
+            save(number)
 
-            return uploads
-
-        return in_turn(
-            {name: run(storage) for name, storage in candidates.items()}, count=COUNT, rounds=3
-        )
+    return _uploads(uploads)
 
 
 def objects_threads() -> list[Result]:
     """2,000 uploads of 4 KB in 16 threads"""
+
+    def uploads(save: Callable[[int], object]) -> None:
+        with ThreadPoolExecutor(16) as pool:
+            assert len(list(pool.map(save, range(COUNT)))) == COUNT
+
+    return _uploads(uploads)
+
+
+def _uploads(uploads: Callable[[Callable[[int], object]], None]) -> list[Result]:
+    def run(storage: Storage) -> Callable[[], None]:
+        return lambda: uploads(lambda n: storage.save(f"{n}.bin", ContentFile(SMALL)))
+
     with stub() as endpoint:
         candidates = {
-            "outgrow": ours(endpoint),
-            "django-storages": storages(endpoint),
-            "django-minio-storage": minio(endpoint),
+            "outgrow": run(ours(endpoint)),
+            "django-storages": run(storages(endpoint)),
+            "django-minio-storage": run(minio(endpoint)),
         }
-
-        def run(storage: Storage) -> Callable[[], None]:
-            def uploads() -> None:
-                with ThreadPoolExecutor(16) as pool:
-                    each = pool.map(
-                        lambda n: storage.save(f"{n}.bin", ContentFile(SMALL)), range(COUNT)
-                    )
-                    assert len(list(each)) == COUNT
-
-            return uploads
-
-        return in_turn(
-            {name: run(storage) for name, storage in candidates.items()}, count=COUNT, rounds=3
-        )
+        return in_turn(candidates, count=COUNT, rounds=3)
 
 
 def objects_large() -> list[Result]:

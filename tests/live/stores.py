@@ -56,6 +56,12 @@ def swift(engine_named: Callable[[str], Engine]) -> Engine:
 
 
 @pytest.fixture
+def swift_bucket(swift: Engine) -> Iterator[str]:
+    with swift.bucket() as name:
+        yield name
+
+
+@pytest.fixture
 def bucket(engine: Engine) -> Iterator[str]:
     with engine.bucket() as name:
         yield name

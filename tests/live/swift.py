@@ -14,7 +14,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,15 +21,13 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from outgrow.testing import free_port
 from tests.live.engines import Engine
 from tests.live.processes import missing, server_folder, unprivileged, wait_until
 
 ACCESS_KEY: Final = "test:tester"
 SECRET_KEY: Final = "testing"
 REGION: Final = "us-east-1"
-
-#: The partitions of a ring, as a power of two: few, for there are few disks.
-PART_POWER: Final = 4
 
 KINDS: Final = ("account", "container", "object")
 PIPELINE: Final = (
@@ -43,7 +40,7 @@ import sys
 from swift.common.ring import RingBuilder
 folder, copies, *devices = sys.argv[1:]
 for kind in ("account", "container", "object"):
-    builder = RingBuilder(4, float(copies), 1)
+    builder = RingBuilder(4, float(copies), 1)  # 2 ** 4 partitions: there are few disks
     for number, device in enumerate(devices):
         ip, *ports = device.split(",")
         port = int(ports[("account", "container", "object").index(kind)])
@@ -61,7 +58,7 @@ class Node:
     def __init__(self, folder: Path, address: str) -> None:
         self.folder = folder
         self.address = address
-        self.ports = _free_ports(address, 4)
+        self.ports = [free_port() for _ in range(4)]
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -221,12 +218,3 @@ def _as_nobody() -> list[str]:
         f"--bounding-set=-all,+{read}",
         f"--ambient-caps=+{read}",
     ]
-
-
-def _free_ports(address: str, count: int) -> list[int]:
-    held = [socket.create_server((address, 0)) for _ in range(count)]
-    try:
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()

@@ -34,29 +34,23 @@ FOR_EVER = 10**6
 
 
 @pytest.fixture
-def bucket(swift: Engine) -> Iterator[str]:
-    with swift.bucket() as name:
-        yield name
-
-
-@pytest.fixture
 def proxy(swift: Engine) -> Iterator[FaultyProxy]:
     with FaultyProxy(swift.endpoint) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def make(swift: Engine, bucket: str, proxy: FaultyProxy) -> Callable[..., ObjectStorage]:
+def make(swift: Engine, swift_bucket: str, proxy: FaultyProxy) -> Callable[..., ObjectStorage]:
     def make(**options: Any) -> ObjectStorage:
-        given = swift.options(bucket) | {"endpoint": proxy.url, "part_size": PART}
+        given = swift.options(swift_bucket) | {"endpoint": proxy.url, "part_size": PART}
         return ObjectStorage(**given | {"names": "keep", "deadline": 20} | options)
 
     return make
 
 
-def uploads(swift: Engine, bucket: str) -> list[str]:
+def uploads(swift: Engine, swift_bucket: str) -> list[str]:
     """The uploads that were begun, and neither completed nor given up."""
-    found = swift.client().list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+    found = swift.client().list_multipart_uploads(Bucket=swift_bucket).get("Uploads", [])
     return [one["Key"] for one in found]
 
 
@@ -74,14 +68,14 @@ def test_a_fault_at_any_step_of_an_upload_is_got_over(
     make: Callable[..., ObjectStorage],
     proxy: FaultyProxy,
     swift: Engine,
-    bucket: str,
+    swift_bucket: str,
     step: str,
     fault: str,
 ) -> None:
     proxy.break_at(step, ONCE[fault])
     assert make().save("a.bin", ContentFile(LARGE)) == "a.bin"
     assert proxy.steps.count(step) >= 2
-    assert swift.held(bucket) == {"a.bin": LARGE}
+    assert swift.held(swift_bucket) == {"a.bin": LARGE}
 
 
 @pytest.mark.parametrize("fault", ONCE)
@@ -90,15 +84,15 @@ def test_a_fault_that_stays_is_told_and_leaves_nothing(
     make: Callable[..., ObjectStorage],
     proxy: FaultyProxy,
     swift: Engine,
-    bucket: str,
+    swift_bucket: str,
     step: str,
     fault: str,
 ) -> None:
     proxy.break_at(step, ONCE[fault], times=FOR_EVER)
     with pytest.raises(ServerError) as raised:
         make(deadline=0.5).save("a.bin", ContentFile(LARGE))
-    assert bucket in str(raised.value)
-    held = swift.held(bucket)
+    assert swift_bucket in str(raised.value)
+    held = swift.held(swift_bucket)
     if (step, fault) == ("complete", "cut behind"):
         assert held in ({}, {"a.bin": LARGE})  # nobody can know
         return
@@ -106,31 +100,35 @@ def test_a_fault_that_stays_is_told_and_leaves_nothing(
 
 
 def test_a_whole_file_whose_answer_is_lost_for_ever_is_saved(
-    make: Callable[..., ObjectStorage], proxy: FaultyProxy, swift: Engine, bucket: str
+    make: Callable[..., ObjectStorage], proxy: FaultyProxy, swift: Engine, swift_bucket: str
 ) -> None:
     """A name that was never used: what is there under it is what was sent."""
     proxy.break_at("complete", faults.cut_behind, times=FOR_EVER)
     name = make(deadline=0.5, names="unique").save("a.bin", ContentFile(LARGE))
-    assert swift.held(bucket) == {name: LARGE}
+    assert swift.held(swift_bucket) == {name: LARGE}
 
 
 @pytest.mark.parametrize("fault", ONCE)
 def test_a_small_file(
-    make: Callable[..., ObjectStorage], proxy: FaultyProxy, swift: Engine, bucket: str, fault: str
+    make: Callable[..., ObjectStorage],
+    proxy: FaultyProxy,
+    swift: Engine,
+    swift_bucket: str,
+    fault: str,
 ) -> None:
     proxy.break_at("PUT", ONCE[fault])
     name = make(names="unique").save("a.txt", ContentFile(b"content"))
-    assert swift.held(bucket)[name] == b"content"
-    assert set(swift.held(bucket).values()) == {b"content"}
+    assert swift.held(swift_bucket)[name] == b"content"
+    assert set(swift.held(swift_bucket).values()) == {b"content"}
 
 
 def test_a_part_that_is_said_to_be_another(
-    make: Callable[..., ObjectStorage], proxy: FaultyProxy, swift: Engine, bucket: str
+    make: Callable[..., ObjectStorage], proxy: FaultyProxy, swift: Engine, swift_bucket: str
 ) -> None:
     proxy.break_at("part 2", faults.wrong_etag)
     with pytest.raises(ServerError):
         make(deadline=0.5).save("a.bin", ContentFile(LARGE))
-    assert swift.held(bucket) == {}
+    assert swift.held(swift_bucket) == {}
 
 
 @pytest.mark.parametrize("content", [b"small", LARGE], ids=["small", "large"])
@@ -138,14 +136,14 @@ def test_what_changes_on_its_way_is_not_taken(
     make: Callable[..., ObjectStorage],
     proxy: FaultyProxy,
     swift: Engine,
-    bucket: str,
+    swift_bucket: str,
     content: bytes,
 ) -> None:
     """Each request has the digest of its body under its signature."""
     proxy.break_at("PUT" if len(content) < PART else "part 2", faults.corrupt, times=FOR_EVER)
     with pytest.raises(ServerError):
         make(deadline=0.5).save("a.bin", ContentFile(content))
-    assert swift.held(bucket) == {}
+    assert swift.held(swift_bucket) == {}
 
 
 @pytest.mark.parametrize("times", [1, 3, FOR_EVER])
@@ -181,9 +179,9 @@ print("saved", flush=True)
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_process_that_is_killed_leaves_nothing_that_is_seen(
-    proxy: FaultyProxy, swift: Engine, bucket: str, step: str
+    proxy: FaultyProxy, swift: Engine, swift_bucket: str, step: str
 ) -> None:
-    options = swift.options(bucket) | {
+    options = swift.options(swift_bucket) | {
         "endpoint": proxy.url,
         "names": "keep",
         "part_size": PART,
@@ -203,8 +201,8 @@ def test_a_process_that_is_killed_leaves_nothing_that_is_seen(
         wait_until(hold.arrived.is_set, "it does not come that far")
         process.send_signal(signal.SIGKILL)
         assert process.wait(20) == -signal.SIGKILL
-        assert swift.held(bucket) == {}
-        assert uploads(swift, bucket) == ([] if step == "begin" else ["a.bin"])
+        assert swift.held(swift_bucket) == {}
+        assert uploads(swift, swift_bucket) == ([] if step == "begin" else ["a.bin"])
     finally:
         hold.release()
         process.kill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from urllib.parse import urlsplit
 
@@ -30,15 +30,9 @@ ODD = [
 
 
 @pytest.fixture
-def bucket(swift: Engine) -> Iterator[str]:
-    with swift.bucket() as name:
-        yield name
-
-
-@pytest.fixture
-def signer(swift: Engine, bucket: str) -> Signer:
+def signer(swift: Engine, swift_bucket: str) -> Signer:
     credentials = Credentials(swift.access_key, swift.secret_key)
-    return Signer(f"{swift.endpoint}/{bucket}/", swift.region, credentials)
+    return Signer(f"{swift.endpoint}/{swift_bucket}/", swift.region, credentials)
 
 
 def send(
@@ -55,33 +49,33 @@ def send(
 
 @pytest.mark.parametrize("name", ODD)
 def test_a_url_for_each_method_and_odd_names(
-    signer: Signer, swift: Engine, bucket: str, name: str
+    signer: Signer, swift: Engine, swift_bucket: str, name: str
 ) -> None:
     def url(method: str) -> str:
         return signer.url(name, start=time.time(), expire=600, method=method)
 
     assert send("PUT", url("PUT"), b"content")[0] == 200
-    assert swift.held(bucket) == {name: b"content"}
+    assert swift.held(swift_bucket) == {name: b"content"}
     assert send("GET", url("GET"))[:2] == (200, b"content")
     status, _, headers = send("HEAD", url("HEAD"))
     assert (status, headers["Content-Length"]) == (200, "7")
     # A URL is for one method.
     assert send("DELETE", url("GET"))[0] == 403
     assert send("DELETE", url("DELETE"))[0] == 204
-    assert swift.held(bucket) == {}
+    assert swift.held(swift_bucket) == {}
 
 
 def test_an_upload_has_the_headers_that_were_signed(
-    signer: Signer, swift: Engine, bucket: str
+    signer: Signer, swift: Engine, swift_bucket: str
 ) -> None:
     headers = {"Content-Type": "image/png", "x-amz-meta-owner": "7  of   9", "Content-Length": "3"}
     url = signer.url("a", start=time.time(), expire=600, method="PUT", headers=headers)
     assert send("PUT", url, b"png", {**headers, "Content-Type": "text/html"})[0] == 403
     assert send("PUT", url, b"pngs", {**headers, "Content-Length": "4"})[0] == 403
     assert send("PUT", url, b"png", {**headers, "x-amz-meta-owner": "8"})[0] == 403
-    assert swift.held(bucket) == {}
+    assert swift.held(swift_bucket) == {}
     assert send("PUT", url, b"png", headers)[0] == 200
-    found = swift.client().head_object(Bucket=bucket, Key="a")
+    found = swift.client().head_object(Bucket=swift_bucket, Key="a")
     assert (found["ContentType"], found["ContentLength"]) == ("image/png", 3)
 
 
@@ -137,12 +131,12 @@ def test_a_bucket_is_made_filled_listed_and_deleted_by_signed_requests(swift: En
     assert request("DELETE")[0] == 204
 
 
-def test_a_wrong_secret_signs_nothing(swift: Engine, bucket: str) -> None:
+def test_a_wrong_secret_signs_nothing(swift: Engine, swift_bucket: str) -> None:
     wrong = Signer(
-        f"{swift.endpoint}/{bucket}/", swift.region, Credentials(swift.access_key, "wrong")
+        f"{swift.endpoint}/{swift_bucket}/", swift.region, Credentials(swift.access_key, "wrong")
     )
     url = wrong.url("a", start=time.time(), expire=60, method="PUT")
     assert send("PUT", url, b"x")[0] == 403
     url, headers = wrong.request("GET", now=time.time())
     assert send("GET", url, headers=headers)[0] == 403
-    assert swift.held(bucket) == {}
+    assert swift.held(swift_bucket) == {}

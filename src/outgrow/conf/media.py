@@ -130,8 +130,22 @@ def media_options(
         servers, in_urls = _servers(given.get("servers"), place, base_url)
     except ExceptionGroup as group:
         problems += [error for error in group.exceptions if isinstance(error, ConfigurationError)]
-    values: dict[str, Any] = {"servers": servers}
-    for name, check in _CHECKS.items():
+    values = {"servers": servers, **checked(given, _CHECKS, path, problems)}
+    values["need"] = _needed(given, known, len(servers), path, problems)
+    values["credentials"] = _secrets(values.get("credentials"), in_urls, path, problems)
+    problems += _together(given, values, path)
+    return MediaOptions(**values), problems
+
+
+def checked(
+    given: Mapping[str, Any],
+    checks: Mapping[str, Callable[[object], Problem]],
+    path: str,
+    problems: list[ConfigurationError],
+) -> dict[str, Any]:
+    """Those options that pass their checks; what is wrong with the others is added."""
+    values: dict[str, Any] = {}
+    for name, check in checks.items():
         if name not in given:
             continue
         problem = check(given[name])
@@ -139,10 +153,7 @@ def media_options(
             problems.append(ConfigurationError(f"{path}[{name!r}]", *problem))
         else:
             values[name] = given[name]
-    values["need"] = _needed(given, known, len(servers), path, problems)
-    values["credentials"] = _secrets(values.get("credentials"), in_urls, path, problems)
-    problems += _together(given, values, path)
-    return MediaOptions(**values), problems
+    return values
 
 
 def _needed(

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from outgrow.conf.media import Problem
+from outgrow.conf.media import Problem, checked
 from outgrow.errors import ConfigurationError
 
 #: S3's limits on parts: at least 5 MiB but for the last, at most 5 GiB
@@ -145,19 +145,12 @@ def object_options(
     `path` says where the options stand, for the messages.
     """
     problems = list(_unknown(given, path))
-    values: dict[str, Any] = {}
+    place: dict[str, Any] = {}
     try:
-        values["location"] = location(given.get("location"), f"{path}['location']")
+        place["location"] = location(given.get("location"), f"{path}['location']")
     except ConfigurationError as error:
         problems.append(error)
-    for name, check in _CHECKS.items():
-        if name not in given:
-            continue
-        problem = check(given[name])
-        if problem:
-            problems.append(ConfigurationError(f"{path}[{name!r}]", *problem))
-        else:
-            values[name] = given[name]
+    values = {**place, **checked(given, _CHECKS, path, problems)}
     problems += _together(given, values, path)
     return ObjectOptions(**values), problems
 

@@ -154,13 +154,12 @@ def _profile(name: str) -> tuple[str, str, str]:
 
 
 def _gs(options: ObjectOptions, headers: Mapping[str, str]) -> Any:
-    config: dict[str, Any] = {}
-    if options.service_account:
-        config["service_account"] = options.service_account
-    if options.endpoint:
-        config["base_url"] = options.endpoint
-    if options.anonymous:
-        config["skip_signature"] = True
+    given = {
+        "service_account": options.service_account,
+        "base_url": options.endpoint,
+        "skip_signature": options.anonymous,
+    }
+    config: dict[str, Any] = {name: value for name, value in given.items() if value}
     return runtime.library().store.GCSStore(
         options.location.bucket,
         client_options=_client(options, headers),
@@ -170,13 +169,13 @@ def _gs(options: ObjectOptions, headers: Mapping[str, str]) -> Any:
 
 
 def _az(options: ObjectOptions, headers: Mapping[str, str]) -> Any:
-    config: dict[str, Any] = {"account_name": options.account} if options.account else {}
-    if options.secret_key:
-        config["account_key"] = options.secret_key
-    if options.endpoint:
-        config["endpoint"] = options.endpoint
-    if options.anonymous:
-        config["skip_signature"] = True
+    given = {
+        "account_name": options.account,
+        "account_key": options.secret_key,
+        "endpoint": options.endpoint,
+        "skip_signature": options.anonymous,
+    }
+    config: dict[str, Any] = {name: value for name, value in given.items() if value}
     return runtime.library().store.AzureStore(
         options.location.bucket,
         client_options=_client(options, headers),
