@@ -8,7 +8,6 @@ alike). Configuration: https://docs.openstack.org/swift/latest/development_saio.
 
 from __future__ import annotations
 
-import configparser
 import http.client
 import os
 import pwd
@@ -22,34 +21,13 @@ from pathlib import Path
 from typing import Final
 
 from outgrow.testing import free_port
+from outgrow.topology.objects import REGION
+from outgrow.topology.swift import KINDS, RINGS, SWIFT_CONF, configuration, program
 from tests.live.engines import Engine
 from tests.live.processes import missing, server_folder, unprivileged, wait_until
 
 ACCESS_KEY: Final = "test:tester"
 SECRET_KEY: Final = "testing"
-REGION: Final = "us-east-1"
-
-KINDS: Final = ("account", "container", "object")
-PIPELINE: Final = (
-    "catch_errors gatekeeper healthcheck bulk s3api tempauth copy slo dlo proxy-server"
-)
-
-#: One process makes the three rings: to import Swift takes longer than to make them.
-RINGS: Final = """
-import sys
-from swift.common.ring import RingBuilder
-folder, copies, *devices = sys.argv[1:]
-for kind in ("account", "container", "object"):
-    builder = RingBuilder(4, float(copies), 1)  # 2 ** 4 partitions: there are few disks
-    for number, device in enumerate(devices):
-        ip, *ports = device.split(",")
-        port = int(ports[("account", "container", "object").index(kind)])
-        builder.add_dev({"id": number, "region": 1, "zone": number, "weight": 1.0, "ip": ip,
-                         "port": port, "device": "disk", "meta": "", "replication_ip": ip,
-                         "replication_port": port})
-    builder.rebalance(seed=1)
-    builder.get_ring().save(f"{folder}/{kind}.ring.gz")
-"""
 
 
 class Node:
@@ -74,18 +52,25 @@ class Node:
         for number, kind in enumerate(("proxy", *KINDS)):
             path = self.folder / f"{kind}-server.conf"
             with path.open("w") as file:
-                _configuration(kind, self, rings, self.ports[number]).write(file)
+                configuration(
+                    kind,
+                    address=self.address,
+                    port=self.ports[number],
+                    rings=rings,
+                    folder=self.folder,
+                    user=_user(),
+                    account=f"{ACCESS_KEY}:{SECRET_KEY}",
+                ).write(file)
         if user := unprivileged():
             for path in [self.folder, *self.folder.rglob("*")]:
                 os.chown(path, *user)
 
     def start(self) -> None:
         for kind in ("proxy", *KINDS):
-            program = Path(sys.executable).with_name(f"swift-{kind}-server")
             log = (self.folder / f"{kind}.log").open("ab")
             with log:
                 process = subprocess.Popen(
-                    [*_as_nobody(), program, self.folder / f"{kind}-server.conf"],
+                    [*_as_nobody(), program(kind), self.folder / f"{kind}-server.conf"],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -128,14 +113,13 @@ class Node:
 @contextmanager
 def running_swift(nodes: int = 1) -> Iterator[list[Node]]:
     """A cluster for as long as the block lasts, with three copies, or one for each node."""
-    if not Path(sys.executable).with_name("swift-proxy-server").exists():
+    if not program("proxy").exists():
         missing("Swift is not installed", "pip install swift")
     with server_folder("outgrow-swift-") as folder:
         cluster = [Node(folder / f"node{n}", f"127.0.0.{n}") for n in range(1, nodes + 1)]
         rings = folder / "rings"
         rings.mkdir()
-        secrets = "[swift-hash]\nswift_hash_path_suffix = tests\nswift_hash_path_prefix = tests\n"
-        (rings / "swift.conf").write_text(secrets)
+        (rings / "swift.conf").write_text(SWIFT_CONF)
         words = [str(rings), str(min(nodes, 3)), *(node.device() for node in cluster)]
         subprocess.run([sys.executable, "-c", RINGS, *words], check=True, timeout=120)
         for node in cluster:
@@ -166,35 +150,9 @@ def engine_of(node: Node) -> Engine:
     )
 
 
-def _configuration(kind: str, node: Node, rings: Path, port: int) -> configparser.RawConfigParser:
+def _user() -> str:
     user = unprivileged()
-    name = pwd.getpwuid(user[0] if user else os.geteuid()).pw_name
-    found = configparser.RawConfigParser()
-    found["DEFAULT"] = {
-        "bind_ip": node.address,
-        "bind_port": str(port),
-        "workers": "0",
-        "user": name,
-        "swift_dir": str(rings),
-        "devices": str(node.folder / "disks"),
-        "mount_check": "false",
-        "disable_fallocate": "true",
-        "log_address": str(node.folder / "no-syslog"),
-        "recon_cache_path": str(node.folder),
-        # A node that is stopped is noticed soon.
-        "conn_timeout": "0.5",
-    }
-    if kind != "proxy":
-        found["pipeline:main"] = {"pipeline": f"{kind}-server"}
-        found[f"app:{kind}-server"] = {"use": f"egg:swift#{kind}"}
-        return found
-    found["pipeline:main"] = {"pipeline": PIPELINE}
-    found["app:proxy-server"] = {"use": "egg:swift#proxy", "account_autocreate": "true"}
-    for part in PIPELINE.split()[:-1]:
-        found[f"filter:{part}"] = {"use": f"egg:swift#{part}"}
-    found["filter:s3api"]["location"] = REGION
-    found["filter:tempauth"]["user_test_tester"] = f"{SECRET_KEY} .admin"
-    return found
+    return pwd.getpwuid(user[0] if user else os.geteuid()).pw_name
 
 
 def _as_nobody() -> list[str]:

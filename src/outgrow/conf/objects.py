@@ -91,6 +91,7 @@ class ObjectOptions:
     headers: Headers = field(default_factory=dict)
     #: What browsers would run as a page: "download" or "inline".
     active_content: str = "download"
+    auto_create_bucket: bool = False
     names: str = "unique"
     overwrite: bool = False
     timeout: float = 60.0
@@ -234,6 +235,7 @@ _ONLY: Final[Mapping[str, tuple[str, ...]]] = {
     "anonymous": _BUCKETS,
     "querystring_auth": _BUCKETS,
     "querystring_expire": _BUCKETS,
+    "auto_create_bucket": ("s3",),
     "region": ("s3",),
     "addressing": ("s3",),
     "session_token": ("s3",),
@@ -377,6 +379,7 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
     "headers": _headers,
     "active_content": _one_of("download", "inline"),
     "names": _one_of("unique", "keep"),
+    "auto_create_bucket": _boolean,
     "overwrite": _boolean,
     "timeout": _seconds,
     "connect_timeout": _seconds,

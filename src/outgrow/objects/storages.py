@@ -25,12 +25,13 @@ from outgrow.errors import (
     BadAnswer,
     ConnectionLost,
     NoAccess,
+    NoBucket,
     ObjectReplaced,
     UnexpectedStatus,
     UnsafeName,
     WrongRegion,
 )
-from outgrow.objects import mishaps, runtime
+from outgrow.objects import creation, mishaps, runtime
 from outgrow.objects.addresses import Addresses
 from outgrow.objects.downloads import ObjectFile, ObjectReader
 from outgrow.objects.stores import Headers, Stores, describe
@@ -221,6 +222,17 @@ class ObjectStorage(AsyncTwins, Storage):
     # --- writing
 
     def _save(self, name: str, content: File[Any]) -> str:
+        try:
+            return self._put(name, content)
+        except NoBucket:
+            if not self.options.auto_create_bucket:
+                raise
+            creation.create(self.options)
+            if not content.seekable():
+                raise  # what was read of it is gone; the next one has a bucket
+            return self._put(name, content)
+
+    def _put(self, name: str, content: File[Any]) -> str:
         options, key = self.options, self.key(name)
         # A name that was never used needs no condition, and may be sent twice.
         create = not options.is_unique and not options.overwrite
@@ -240,7 +252,7 @@ class ObjectStorage(AsyncTwins, Storage):
                 )
         except errors.AlreadyExistsError:
             # Somebody took the name since it was seen to be free.
-            return self._save(self.get_available_name(name), content)
+            return self._put(self.get_available_name(name), content)
         except Unsettled as error:
             return self._settled(name, error)
         self._verify(name, sent)

@@ -14,18 +14,35 @@ if TYPE_CHECKING:
 #: Roles without which there is no site.
 NEEDED: Final = ("app", "media")
 
+#: Who may stand in the place of a media server.
+INSTEAD: Final = {"media": "objects"}
+
 
 def check(site: Site, problems: Problems) -> None:
     """Note where the servers of `site` do not fit together."""
     for role in NEEDED:
-        if not site.services(role):
+        if not site.services(role) and not site.services(INSTEAD.get(role, role)):
             problems.add("servers", f'no server has the role "{role}", and a site needs one.')
+    _check_objects(site, problems)
     media = len(site.services("media"))
     if isinstance(site.media.need, int) and site.media.need > media:
         hint = 'Lower it, or add servers with the role "media".'
         problems.add("media.need", f"{site.media.need} are needed, and there are {media}.", hint)
     _check_database(site, problems)
     _check_addresses(site, problems)
+
+
+def _check_objects(site: Site, problems: Problems) -> None:
+    stores = list(_having(site, "objects"))
+    if site.objects is None and stores:
+        path, host = stores[0]
+        hint = f'Write it: the bucket that "{host.name}" has for the site.'
+        problems.add("objects", f"is missing, and {path} asks for it.", hint)
+    if site.objects is not None and not stores:
+        problems.add("objects", 'needs a server with the role "objects", which has the bucket.')
+    for path, _ in stores[1:]:
+        first = stores[0][1].name
+        problems.add(path, f'"{first}" is the object store already, and there can be but one.')
 
 
 def _check_database(site: Site, problems: Problems) -> None:

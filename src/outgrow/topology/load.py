@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 from outgrow.errors import TopologyError
-from outgrow.topology.database import Database
 from outgrow.topology.model import Site, parse
 
 #: Where `outgrow up` tells the processes that it starts which file to read.
@@ -40,32 +39,34 @@ def current(default: str | os.PathLike[str]) -> Site:
 
     That of the file `default`, or of the one that the environment variable
     OUTGROW_TOPOLOGY names: so the same settings run in production and below
-    `outgrow up`. It knows the password of the database. Raises what `load` raises, and
-    `TopologyError` when the password is not where the file says.
+    `outgrow up`. It knows the password of the database, and the secret of the object store.
+    Raises what `load` raises, and `TopologyError` when one is not where the file says.
     """
     site = load(os.environ.get(VARIABLE) or default)
-    if site.database is None:
-        return site
-    return replace(site, database=replace(site.database, password=_password(site.database)))
+    if rows := site.database:
+        password = _secret("database.password", rows.password_env, rows.password_file)
+        site = replace(site, database=replace(rows, password=password))
+    if store := site.objects:
+        secret = _secret("objects.secret", store.secret_env, store.secret_file)
+        site = replace(site, objects=replace(store, secret=secret))
+    return site
 
 
-def _password(database: Database) -> str:
-    if database.password_env:
-        variable = database.password_env
-        if password := os.environ.get(variable):
-            return password
+def _secret(key: str, variable: str, file: PurePath | None) -> str:
+    """What a variable or a file holds; `key` and "_env" or "_file" say where it is named."""
+    if variable:
+        if secret := os.environ.get(variable):
+            return secret
         hint = "Set it for every process of the site, manage.py too."
         problem = f"the environment variable {variable} is not set."
-        raise TopologyError("database.password_env", problem, hint)
-    if database.password_file:
-        try:
-            # As an editor or `echo` leaves it, with the end of a line.
-            password = Path(database.password_file).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            problem = f"{database.password_file} can't be read: {error}."
-            raise TopologyError("database.password_file", problem) from error
-        if not password:
-            problem = f"{database.password_file} is empty."
-            raise TopologyError("database.password_file", problem)
-        return password
-    return ""
+        raise TopologyError(f"{key}_env", problem, hint)
+    if file is None:
+        return ""
+    try:
+        # As an editor or `echo` leaves it, with the end of a line.
+        secret = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TopologyError(f"{key}_file", f"{file} can't be read: {error}.") from error
+    if not secret:
+        raise TopologyError(f"{key}_file", f"{file} is empty.")
+    return secret

@@ -46,6 +46,17 @@ The file in full::
     write_on_read = "pin"                # or "refuse" or "log"
     read_timeout = 10.0
 
+    [objects]                            # with it uploads lie in an object store
+    engine = "external"                  # or "swift", which `outgrow up` starts in any case
+    bucket = "photos"
+    prefix = "uploads"                   # below it; the default is none
+    region = "eu-west-3"                 # the default is "us-east-1"
+    access_key = "key"                   # without it the machine's role is asked
+    secret_env = "PHOTOS_SECRET"         # the environment variable that holds its secret
+    # secret_file = "/run/secrets/store" # or a file that holds nothing else
+    base_url = "https://files.example.org/"  # a CDN, or a domain of one's own
+    signed = true                        # the default, unless there is a base_url
+
     [servers.app1]
     roles = ["app"]
     address = "10.0.0.11"
@@ -67,6 +78,11 @@ The file in full::
     [servers.db2]
     roles = ["replica"]                  # any number of these; "db2" is the alias, too
     address = "10.0.0.32"
+
+    [servers.store]
+    roles = ["objects"]                  # the object store; then no media server is needed
+    address = "s3.example.org"
+    ports = { objects = 443 }            # the default: HTTPS. Any other port is HTTP
 """
 
 from __future__ import annotations
@@ -78,14 +94,16 @@ from typing import Final
 
 from outgrow.errors import TopologyErrors
 from outgrow.servers import Server
-from outgrow.topology import agreement, database, rules
+from outgrow.topology import agreement, database, objects, rules
 from outgrow.topology.database import Database
 from outgrow.topology.keys import Problems, Table, suggestion
+from outgrow.topology.objects import LOCAL_KEY, Objects
 
 #: What a server can do.
-ROLES: Final = ("app", "media", "primary", "replica")
+ROLES: Final = ("app", "media", "primary", "replica", "objects")
 
-#: Where it does it, unless `ports` says otherwise. A database's depends on its engine.
+#: Where it does it, unless `ports` says otherwise. A database's, and an object store's, depends
+#: on its engine.
 PORTS: Final = {"app": 8000, "media": 8080}
 
 #: What a media server can run; the first is the default.
@@ -95,6 +113,8 @@ ENGINES: Final = ("outgrow", "nginx")
 NAMES: Final = ("unique", "keep")
 
 LOOPBACK: Final = "127.0.0.1"
+
+HTTPS: Final = 443
 
 #: Under these a site that runs on one machine is reached, beside its own domains.
 LOCAL_DOMAINS: Final = ("localhost", LOOPBACK)
@@ -142,7 +162,14 @@ class Service:
     @property
     def url(self) -> str:
         """Where it is reached, without a slash at the end."""
-        return self.port.url if self.role in PORTS else f"{self.engine}://{self.port}"
+        if self.role == "objects" and self.port.number == HTTPS:
+            return f"https://{self.port}".removesuffix(f":{HTTPS}")
+        return self.port.url if self.is_http else f"{self.engine}://{self.port}"
+
+    @property
+    def is_http(self) -> bool:
+        """Whether it speaks HTTP."""
+        return self.role in PORTS or self.role == "objects"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +215,7 @@ class Site:
     media: Media
     hosts: tuple[Host, ...]
     database: Database | None = None
+    objects: Objects | None = None
     #: Uploads that a browser would run are shown as pages, and not only offered to be saved.
     active: bool = False
 
@@ -232,10 +260,11 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     """
     problems = Problems()
     top = Table("", content, problems)
-    site, media, data, servers = (
+    site, media, data, store, servers = (
         top.table("site", required=True),
         top.table("media"),
         top.table("database"),
+        top.table("objects"),
         top.table("servers"),
     )
     top.close()
@@ -243,11 +272,16 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     # Without that table it is said that it is missing, and the engine does not matter.
     engine = rows.engine if rows else "postgresql"
     engines = {"primary": engine, "replica": engine}
+    kind = store.choice("engine", objects.ENGINES, "an engine of an object store")
+    engines["objects"] = kind or objects.ENGINES[0]
+    files = objects.parse(store, folder) if top.has("objects") else None
     engines["media"] = media.choice("engine", ENGINES, "an engine") or ENGINES[0]
     hosts = tuple(_host(name, table, engines) for name, table in servers.tables())
     active = media.flag("active") or False
     options = _media(media)
-    parsed = replace(_site(site, options, hosts, folder), database=rows, active=active)
+    parsed = replace(
+        _site(site, options, hosts, folder), database=rows, objects=files, active=active
+    )
     if not problems.below("servers"):
         agreement.check(parsed, problems)
     if problems.found:
@@ -270,15 +304,21 @@ def local(site: Site, ports: Mapping[str, int], folder: PurePath) -> Site:
         media_root=folder / "_master",
         hosts=hosts,
         database=_local_database(site.database, folder),
+        objects=_local_objects(site.objects, folder),
     )
-    if moved.media_url.startswith("/"):
+    if moved.media_url.startswith("/") or not moved.services("media"):
         return moved
     return replace(moved, media_url=moved.services("media")[0].port.url + "/")
 
 
 def _local_host(host: Host, ports: Mapping[str, int]) -> Host:
     services = tuple(
-        replace(service, port=Port(LOOPBACK, ports.get(service.name, 0)))
+        replace(
+            service,
+            port=Port(LOOPBACK, ports.get(service.name, 0)),
+            # Never the store where production's files are.
+            engine="swift" if service.role == "objects" else service.engine,
+        )
         for service in host.services
     )
     return replace(host, address=LOOPBACK, services=services)
@@ -290,6 +330,20 @@ def _local_database(database: Database | None, folder: PurePath) -> Database | N
     if not database.has_servers:
         return replace(database, name=str(folder / SQLITE_FILE))
     return replace(database, password_env="", password_file=folder / PASSWORD_FILE)
+
+
+def _local_objects(store: Objects | None, folder: PurePath) -> Objects | None:
+    if store is None:
+        return None
+    return replace(
+        store,
+        region=objects.REGION,
+        access_key=LOCAL_KEY,
+        secret_env="",
+        secret_file=folder / PASSWORD_FILE,
+        base_url="",
+        signed=None,
+    )
 
 
 def _site(table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath) -> Site:
@@ -348,7 +402,7 @@ def _host(name: str, table: Table, engines: Mapping[str, str]) -> Host:
 
 
 def _number(role: str, ports: Table, engines: Mapping[str, str]) -> int:
-    default = PORTS[role] if role in PORTS else database.PORTS[engines[role]]
+    default = {**PORTS, **objects.PORTS, **database.PORTS}[role if role in PORTS else engines[role]]
     if default:
         return ports.whole(role, 1, 65535, default=default)
     ports.refuse(role, "is for a database that listens; SQLite is a file.")

@@ -17,6 +17,7 @@ from typing import Final
 from outgrow.topology.load import VARIABLE
 from outgrow.topology.mariadb import MariaDB
 from outgrow.topology.model import MIGRATE, PASSWORD_FILE, REPAIR, Service, Site
+from outgrow.topology.objects import LOCAL_KEY
 from outgrow.topology.parts import HOME, Plan, Planned, Programs, Stage, Step
 from outgrow.topology.postgres import Postgres
 from outgrow.topology.probes import Answers, Stores, Succeeds
@@ -42,13 +43,17 @@ def plan(site: Site, folder: Path, programs: Programs, password: str = "") -> Pl
     for service in nginxes:
         files += _nginx_files(site, service, folder, programs)
     servers = tuple(_media(site, service, folder, programs) for service in media)
+    stores = tuple(_objects(service, folder, programs) for service in site.services("objects"))
+    folders += [service.name for service in site.services("objects")]
     rows = _rows(site, folder, programs, password)
+    if stores and not rows.files:
+        files.append(_secret(password))
     stages = (
         *rows.stages,
-        Stage((*rows.replicas, *servers)),
+        Stage((*rows.replicas, *servers, *stores)),
         *((Stage(steps=(_migrate(site, folder, programs),)),) if site.database else ()),
         Stage(tuple(_app(site, service, folder, programs) for service in site.services("app"))),
-        Stage((_repair(site, folder, programs),)),
+        *((Stage((_repair(site, folder, programs),)),) if media else ()),
     )
     return Plan(tuple(folders), (*files, *rows.files), stages, rows.home)
 
@@ -69,7 +74,7 @@ def _rows(site: Site, folder: Path, programs: Programs, password: str) -> _Rows:
     home = programs.home or folder / HOME
     [primary] = site.services("primary")
     replicas = [(s, host) for host in site.hosts for s in host.services if s.role == "replica"]
-    secret = File(PASSWORD_FILE, password, private=True)
+    secret = _secret(password)
     if site.database.engine == "mariadb":
         maria = MariaDB(site.database, primary, home, programs)
         return _Rows(
@@ -85,6 +90,10 @@ def _rows(site: Site, folder: Path, programs: Programs, password: str) -> _Rows:
         tuple(postgres.start_standby(service, host) for service, host in replicas),
         home,
     )
+
+
+def _secret(password: str) -> File:
+    return File(PASSWORD_FILE, password, private=True)
 
 
 def environment(site: Site, folder: Path, server: str = "") -> dict[str, str]:
@@ -113,6 +122,28 @@ def _media(site: Site, service: Service, folder: Path, programs: Programs) -> Pl
         Stores(service.port),
         # Any answer will do: an empty folder has no page to show.
         Answers(service.port, 600),
+        service.port,
+        folder / service.name,
+        service.url,
+    )
+
+
+def _objects(service: Service, folder: Path, programs: Programs) -> Planned:
+    words = (
+        *(programs.python, "-m", "outgrow.topology.swift"),
+        *("--folder", str(folder / service.name)),
+        *("--port", str(service.port.number), "--key", LOCAL_KEY),
+        *("--secret-file", str(folder / PASSWORD_FILE)),
+    )
+    # It refuses who has no keys, and is well then.
+    answers = Answers(service.port, 500)
+    return Planned(
+        service.name,
+        f"objects ({service.engine})",
+        Command(words, folder, {"PYTHONUNBUFFERED": "1"}),
+        "answers a request",
+        answers,
+        answers,
         service.port,
         folder / service.name,
         service.url,

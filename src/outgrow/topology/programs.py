@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from outgrow.errors import MissingExtra, TopologyError
-from outgrow.topology import account, mariadb, postgres
+from outgrow.topology import account, mariadb, postgres, swift
 from outgrow.topology.keys import join
 from outgrow.topology.model import Site
 from outgrow.topology.parts import HOME, Programs
@@ -50,6 +50,8 @@ def find(site: Site, folder: Path) -> Programs:
     media = site.services("media")
     if any(s.engine == "outgrow" for s in media) and importlib.util.find_spec("uvicorn") is None:
         raise MissingExtra("The embedded media server", "uvicorn", "local")
+    if site.services("objects") and not swift.program("proxy").exists():
+        raise MissingExtra("An object store on this machine", "swift", "local-swift")
     programs = Programs(sys.executable)
     using_nginx = [host for host in site.hosts if any(s.engine == "nginx" for s in host.services)]
     if using_nginx:

@@ -17,6 +17,8 @@ _MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 # What neither SQL nor a shell has to be told how to quote.
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\Z")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -69,6 +71,13 @@ def identifier(value: str) -> str:
     if _IDENTIFIER.match(value):
         return ""
     return f'"{value}" must be 1 to 63 letters, digits, "_" and "-", and not begin with "-".'
+
+
+def bucket(value: str) -> str:
+    """The name of a bucket."""
+    if _BUCKET.match(value):
+        return ""
+    return f'"{value}" must be 3 to 63 small letters, digits, "." and "-", these not at an end.'
 
 
 def variable(value: str) -> str:

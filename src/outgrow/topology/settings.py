@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from outgrow.topology.database import PRIMARY_ALIAS, Database
 from outgrow.topology.model import Port, Site
+from outgrow.topology.objects import Objects
 
 _BACKENDS: Final = {
     "sqlite": "django.db.backends.sqlite3",
@@ -46,25 +47,58 @@ def django_settings(site: Site) -> dict[str, Any]:
     OUTGROW. Options that the file leaves out are left out here, so that their own
     defaults hold. The static files' storage is Django's default.
     """
-    options = {key: value for key, value in asdict(site.media).items() if value is not None}
     return {
         "ALLOWED_HOSTS": list(site.domains),
         "MEDIA_ROOT": str(site.media_root),
         "MEDIA_URL": site.media_url,
         "STORAGES": {
-            "default": {
-                "BACKEND": "outgrow.media.HybridStorage",
-                "OPTIONS": {
-                    "servers": {server.name: server.address for server in site.media_servers()},
-                    "location": str(site.media_root),
-                    "base_url": site.media_url,
-                    **options,
-                },
-            },
+            **_uploads(site),
             "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
         },
         **(_databases(site, site.database) if site.database else {}),
     }
+
+
+def _uploads(site: Site) -> dict[str, Any]:
+    """The media servers' storage, or the store's; the store is "objects" beside media servers."""
+    found = {}
+    if site.objects:
+        found["objects"] = _objects(site, site.objects)
+    if site.services("media"):
+        found["default"] = _media(site)
+    else:
+        found["default"] = found.pop("objects")
+    return found
+
+
+def _media(site: Site) -> dict[str, Any]:
+    given = {key: value for key, value in asdict(site.media).items() if value is not None}
+    options = {
+        "servers": {server.name: server.address for server in site.media_servers()},
+        "location": str(site.media_root),
+        "base_url": site.media_url,
+        **given,
+    }
+    return {"BACKEND": "outgrow.media.HybridStorage", "OPTIONS": options}
+
+
+def _objects(site: Site, store: Objects) -> dict[str, Any]:
+    [service] = site.services("objects")
+    given = {
+        "access_key": store.access_key,
+        "secret_key": store.secret,
+        "base_url": store.base_url,
+        "querystring_auth": store.signed,
+    }
+    options = {
+        "location": store.location,
+        "endpoint": service.url,
+        "region": store.region,
+        **{key: value for key, value in given.items() if value not in {"", None}},
+        # Its own begins empty; a provider's bucket is made by who pays for it.
+        **({"auto_create_bucket": True} if service.engine == "swift" else {}),
+    }
+    return {"BACKEND": "outgrow.objects.ObjectStorage", "OPTIONS": options}
 
 
 def _databases(site: Site, database: Database) -> dict[str, Any]:

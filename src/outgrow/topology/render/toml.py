@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from outgrow.topology.database import Database
 from outgrow.topology.model import Host, Site
+from outgrow.topology.objects import Objects
 from outgrow.topology.render import File
 
 
@@ -30,6 +31,8 @@ def _lines(site: Site) -> Iterator[str]:
         yield "active = true"
     if site.database:
         yield from _database(site.database)
+    if site.objects:
+        yield from _objects(site, site.objects)
     for host in site.hosts:
         yield from _host(host)
 
@@ -43,6 +46,18 @@ def _database(database: Database) -> Iterator[str]:
     for key, value in asdict(database.replication).items():
         if value is not None:
             yield f"{key} = {_value(value)}"
+
+
+def _objects(site: Site, store: Objects) -> Iterator[str]:
+    yield "\n[objects]"
+    yield f"engine = {_value(site.services('objects')[0].engine)}"
+    for key in ("bucket", "prefix", "region", "access_key", "secret_env", "secret_file"):
+        if value := getattr(store, key):
+            yield f"{key} = {_value(str(value))}"
+    if store.base_url:
+        yield f"base_url = {_value(store.base_url)}"
+    if store.signed is not None:
+        yield f"signed = {_value(store.signed)}"
 
 
 def _host(host: Host) -> Iterator[str]:
