@@ -40,6 +40,8 @@ class Engine:
             aws_secret_access_key=self.secret_key,
             region_name=self.region,
             config=botocore.config.Config(
+                # For URLs and forms boto3 still takes the second version if it is not told.
+                signature_version="s3v4",
                 s3={"addressing_style": "path"},
                 request_checksum_calculation="when_required",
                 retries={"total_max_attempts": 3},
