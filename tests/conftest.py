@@ -30,6 +30,7 @@ _UP = {
     "tests/topology/test_database.py",
     "tests/topology/test_local.py",
     "tests/topology/test_rows.py",
+    "tests/topology/test_store.py",
     "tests/topology/test_up.py",
 }
 

@@ -14,7 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 #: One parser in several modules.
-TOPOLOGY = "tests/topology/test_model.py tests/topology/test_keys.py tests/topology/test_rules.py"
+TOPOLOGY = " ".join(
+    f"tests/topology/test_{name}.py" for name in ("model", "keys", "rules", "store")
+)
 
 #: Module below src/outgrow -> its own test file (or files, with a space between).
 PURE = {
@@ -46,8 +48,9 @@ PURE = {
     "topology/keys": TOPOLOGY,
     "topology/rules": TOPOLOGY,
     "topology/database": TOPOLOGY,
+    "topology/objects": TOPOLOGY,
     "topology/agreement": TOPOLOGY,
-    "topology/settings": "tests/topology/test_settings.py",
+    "topology/settings": "tests/topology/test_settings.py tests/topology/test_store.py",
 }
 
 

@@ -82,7 +82,13 @@ def test_the_example_in_the_module_is_a_site() -> None:
     assert model_module.__doc__ is not None
     _, _, example = model_module.__doc__.partition("The file in full::\n")
     site = parse(tomllib.loads(example), PurePosixPath("/srv"))
-    assert [service.name for service in site.services()] == ["app1", "media1", "db1", "db2"]
+    assert [service.name for service in site.services()] == [
+        "app1",
+        "media1",
+        "db1",
+        "db2",
+        "store",
+    ]
 
 
 def test_django_gets_its_settings(tmp_path: Path) -> None:

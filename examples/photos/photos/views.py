@@ -15,8 +15,8 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from outgrow.databases import server_states
-from outgrow.errors import NotEnoughServers
-from outgrow.status import snapshot
+from outgrow.errors import NotEnoughServers, ServerError
+from outgrow.status import Snapshot, media_storages, snapshot
 from photos.forms import AlbumForm, UploadForm
 from photos.models import Album, Photo
 from photos.thumbnails import thumbnail
@@ -49,9 +49,9 @@ def _upload(request: HttpRequest, found: Album, images: list[UploadedFile]) -> H
     try:
         for image in images:
             _save(found, image)
-    except NotEnoughServers as error:
+    except (NotEnoughServers, ServerError) as error:
         # What was saved before stays; the rest can be tried again.
-        messages.error(request, "The media servers are not reachable. Try again in a minute.")
+        messages.error(request, "The uploads' servers are not reachable. Try again in a minute.")
         return _page(request, "photos/unavailable.html", {"error": error}, 503)
     messages.success(request, f"{len(images)} uploaded.")
     return redirect(found)
@@ -79,7 +79,8 @@ def delete(request: HttpRequest, pk: int) -> HttpResponse:
 def servers(request: HttpRequest) -> JsonResponse:
     """Each media server and each database, for the panel that refreshes itself."""
     databases = [one.facts() for one in server_states()]
-    return JsonResponse({**snapshot().to_json(), "databases": databases})
+    media = _media_servers()
+    return JsonResponse({**(media.to_json() if media else {"servers": []}), "databases": databases})
 
 
 @require_safe
@@ -99,11 +100,16 @@ def media(request: HttpRequest, name: str) -> FileResponse:
     return response
 
 
+def _media_servers() -> Snapshot | None:
+    """Those of the site; None where its uploads lie in an object store."""
+    return next((snapshot(alias) for alias, _ in media_storages()), None)
+
+
 def _page(
     request: HttpRequest, template: str, context: dict[str, Any], status: int = 200
 ) -> HttpResponse:
     read_from = Album.objects.all().db
-    servers = {"snapshot": snapshot(), "databases": server_states(), "read_from": read_from}
+    servers = {"snapshot": _media_servers(), "databases": server_states(), "read_from": read_from}
     response = render(request, template, {**servers, **context}, status=status)
     response["Photos-Read-From"] = read_from
     return response
