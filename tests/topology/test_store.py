@@ -18,6 +18,8 @@ from outgrow.topology.load import load
 from outgrow.topology.model import Service, Site, local, parse
 from outgrow.topology.objects import Objects
 from outgrow.topology.render import toml
+from outgrow.topology.render.systemd import Places
+from outgrow.topology.rendering import plan
 from outgrow.topology.settings import django_settings
 from tests.live.processes import all_have_status, family, missing, wait_until
 from tests.topology.sites import tiny_site
@@ -158,6 +160,12 @@ def test_the_file_that_is_written_is_read_back(site: Site, tmp_path: Path) -> No
     found = parse(plain, FOLDER)
     [file] = toml.render(found)
     assert parse(tomllib.loads(file.content), PurePath("/elsewhere")) == found
+
+
+def test_servers_without_media_servers_have_no_repair(site: Site) -> None:
+    both = parse(tomllib.loads(TEXT + MEDIA), FOLDER)
+    assert [file.name for file in plan(both, Places(), hosts=["app1"])]
+    assert list(plan(site, Places())) == []
 
 
 def test_on_a_laptop_it_is_never_the_store_of_production(site: Site) -> None:

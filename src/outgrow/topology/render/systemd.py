@@ -61,7 +61,7 @@ class Places:
 
 def render(site: Site, host: Host, places: Places) -> Iterator[File]:
     """The units of one server. Raises `ConfigurationError` for what a unit can't hold."""
-    if any(service.role == "app" for service in host.services):
+    if site.services("media") and any(service.role == "app" for service in host.services):
         yield File(REPAIR_UNIT, _repair(site, places))
     for service in host.services:
         if service.role == "media":
