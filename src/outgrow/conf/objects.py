@@ -130,7 +130,6 @@ THEIRS: Final = {
     "custom_domain": "base_url",
     "url_protocol": "base_url",
     "default_acl": "headers",
-    "querystring_expire": "querystring_expire",
     "verify": "ca",
     "account_name": "account",
     "account_key": "secret_key",
