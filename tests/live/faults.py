@@ -127,19 +127,19 @@ def corrupt(exchange: Exchange) -> None:
 
 
 class Hold:
-    """Holds a request back until `release`; `arrived` says that it is there."""
+    """Holds a request back until `drop`, and never hands it on; `arrived` says that it is there."""
 
     def __init__(self) -> None:
         self.arrived = threading.Event()
-        self._released = threading.Event()
+        self._dropped = threading.Event()
 
     def __call__(self, exchange: Exchange) -> None:
         self.arrived.set()
-        self._released.wait(60)
-        hand_on(exchange)
+        self._dropped.wait(60)
+        exchange.peer.reset()
 
-    def release(self) -> None:
-        self._released.set()
+    def drop(self) -> None:
+        self._dropped.set()
 
 
 class FaultyProxy:

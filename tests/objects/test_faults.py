@@ -204,6 +204,6 @@ def test_a_process_that_is_killed_leaves_nothing_that_is_seen(
         assert swift.held(swift_bucket) == {}
         assert uploads(swift, swift_bucket) == ([] if step == "begin" else ["a.bin"])
     finally:
-        hold.release()
+        hold.drop()
         process.kill()
         process.wait(20)
