@@ -31,6 +31,7 @@ _UP = {
     "tests/topology/test_local.py",
     "tests/topology/test_rows.py",
     "tests/topology/test_store.py",
+    "tests/topology/test_store_site.py",
     "tests/topology/test_up.py",
 }
 

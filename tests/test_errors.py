@@ -56,6 +56,13 @@ EXAMPLES = [
         ),
     ),
     (
+        errors.CopyUnderWay("/state/1"),
+        (
+            "Another copy between these two storages is at work on this machine. Wait for its "
+            "end, or stop it. (It holds the lock in /state/1.)"
+        ),
+    ),
+    (
         errors.WrongRegion("s3://b", "the bucket is in another region"),
         (
             "s3://b: the bucket is in another region (set the option 'region' to the bucket's, or "
@@ -68,6 +75,14 @@ EXAMPLES = [
             "s3://b: 'a.txt' was replaced while it was read (open it again; with names='unique' no "
             "name is used twice)"
         ),
+    ),
+    (
+        errors.UploadRefused("a.jpg", "it has expired"),
+        "The upload 'a.jpg' was not taken: it has expired. Choose the file again.",
+    ),
+    (
+        errors.UploadRefused("", "it has expired"),
+        "The upload was not taken: it has expired. Choose the file again.",
     ),
     (errors.BadAnswer("m", "what"), "m: what (is this address a web server's?)"),
     (errors.TimedOut("m", "what"), "m: what"),
@@ -128,3 +143,14 @@ def test_every_error_has_the_base():
     for _, kind in inspect.getmembers(errors, inspect.isclass):
         if kind.__module__ == errors.__name__:
             assert issubclass(kind, errors.OutgrowError)
+
+
+def test_several_problems_stand_in_lines_of_their_own() -> None:
+    from outgrow.errors import BadReferences, BadSources
+
+    assert str(BadSources(["a can't be published."])) == "a can't be published."
+    text = str(BadReferences(["a:1: x", "b:2: y"]))
+    hint = """Files that you can't mend may refer to nothing: may_miss = ["vendor/**"]."""
+    assert text == f"2 references lead nowhere:\n  a:1: x\n  b:2: y\n{hint}"
+    assert str(BadSources(["a", "b"])).startswith("2 files can't be published:")
+    assert BadReferences(["a", "b"]).problems == ("a", "b")

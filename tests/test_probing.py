@@ -16,14 +16,14 @@ from django.core.files.storage import storages
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
+from outgrow.findings import Finding, Result
 from outgrow.management import probing
 from outgrow.management.texts import finding_lines
-from outgrow.media.findings import Finding, Result
 from outgrow.testing import MediaServer
 from outgrow.testing.media_server import _Gone
 from tests.live.nginx import Nginx, binary
 from tests.live.processes import server_folder
-from tests.live.webdav import Lighttpd, running
+from tests.live.web_servers import Lighttpd, running
 from tests.raw import takes
 
 

@@ -11,7 +11,6 @@ The laws:
 from __future__ import annotations
 
 import os
-import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,9 +18,7 @@ from functools import lru_cache
 from typing import Final, NoReturn
 
 from outgrow.errors import ConfigurationError
-
-#: RFC 9110 §5.5: a field value, here of visible ASCII characters, spaces and tabs.
-_VALUE: Final = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?\Z")
+from outgrow.header_fields import SENT_VALUE
 
 #: The PEM files of an `Access`: authorities, certificate, key. Empty texts for none.
 Files = tuple[str, str, str]
@@ -67,7 +64,7 @@ class Access:
                 f"its credentials were not to be had: the option 'credentials' raised "
                 f"{type(error).__name__}"
             ) from None
-        if not _VALUE.match(value):
+        if not SENT_VALUE.match(value):
             raise NoCredentials("its credentials hold a character that no header can hold")
         return value
 

@@ -17,14 +17,29 @@ class OutgrowConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks, and prepare the aliases of replicas."""
-        from outgrow.checks import check_media, check_objects, check_replicas, check_replication
+        from outgrow.checks import (
+            check_manifest,
+            check_media,
+            check_moving,
+            check_objects,
+            check_published,
+            check_replicas,
+            check_replication,
+            check_secret_key,
+            check_shared_nothing,
+        )
         from outgrow.databases.setup import install
         from outgrow.errors import ConfigurationError
 
         checks.register(check_media, checks.Tags.files)
         checks.register(check_objects, checks.Tags.files)
+        checks.register(check_moving, checks.Tags.files)
+        checks.register(check_published, checks.Tags.staticfiles)
+        checks.register(check_manifest, checks.Tags.staticfiles, deploy=True)
         # Django leaves out what is tagged with databases unless some are named.
         checks.register(check_replication, "outgrow")
+        checks.register(check_shared_nothing, "outgrow")
+        checks.register(check_secret_key, "outgrow", deploy=True)
         checks.register(check_replicas, checks.Tags.database)
         # A mistake in the settings is the checks' to tell, all of them at once; the router
         # raises it for who runs without them.

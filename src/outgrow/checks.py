@@ -11,6 +11,10 @@
 - outgrow.E202: the package that speaks to object stores is not installed.
 - outgrow.E203: collectstatic would give every file another name.
 - outgrow.W204: the URLs of static files are signed, and end.
+- outgrow.E301: an option of a storage that moves files is wrong.
+- outgrow.E401: an option of the storage of published static files is wrong.
+- outgrow.E402: a package that publishing needs is not installed.
+- outgrow.W403: the manifest of this build is not there (with --deploy).
 - outgrow.E101: an option of OUTGROW["REPLICATION"] is wrong.
 - outgrow.E102: the router is missing, or not the first.
 - outgrow.E103: the middleware is missing, or stands after that of the sessions.
@@ -25,11 +29,27 @@ With ``check --database ALIAS`` the servers are asked:
 - outgrow.E109: a replica can be written to.
 - outgrow.E110: a replica replays a part only.
 - outgrow.W111: a replica tells no position.
+
+With several application servers, as OUTGROW["APP_SERVERS"] says (`shared_nothing`):
+
+- outgrow.E500: APP_SERVERS or SHARED_FOLDERS is wrong.
+- outgrow.E501: sessions are in the memory of one process.
+- outgrow.W502: a cache is in the memory of one process.
+- outgrow.E503: sessions are files of one server.
+- outgrow.E504: a database is SQLite.
+- outgrow.E505: a storage keeps files on the disk of one server.
+- outgrow.W506: a cache is in files of one server.
+- outgrow.E507: SECRET_KEY is another one each time the settings are loaded (with --deploy).
+- outgrow.E508: a database is at the address of this machine.
+- outgrow.W509: a cache is at the address of this machine.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -39,14 +59,16 @@ from django.apps import AppConfig
 from django.conf import STATICFILES_STORAGE_ALIAS
 from django.core.checks import CheckMessage, Error
 from django.core.checks import Warning as Advice
+from django.core.exceptions import ImproperlyConfigured
 
 from outgrow import conf
 from outgrow.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from outgrow.databases.mistakes import Mistake
     from outgrow.media.base import Replicated
+    from outgrow.mistakes import Mistake
     from outgrow.objects import ObjectStorage
+    from outgrow.publish.storages import PublishedStaticFilesStorage
 
 
 def check_media(
@@ -198,6 +220,74 @@ def _message(mistake: Mistake) -> CheckMessage:
     return kind(mistake.text, hint=mistake.hint, id=f"outgrow.{mistake.number}")
 
 
+def check_shared_nothing(
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    **kwargs: object,  # noqa: ARG001
+) -> list[CheckMessage]:
+    """Look for what is another thing on each of several application servers. Opens nothing."""
+    from outgrow.shared_nothing import Facts, mistakes
+
+    servers, wrong = conf.app_servers()
+    shared, problems = conf.shared_folders()
+    found: list[CheckMessage] = [
+        Error(f"{one.path}: {one.problem}", hint=one.hint, id="outgrow.E500")
+        for one in [*wrong, *problems]
+    ]
+    if servers == 1 or found:
+        return found
+    engine, cache, folder = conf.sessions()
+    facts = Facts(
+        conf.caches(),
+        conf.databases(),
+        conf.storages(),
+        conf.media_root(),
+        engine,
+        cache,
+        folder,
+        shared,
+    )
+    return [_message(one) for one in mistakes(facts)]
+
+
+def check_secret_key(
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    **kwargs: object,  # noqa: ARG001
+) -> list[CheckMessage]:
+    """Load the settings once more, in a process of their own: is SECRET_KEY the same?"""
+    if conf.app_servers()[0] == 1 or not conf.settings_module():
+        return []
+    words = [sys.executable, "-c", _TELL_KEYS]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment["DJANGO_SETTINGS_MODULE"] = conf.settings_module()
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=_LOADING, check=False
+    )
+    if done.returncode or done.stdout.strip() == _digest_of(conf.signing_keys()):
+        return []  # what can't be loaded twice is told by whoever loads it
+    return [
+        Error(
+            "SECRET_KEY is another one each time the settings are loaded: each process signs with "
+            "its own, and no session or reset link of one holds on another.",
+            hint="Take it from the environment or from a file that all servers have.",
+            id="outgrow.E507",
+        )
+    ]
+
+
+#: Seconds for the settings to be loaded.
+_LOADING: Final = 60
+
+_TELL_KEYS: Final = (
+    "from outgrow import conf; from outgrow.checks import _digest_of; "
+    "print(_digest_of(conf.signing_keys()))"
+)
+
+
+def _digest_of(keys: tuple[str, list[str]]) -> str:
+    """Something by which keys can be compared, and not found."""
+    return hashlib.sha256(repr(keys).encode()).hexdigest()
+
+
 def check_objects(
     app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
     **kwargs: object,  # noqa: ARG001
@@ -240,6 +330,82 @@ def _check_static(options: conf.ObjectOptions, path: str, kind: str) -> Iterator
         text = f"{path}: the URLs of static files are signed, and end; a style sheet's are not."
         hint = "Let all read them, and set 'querystring_auth': False, or 'base_url'."
         yield Advice(text, hint=hint, obj=kind, id="outgrow.W204")
+
+
+def check_moving(
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    **kwargs: object,  # noqa: ARG001
+) -> list[CheckMessage]:
+    """Check each MovingStorage in STORAGES. Opens and sends nothing."""
+    from outgrow.moving import MovingStorage
+
+    return [
+        message
+        for alias, entry, kind in conf.storages_of(MovingStorage)
+        for message in _check_moving(alias, entry.get("OPTIONS", {}), kind.__name__)
+    ]
+
+
+def _check_moving(alias: str, given: object, kind: str) -> Iterator[CheckMessage]:
+    path = f"STORAGES[{alias!r}]['OPTIONS']"
+    if not isinstance(given, Mapping):
+        hint = "Write {'to': ALIAS, 'from': ALIAS}."
+        yield Error(f"{path} is {given!r}.", hint=hint, obj=kind, id="outgrow.E301")
+        return
+    for problem in conf.moving_options(given, path, conf.storages().keys(), alias)[1]:
+        message = f"{problem.path}: {problem.problem}"
+        yield Error(message, hint=problem.hint, obj=kind, id="outgrow.E301")
+
+
+def check_published(
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    **kwargs: object,  # noqa: ARG001
+) -> list[CheckMessage]:
+    """Check the storage of published static files. Opens and sends nothing."""
+    return [message for storage in _published() for message in _check_published(storage)]
+
+
+def check_manifest(
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    **kwargs: object,  # noqa: ARG001
+) -> list[CheckMessage]:
+    """Look for the manifest of this build: for `check --deploy`."""
+    return [
+        Advice(
+            f"The manifest {storage.manifest_path} is not there: static files have plain names.",
+            hint="Run manage.py outgrow publish, or collectstatic, and ship it with the code.",
+            obj=type(storage).__name__,
+            id="outgrow.W403",
+        )
+        for storage in _published()
+        if not list(_check_published(storage)) and not storage.manifest_path.exists()
+    ]
+
+
+def _published() -> Iterator[PublishedStaticFilesStorage]:
+    from outgrow.publish.storages import PublishedStaticFilesStorage
+
+    for _alias, entry, kind in conf.storages_of(PublishedStaticFilesStorage):
+        options = entry.get("OPTIONS", {})
+        yield kind(**options) if isinstance(options, Mapping) else kind()
+
+
+def _check_published(storage: PublishedStaticFilesStorage) -> Iterator[CheckMessage]:
+    kind = type(storage).__name__
+    try:
+        configuration = storage.configuration
+        _ = storage.manifest_path
+    except ImproperlyConfigured as error:
+        yield Error(str(error), obj=kind, id="outgrow.E401")
+        return
+    wanted = {"deflate", "tree_sitter", "tree_sitter_javascript"}
+    if any(target.options for target in configuration.targets):
+        wanted.add("obstore")
+    for package in sorted(one for one in wanted if find_spec(one) is None):
+        extra = "objects" if package == "obstore" else "publish"
+        text = f"Publishing needs the package {package.replace('_', '-')!r}: it is not installed."
+        hint = f"Install it with: pip install 'outgrow[{extra}]'"
+        yield Error(text, hint=hint, obj=kind, id="outgrow.E402")
 
 
 def _sqlite_file(database: Mapping[str, Any]) -> str:

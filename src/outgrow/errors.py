@@ -19,8 +19,16 @@
     │   ├── WriteOnReplica      ... on a replica, which only its primary may change
     │   └── WriteInReadRequest  ... in a request that was to read
     ├── ReplicaBehind           no replica has what this task is to read yet: try it again
+    ├── UploadRefused           a form does not take what a browser sent to the store
     ├── ForkedProcess           this process was forked, and can't use object stores
+    ├── CopyUnderWay            another `media copy` of these two storages is at work
     ├── ProcessFailed           a process of `outgrow up` did not start or stop
+    ├── FastCGIError            `runfcgi` can't listen, or runs already
+    ├── PublishError            static files could not be published; what is live was left alone
+    │   ├── BadSources          files that can't be published
+    │   ├── BadReferences       ... or that refer to others that are not there
+    │   ├── SourceChanged       a file changed while it was read
+    │   └── AnotherPublication  somebody else published at the same time
     └── ServerError             one server did not do what it was asked
         ├── ConnectFailed       nothing was sent: refused, unreachable, no such host
         │   └── NoAccess        ... a certificate or credentials are missing or not accepted
@@ -124,6 +132,20 @@ class ForkedProcess(OutgrowError):
             f"along, and can't load a copy of its own: {self.problem}. Use object stores only "
             "after the fork (not in a master with --preload, nor at import), or start processes "
             "by 'spawn'."
+        )
+
+
+class CopyUnderWay(OutgrowError):
+    """Another copy between the same two storages is at work; `folder` holds its lock."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return (
+            "Another copy between these two storages is at work on this machine. Wait for its "
+            f"end, or stop it. (It holds the lock in {self.folder}.)"
         )
 
 
@@ -388,5 +410,63 @@ class ReplicaBehind(OutgrowError):
         )
 
 
+class UploadRefused(OutgrowError):
+    """A form does not take what a browser has uploaded, or wants to upload, to the store.
+
+    `name` is the one that the file has with the visitor, and may be empty.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        what = f"The upload {self.name!r}" if self.name else "The upload"
+        return f"{what} was not taken: {self.reason}. Choose the file again."
+
+
 class ProcessFailed(OutgrowError):
     """A process of `outgrow up` did not start, did not become ready, or did not stop."""
+
+
+class FastCGIError(OutgrowError):
+    """`runfcgi` could not begin to serve: nothing can be listened at, or it runs already."""
+
+
+class PublishError(OutgrowError):
+    """Static files could not be published. What is live was left as it is."""
+
+
+class BadSources(PublishError):
+    """Files that can't be published. `problems` has a line for each."""
+
+    _several = "{} files can't be published"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(tuple(problems))
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return self.problems[0]
+        lines = "".join(f"\n  {problem}" for problem in self.problems)
+        return f"{self._several.format(len(self.problems))}:{lines}"
+
+
+class BadReferences(BadSources):
+    """Files refer to others that are not there. `problems` has a line for each reference."""
+
+    _several = "{} references lead nowhere"
+
+    def __str__(self) -> str:
+        hint = 'Files that you can\'t mend may refer to nothing: may_miss = ["vendor/**"].'
+        return f"{super().__str__()}\n{hint}"
+
+
+class SourceChanged(PublishError):
+    """A file changed, or went away, while it was being published: begin again."""
+
+
+class AnotherPublication(PublishError):
+    """Somebody else published at the same target meanwhile: look, and publish again."""

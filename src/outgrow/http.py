@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
 import ssl
 import time
@@ -30,6 +29,7 @@ from typing import Final
 from outgrow.access import Access
 from outgrow.answer import BODY_LIMIT
 from outgrow.endpoint import Endpoint
+from outgrow.header_fields import NAME, SENT_VALUE
 
 #: Seconds after which an unused connection is closed. Below the keep-alive
 #: times of servers (gunicorn 2 s behind a proxy is the exception; Apache 5 s,
@@ -41,10 +41,6 @@ IDLE_CONNECTIONS: Final = 8
 
 #: Seconds for which a resolved host name is believed.
 RESOLVE_FOR: Final = 60.0
-
-#: RFC 9110 §5.6.2, §5.5: a token, and a field value in ASCII.
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
-_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +73,10 @@ class Request:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        if not _TOKEN.match(self.method):
+        if not NAME.match(self.method):
             raise ValueError(f"{self.method!r} is not an HTTP method")
         for key, value in self.headers:
-            if not (_TOKEN.match(key) and _VALUE.match(value)):
+            if not (NAME.match(key) and SENT_VALUE.match(value)):
                 raise ValueError(f"the header {key!r} can't be sent: it would break the request")
         if isinstance(self.body, bytes) and len(self.body) > BODY_LIMIT:
             raise ValueError(f"a body of {len(self.body)} bytes must be given as a FileBody")

@@ -53,7 +53,7 @@ def check(name: str, *, length: bool = True) -> str:
 
     With `length` false it may still be too long: it is to be shortened.
     """
-    problem = _problem(name) or (_too_long(name) if length else "")
+    problem = _problem(name) or (too_long(name) if length else "")
     if problem:
         raise UnsafeName(name, problem)
     return name
@@ -68,7 +68,7 @@ def is_safe(name: str) -> bool:
     return True
 
 
-def _too_long(name: str) -> str:
+def too_long(name: str) -> str:
     """Which limit of length is broken, or an empty string."""
     if len(name.encode()) > NAME_LIMIT:
         return f"it is longer than {NAME_LIMIT} bytes"

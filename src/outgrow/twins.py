@@ -96,8 +96,10 @@ class AsyncTwins:
 
     async def aurl(self, name: str, expire: float | None = None) -> str:
         """See `url`."""
-        return str(await self._twin("url", name, expire))
+        # By its name: storages have it in different places. Not at all, if it is not meant.
+        more = {} if expire is None else {"expire": expire}
+        return str(await self._twin("url", name, **more))
 
-    async def _twin(self, method: str, *arguments: Any) -> Any:
-        function = getattr(self, method)
-        return await sync_to_async(function, thread_sensitive=self.uses_database)(*arguments)
+    async def _twin(self, method: str, *arguments: Any, **more: Any) -> Any:
+        function = sync_to_async(getattr(self, method), thread_sensitive=self.uses_database)
+        return await function(*arguments, **more)

@@ -21,7 +21,7 @@ from outgrow.errors import NotEnoughServers
 from outgrow.media import DistributedStorage
 from tests.live.nginx import Nginx, binary
 from tests.live.processes import missing, server_folder
-from tests.live.webdav import CONF, Apache, Lighttpd, running
+from tests.live.web_servers import CONF, Apache, Lighttpd, running
 from tests.media.embedded import running as running_embedded
 from tests.test_docs import nginx_of
 

@@ -20,7 +20,7 @@ from outgrow.names import MASTER_ID_FILE
 from outgrow.testing import MediaServer
 from tests.live.nginx import running_nginx
 from tests.live.processes import server_folder
-from tests.live.webdav import Apache, Lighttpd, running
+from tests.live.web_servers import Apache, Lighttpd, running
 from tests.media.embedded import running as running_embedded
 
 

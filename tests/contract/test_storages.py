@@ -32,7 +32,11 @@ STORAGES = {
 #: Engines of tests/live/stores.py, and what needs no server.
 STORES = ("swift", "moto", "folder", "memory")
 
-SUBJECTS = [*itertools.product(STORAGES, SERVERS), *itertools.product(["object"], STORES)]
+SUBJECTS = [
+    *itertools.product(STORAGES, SERVERS),
+    *itertools.product(["object"], STORES),
+    pytest.param(("object", "ceph"), marks=pytest.mark.ceph),
+]
 
 
 @pytest.fixture(params=SUBJECTS, ids=", ".join)
@@ -178,7 +182,7 @@ def test_when_it_was_saved(storage):
 
 
 def with_a_server_to_stop():
-    return [one for one in SUBJECTS if one[0] != "object" and one[1] != "our own"]
+    return [one for one in itertools.product(STORAGES, SERVERS) if one[1] != "our own"]
 
 
 @pytest.mark.parametrize("subject", with_a_server_to_stop(), indirect=True, ids=", ".join)

@@ -10,6 +10,7 @@ import pytest
 
 from outgrow.conf.objects import PART_LEAST
 from outgrow.objects import ObjectStorage
+from tests.live.ceph import running_ceph
 from tests.live.engines import Engine
 from tests.live.moto import running_moto
 from tests.live.swift import engine_of, running_swift
@@ -27,7 +28,12 @@ def _swift() -> Iterator[Engine]:
 ENGINES: dict[str, Callable[[], AbstractContextManager[Engine]]] = {
     "swift": _swift,
     "moto": running_moto,
+    "ceph": running_ceph,
 }
+#: For `params`: tests of Ceph are a step of their own, `make ceph`.
+PARAMS = [
+    pytest.param(name, marks=pytest.mark.ceph) if name == "ceph" else name for name in ENGINES
+]
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +50,7 @@ def engine_named() -> Iterator[Callable[[str], Engine]]:
         yield start
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=PARAMS)
 def engine(request: pytest.FixtureRequest, engine_named: Callable[[str], Engine]) -> Engine:
     return engine_named(request.param)
 

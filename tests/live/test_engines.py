@@ -85,9 +85,10 @@ def test_only_the_version_that_was_seen_is_replaced(
 ) -> None:
     seen = client.put_object(Bucket=bucket, Key="a", Body=BODY)["ETag"]
     status = refused(client.put_object, Bucket=bucket, Key="a", Body=b"2", IfMatch='"0"')
-    assert status == {"swift": 501, "moto": 412}[engine.name]
+    assert status == {"swift": 501, "moto": 412, "ceph": 412}[engine.name]
     status = refused(client.put_object, Bucket=bucket, Key="a", Body=b"3", IfMatch=seen)
-    assert status == {"swift": 501, "moto": 0}[engine.name]
+    # Ceph 16 compares the text with an ETag without quotes.
+    assert status == {"swift": 501, "moto": 0, "ceph": 412}[engine.name]
 
 
 @pytest.mark.parametrize("method", ["get_object", "put_object"])
@@ -163,14 +164,14 @@ def test_a_policy_of_a_bucket(engine: Engine, client: Any, bucket: str) -> None:
 def test_rules_for_browsers_of_other_origins(engine: Engine, client: Any, bucket: str) -> None:
     rules = {"CORSRules": [{"AllowedMethods": ["PUT"], "AllowedOrigins": ["https://a.example"]}]}
     status = refused(client.put_bucket_cors, Bucket=bucket, CORSConfiguration=rules)
-    assert status == {"swift": 501, "moto": 0}[engine.name]
+    assert status == {"swift": 501, "moto": 0, "ceph": 0}[engine.name]
 
 
 def test_who_is_nobody_reads_only_what_is_public(engine: Engine, client: Any, bucket: str) -> None:
     client.put_object(Bucket=bucket, Key="a", Body=BODY, ACL="public-read")
     status, _ = ask("GET", f"{engine.endpoint}/{bucket}/a")
     # Swift has its own address for that: /v1/AUTH_test/BUCKET/KEY.
-    assert status == {"swift": 400, "moto": 200}[engine.name]
+    assert status == {"swift": 400, "moto": 200, "ceph": 200}[engine.name]
 
 
 def test_a_list_comes_in_pages(client: Any, bucket: str) -> None:

@@ -167,7 +167,7 @@ def test_a_lost_master_comes_back_from_a_media_server(site, servers, backup, tmp
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     tar = ["tar", "--extract", f"--file={backup}/media.tar", f"--directory={site.location}"]
-    subprocess.run([*tar, "./.outgrow"], check=True)
+    subprocess.run([*tar, ".outgrow"], check=True)
     storage = reopened(site)
     assert outgrow("repair", "--all") == 0
     assert outgrow("verify") == 0

@@ -16,8 +16,9 @@ from outgrow.errors import (
     TimedOut,
     UnexpectedStatus,
 )
+from outgrow.findings import Finding, Result
 from outgrow.media import findings, transport
-from outgrow.media.findings import Finding, Result, RoundTrip, Sent, Subject
+from outgrow.media.findings import RoundTrip, Sent, Subject
 from outgrow.media.listing import OWN_TYPE
 from outgrow.media.remedies import Kind, recognise, remedy
 

@@ -15,8 +15,8 @@ import trustme
 
 from outgrow.errors import ConnectFailed, UnsafeName
 from outgrow.exchange import Limits
+from outgrow.findings import Finding, Result
 from outgrow.http import Access, Pool
-from outgrow.media.findings import Finding, Result
 from outgrow.media.probe import CHECKS, probe
 from outgrow.media.visit import Setup, Visit
 from outgrow.servers import Server
@@ -24,7 +24,7 @@ from outgrow.testing import MediaServer
 from tests.contract.test_media_servers import embedded
 from tests.live.nginx import Nginx, binary
 from tests.live.processes import server_folder, wait_until
-from tests.live.webdav import Apache, Lighttpd, running
+from tests.live.web_servers import Apache, Lighttpd, running
 from tests.media.embedded import running as running_embedded
 from tests.raw import takes
 from tests.test_docs import nginx_of

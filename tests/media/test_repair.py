@@ -10,7 +10,8 @@ import pytest
 from django.core.files.base import ContentFile
 
 from outgrow.errors import JournalTooNew
-from outgrow.media import HybridStorage, directory, journal
+from outgrow.media import HybridStorage, journal
+from outgrow.media import walking as folders
 from outgrow.media.directory import DirectoryJournal
 from outgrow.media.journal import LOOKS, Change, Debt, Kind, Look, Wanted
 from outgrow.media.pace import Pace
@@ -562,14 +563,14 @@ def test_a_server_that_is_slow_is_not_down(storage, servers):
 
 def test_a_file_that_is_deleted_during_the_walk_is_no_trouble(storage, servers, monkeypatch):
     name, kept = save(storage), save(storage)
-    child = directory._child
+    child = folders._child
 
     def slow(entry, folder, failed):
         if entry.name == name and os.path.exists(entry.path):
             storage.delete(name)
         return child(entry, folder, failed)
 
-    monkeypatch.setattr(directory, "_child", slow)
+    monkeypatch.setattr(folders, "_child", slow)
     del servers[0].files[kept]
     storage.journal.owe_all(storage.options.servers[0].name)
     assert Repair(storage.replication).once(settle=False).complete

@@ -117,6 +117,21 @@ def test_what_is_no_location(text: object, words: str) -> None:
         ({"headers": 7}, "headers", "neither a mapping nor a function"),
         ({"names": "unique", "overwrite": True}, "overwrite", "overwrite nothing"),
         ({"account": "a"}, "account", "no meaning with s3://"),
+        ({"policy": "write"}, "policy", "is 'write'"),
+        ({"cors": "https://a.example"}, "cors", "not a list"),
+        ({"cors": ["a.example"]}, "cors", "which is no origin"),
+        ({"cors": ["https://a.example/path"]}, "cors", "which is no origin"),
+        ({"lifecycle": 7}, "lifecycle", "not a mapping"),
+        ({"lifecycle": {"abort": 7}}, "lifecycle", "has 'abort', which is not known"),
+        ({"lifecycle": {"abort_uploads_after": 0}}, "lifecycle", "whole numbers from 1 on"),
+        ({"lifecycle": {"expire": {"tmp/": True}}}, "lifecycle", "whole numbers from 1 on"),
+        ({"lifecycle": {"expire": ["tmp/"]}}, "lifecycle", "whole numbers from 1 on"),
+        ({"versioning": "yes"}, "versioning", "is 'yes'"),
+        ({"backup_bucket": "a/b"}, "backup_bucket", "not the name of a bucket"),
+        ({"backup_bucket": 7}, "backup_bucket", "not the name of a bucket"),
+        ({"backup_bucket": "bucket"}, "backup_bucket", "is the bucket itself"),
+        ({"backup_format": 7}, "backup_format", "not a text"),
+        ({"backup_format": "../%Y/"}, "backup_format", "makes no name"),
         ({"acces_key": "a"}, "acces_key", "is not an option"),
         ({"bucket_name": "a"}, "bucket_name", "is not an option"),
         ({"frobnicate": "a"}, "frobnicate", "is not an option"),
@@ -148,6 +163,8 @@ def test_when_urls_are_signed() -> None:
     assert good(S3 | {"base_url": "https://cdn.example.org/", "querystring_auth": True}).is_signed
     assert not good(S3 | {"querystring_auth": False}).is_signed
     assert not good(S3 | {"anonymous": True}).is_signed
+    assert not good(S3 | {"policy": "read"}).is_signed
+    assert good(S3 | {"policy": "none"}).is_signed
     assert not good({"location": "memory://"}).is_signed
 
 

@@ -177,6 +177,21 @@ print("saved", flush=True)
 """
 
 
+@pytest.mark.parametrize("content", [b"", b"bytes"], ids=["empty", "some"])
+def test_a_file_that_comes_while_it_is_asked_for(
+    make: Callable[..., ObjectStorage], proxy: FaultyProxy, content: bytes
+) -> None:
+    """HEAD says that there is none, and the request for the reason finds one."""
+    storage = make()
+    storage.save("a.bin", ContentFile(content))
+    for ask in (storage.exists, storage.size):
+        proxy.break_at("HEAD", refuse(404, "NoSuchKey"))
+        asked = len(proxy.steps)
+        with suppress(FileNotFoundError):
+            assert ask("a.bin") is False
+        assert proxy.steps[asked:] == ["HEAD", "GET"]
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_process_that_is_killed_leaves_nothing_that_is_seen(
     proxy: FaultyProxy, swift: Engine, swift_bucket: str, step: str

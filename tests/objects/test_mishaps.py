@@ -156,6 +156,15 @@ def test_a_silent_server(action: Callable[[ObjectStorage], object]) -> None:
     assert type(error) is TimedOut
 
 
+@pytest.mark.parametrize("deadline", [0.2, 3])
+def test_no_try_begins_after_the_deadline(deadline: float) -> None:
+    """With the defaults one silence, of `timeout`, is longer than it."""
+    with RawServer(lambda peer: print(peer.until_closed())) as server:
+        one = storage(server.url, timeout=0.5, deadline=deadline)
+        assert type(error_of(lambda: one.exists("a.txt"))) is TimedOut
+        assert (server.connections == 1) == (deadline < 0.5)
+
+
 def test_a_server_that_drops_what_knocks() -> None:
     with a_full_backlog() as server, takes(at_most=10):
         one = storage(server.address, connect_timeout=0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import pickle
@@ -594,7 +595,12 @@ def test_collectstatic(
         "BACKEND": "outgrow.objects.ObjectStorage",
         "OPTIONS": engine.options(f"{bucket}/static") | {"overwrite": True, "headers": headers},
     }
-    with override_settings(STORAGES={"staticfiles": entry}, STATICFILES_DIRS=[source]):
+    with override_settings(
+        STORAGES={"staticfiles": entry},
+        STATICFILES_DIRS=[source],
+        # Not those of the installed apps, ours among them.
+        STATICFILES_FINDERS=["django.contrib.staticfiles.finders.FileSystemFinder"],
+    ):
         told = io.StringIO()
         call_command("collectstatic", interactive=False, stdout=told, ignore_patterns=["admin"])
         assert engine.held(bucket) == {"static/css/site.css": b"p {}"}
@@ -602,3 +608,21 @@ def test_collectstatic(
         os.utime(source / "css" / "site.css", (4e9, 4e9))
         call_command("collectstatic", interactive=False, stdout=told, ignore_patterns=["admin"])
         assert engine.held(bucket) == {"static/css/site.css": b"p {color: red}"}
+
+
+# --- asynchronous views
+
+
+def test_the_asynchronous_twins(storage):
+    async def act():
+        name = await storage.asave("a.txt", ContentFile(b"content"))
+        async with await storage.aopen(name) as file:
+            assert await file.read() == b"content"
+        assert await storage.aexists(name)
+        assert await storage.asize(name) == 7
+        assert f"X-Amz-Expires={60}" in await storage.aurl(name, expire=60)
+        assert await storage.aurl(name)
+        await storage.adelete(name)
+        return await storage.aexists(name)
+
+    assert asyncio.run(act()) is False

@@ -1,8 +1,8 @@
 """Django's settings -> frozen dataclasses. The one package that reads them.
 
-`media` has the options of a media storage, `objects` those of an object storage,
-`databases` those of the replication of databases, and `site` the settings of Django's own
-that several parts need.
+`media` has the options of a media storage, `objects` those of an object storage, `moving`
+those of a move from one storage to another, `databases` those of the replication of
+databases, and `site` the settings of Django's own that several parts need.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from outgrow.conf.media import (
     is_secret,
     media_options,
 )
+from outgrow.conf.moving import MovingOptions, moving_options
 from outgrow.conf.objects import (
     Headers,
     Location,
@@ -31,8 +32,10 @@ from outgrow.conf.objects import (
     object_options,
 )
 from outgrow.conf.site import (
+    app_servers,
     caches,
     databases,
+    debug,
     is_installed,
     media_root,
     media_url,
@@ -40,6 +43,10 @@ from outgrow.conf.site import (
     outgrow,
     routers,
     session_cookie,
+    sessions,
+    settings_module,
+    shared_folders,
+    signing_keys,
     storages,
     storages_of,
     task_backend,
@@ -59,11 +66,14 @@ __all__ = [
     "Headers",
     "Location",
     "MediaOptions",
+    "MovingOptions",
     "ObjectOptions",
     "Remember",
+    "app_servers",
     "caches",
     "cluster_options",
     "databases",
+    "debug",
     "header_problem",
     "is_installed",
     "is_secret",
@@ -71,11 +81,16 @@ __all__ = [
     "media_root",
     "media_url",
     "middleware",
+    "moving_options",
     "object_options",
     "outgrow",
     "replication",
     "routers",
     "session_cookie",
+    "sessions",
+    "settings_module",
+    "shared_folders",
+    "signing_keys",
     "storages",
     "storages_of",
     "task_backend",

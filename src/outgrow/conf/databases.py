@@ -6,7 +6,6 @@ checks list them all.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Final
 from outgrow.conf import site
 from outgrow.errors import ConfigurationError
 from outgrow.servers import DOWNTIME, Server
+from outgrow.suggestions import suggestion
 
 PATH: Final = "OUTGROW['REPLICATION']"
 
@@ -109,8 +109,8 @@ def cluster_options(
         hint = "Write {'REPLICATION': {'default': {'replicas': ['replica1']}}}."
         return (), [ConfigurationError("OUTGROW", f"is {given!r}, no mapping.", hint)]
     for name in given:
-        if name != "REPLICATION":
-            hint = _meant(str(name), ("REPLICATION",))
+        if name not in site.OUTGROW_SETTINGS:
+            hint = suggestion(str(name), site.OUTGROW_SETTINGS)
             problems.append(ConfigurationError(f"OUTGROW[{name!r}]", "is not a setting.", hint))
     clusters = given.get("REPLICATION", {})
     if not isinstance(clusters, Mapping):
@@ -142,7 +142,7 @@ def _cluster(
         if name in _OUTSIDE:
             continue
         check = _CHECKS.get(name)
-        problem = check(value) if check else ("is not an option.", _meant(str(name), _KNOWN))
+        problem = check(value) if check else ("is not an option.", suggestion(str(name), _KNOWN))
         if problem:
             problems.append(ConfigurationError(f"{path}[{name!r}]", *problem))
         elif name in _REMEMBER:
@@ -289,11 +289,6 @@ def _among(clusters: Sequence[ClusterOptions]) -> Iterator[ConfigurationError]:
 
 
 Problem = tuple[str, str] | None
-
-
-def _meant(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
 
 
 def _seconds(value: object) -> Problem:

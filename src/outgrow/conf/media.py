@@ -6,7 +6,6 @@ storage raises the first, and the system checks list them all.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -19,6 +18,7 @@ from outgrow.errors import ConfigurationError
 from outgrow.exchange import TIMEOUT
 from outgrow.fanout import DEADLINE
 from outgrow.servers import DOWNTIME, Server
+from outgrow.suggestions import suggestion
 
 _NAME: Final = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,99}\Z")
 _HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]+\Z")
@@ -244,8 +244,7 @@ def _unknown(
     known = (*options, *django)
     for name in given:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
+            hint = suggestion(name, known)
             yield ConfigurationError(f"{path}[{name!r}]", "is not an option.", hint)
 
 

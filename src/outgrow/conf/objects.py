@@ -6,17 +6,17 @@ and the system checks list them all.
 
 from __future__ import annotations
 
-import difflib
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from outgrow import header_fields, names
 from outgrow.conf.media import Problem, checked
 from outgrow.errors import ConfigurationError
+from outgrow.suggestions import suggestion
 
 #: S3's limits on parts: at least 5 MiB but for the last, at most 5 GiB
 #: (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html).
@@ -40,10 +40,6 @@ _SCHEMES: Final = {
 }
 #: Those with a server, which can sign and serve.
 _BUCKETS: Final = ("s3", "gs", "az")
-#: RFC 9110 §5.1: a field name is a token.
-_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
-#: RFC 9110 §5.5: visible characters, spaces and tabs; what is not ASCII has no meaning.
-_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e\t]*\Z")
 
 HeaderValue = str | timedelta
 Headers = Mapping[str, HeaderValue] | Callable[[str], Mapping[str, HeaderValue]] | str
@@ -91,7 +87,21 @@ class ObjectOptions:
     headers: Headers = field(default_factory=dict)
     #: What browsers would run as a page: "download" or "inline".
     active_content: str = "download"
+    #: How browsers upload straight to the store: "post", a form, or "put".
+    direct: str = "post"
     auto_create_bucket: bool = False
+    #: What `outgrow buckets` sets up; what is not given is left as it is. Who may read below the
+    #: prefix without a signature: nobody ("none"), or all ("read").
+    policy: str = ""
+    #: The origins whose pages may upload, as `https://www.example.org`.
+    cors: tuple[str, ...] | None = None
+    #: Days, by what is done then; see `LIFECYCLE`.
+    lifecycle: Mapping[str, Any] | None = None
+    versioning: bool | None = None
+    #: Where a copy of each deleted file is left, and what stands before its name there: a format
+    #: of strftime.
+    backup_bucket: str = ""
+    backup_format: str = "%Y-%m-%d/"
     names: str = "unique"
     overwrite: bool = False
     timeout: float = 60.0
@@ -110,8 +120,13 @@ class ObjectOptions:
         """Whether the URLs of files are signed: where a bucket is, unless a `base_url` is."""
         if self.querystring_auth is not None:
             return self.querystring_auth
-        return self.location.scheme in _BUCKETS and not self.base_url and not self.anonymous
+        plain = self.base_url or self.anonymous or self.policy == "read"
+        return self.location.scheme in _BUCKETS and not plain
 
+
+#: What the option `lifecycle` may hold: days after which uploads that nobody ended are given up,
+#: after which old versions go, and, by a prefix of names, after which files go.
+LIFECYCLE: Final = ("abort_uploads_after", "old_versions_after", "expire")
 
 OBJECT_OPTIONS: Final = tuple(option.name for option in fields(ObjectOptions))
 
@@ -151,6 +166,8 @@ def object_options(
     except ConfigurationError as error:
         problems.append(error)
     values = {**place, **checked(given, _CHECKS, path, problems)}
+    if "cors" in values:
+        values["cors"] = tuple(values["cors"])
     problems += _together(given, values, path)
     return ObjectOptions(**values), problems
 
@@ -216,6 +233,9 @@ def _together(
         if scheme and name in given and scheme not in _ONLY[name]:
             text = f"has no meaning with {scheme}://."
             yield ConfigurationError(f"{path}[{name!r}]", text, "Leave it out.")
+    if scheme and values.get("backup_bucket") == values["location"].bucket:
+        text = "is the bucket itself, where the copies would be files of the site."
+        yield ConfigurationError(f"{path}['backup_bucket']", text, "Name another bucket.")
     yield from _names(given, values, path)
 
 
@@ -235,6 +255,13 @@ _ONLY: Final[Mapping[str, tuple[str, ...]]] = {
     "querystring_auth": _BUCKETS,
     "querystring_expire": _BUCKETS,
     "auto_create_bucket": ("s3",),
+    "direct": ("s3",),
+    "policy": ("s3",),
+    "cors": ("s3",),
+    "lifecycle": ("s3",),
+    "versioning": ("s3",),
+    "backup_bucket": ("s3",),
+    "backup_format": ("s3",),
     "region": ("s3",),
     "addressing": ("s3",),
     "session_token": ("s3",),
@@ -250,23 +277,19 @@ def _unknown(given: Mapping[str, Any], path: str) -> Iterator[ConfigurationError
     for name in given:
         if name in OBJECT_OPTIONS:
             continue
-        close = difflib.get_close_matches(str(name), OBJECT_OPTIONS, n=1)
+        hint = suggestion(name, OBJECT_OPTIONS)
         if name in THEIRS:
             hint = f"Here it is a part of {THEIRS[name]!r}: see docs/migrating.md."
-        elif close:
-            hint = f"Did you mean {close[0]!r}?"
-        else:
-            hint = f"There are: {', '.join(OBJECT_OPTIONS)}."
         yield ConfigurationError(f"{path}[{name!r}]", "is not an option.", hint)
 
 
 def header_problem(name: object, value: object) -> str:
     """What is wrong with a header of an object, or an empty text."""
-    if not isinstance(name, str) or not _HEADER.match(name):
+    if not isinstance(name, str) or not header_fields.NAME.match(name):
         return f"has {name!r}, which can't be the name of a header"
     if isinstance(value, timedelta):
         return "" if name.lower() == "expires" else f"gives {name!r} a time; only Expires has one"
-    if not isinstance(value, str) or not _HEADER_VALUE.match(value):
+    if not isinstance(value, str) or not header_fields.VALUE.match(value):
         return f"gives {name!r} the value {value!r}, which a header can't have"
     return ""
 
@@ -333,6 +356,57 @@ def _headers(value: object) -> Problem:
     return (f"{found}.", hint) if found else None
 
 
+def _origins(value: object) -> Problem:
+    hint = "Write a list of origins: ['https://www.example.org']."
+    if not isinstance(value, (list, tuple)):
+        return f"is {value!r}, not a list.", hint
+    for one in value:
+        if one == "*":
+            continue
+        problem = _url(one)
+        if problem is not None or str(one).count("/") != 2:
+            return f"has {one!r}, which is no origin.", hint
+    return None
+
+
+def _lifecycle(value: object) -> Problem:
+    hint = "Write {'abort_uploads_after': 7, 'old_versions_after': 30, 'expire': {'tmp/': 1}}."
+    if not isinstance(value, Mapping):
+        return f"is {value!r}, not a mapping.", hint
+    for name, days in value.items():
+        if name not in LIFECYCLE:
+            return f"has {name!r}, which is not known.", hint
+        if name == "expire":
+            wrong = not isinstance(days, Mapping) or not all(
+                isinstance(prefix, str) and _are_days(one) for prefix, one in days.items()
+            )
+        else:
+            wrong = not _are_days(days)
+        if wrong:
+            return f"has {days!r} as {name!r}; days are whole numbers from 1 on.", hint
+    return None
+
+
+def _are_days(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _bucket(value: object) -> Problem:
+    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; others take
+    # more, but no slash.
+    if isinstance(value, str) and value.isprintable() and "/" not in value:
+        return None
+    return f"is {value!r}, not the name of a bucket.", "Write the name alone: 'deleted-photos'."
+
+
+def _format(value: object) -> Problem:
+    hint = "Write a format of strftime that gives a part of a name: '%Y-%m-%d/'."
+    if not isinstance(value, str):
+        return f"is {value!r}, not a text.", hint
+    made = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).strftime(value)
+    return None if names.is_safe(f"{made}a") else (f"is {value!r}, which makes no name.", hint)
+
+
 def _one_of(*words: str) -> Callable[[object], Problem]:
     wanted = " or ".join(map(repr, words))
 
@@ -377,8 +451,15 @@ _CHECKS: Final[dict[str, Callable[[object], Problem]]] = {
     "querystring_expire": _seconds,
     "headers": _headers,
     "active_content": _one_of("download", "inline"),
+    "direct": _one_of("post", "put"),
     "names": _one_of("unique", "keep"),
     "auto_create_bucket": _boolean,
+    "policy": _one_of("none", "read"),
+    "cors": _origins,
+    "lifecycle": _lifecycle,
+    "versioning": _boolean,
+    "backup_bucket": _bucket,
+    "backup_format": _format,
     "overwrite": _boolean,
     "timeout": _seconds,
     "connect_timeout": _seconds,

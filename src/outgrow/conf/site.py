@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from django.apps import apps
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from outgrow.errors import ConfigurationError
+
 Kind = TypeVar("Kind")
+
+#: What OUTGROW may hold.
+OUTGROW_SETTINGS: Final = ("REPLICATION", "APP_SERVERS", "SHARED_FOLDERS")
 
 
 def storages() -> Mapping[str, Mapping[str, Any]]:
@@ -47,6 +53,11 @@ def upload_folder() -> str:
 def media_url() -> str:
     """The setting MEDIA_URL."""
     return str(settings.MEDIA_URL)
+
+
+def debug() -> bool:
+    """The setting DEBUG."""
+    return bool(settings.DEBUG)
 
 
 def use_tz() -> bool:
@@ -99,6 +110,52 @@ def routers() -> list[Any]:
 def outgrow() -> Any:
     """The setting OUTGROW; an empty mapping when it is not set."""
     return getattr(settings, "OUTGROW", {})
+
+
+def app_servers() -> tuple[int, list[ConfigurationError]]:
+    """OUTGROW["APP_SERVERS"]: on how many servers the application runs. 1 where nothing says it."""
+    found = _of_outgrow("APP_SERVERS", 1)
+    if isinstance(found, int) and not isinstance(found, bool) and found >= 1:
+        return found, []
+    path, hint = "OUTGROW['APP_SERVERS']", "Write on how many servers the application runs."
+    return 1, [ConfigurationError(path, f"is {found!r}.", hint)]
+
+
+def shared_folders() -> tuple[tuple[str, ...], list[ConfigurationError]]:
+    """OUTGROW["SHARED_FOLDERS"]: the folders that all application servers have in common."""
+    found = _of_outgrow("SHARED_FOLDERS", [])
+    path, hint = "OUTGROW['SHARED_FOLDERS']", "Write a list of absolute paths."
+    if not isinstance(found, (list, tuple)):
+        return (), [ConfigurationError(path, f"is {found!r}.", hint)]
+    wrong = [one for one in found if not isinstance(one, (str, os.PathLike)) or not _is_whole(one)]
+    if wrong:
+        return (), [ConfigurationError(path, f"holds {wrong[0]!r}.", hint)]
+    return tuple(map(os.fspath, found)), []
+
+
+def _is_whole(path: str | os.PathLike[str]) -> bool:
+    return os.path.isabs(os.fspath(path))
+
+
+def _of_outgrow(name: str, default: object) -> Any:
+    given = outgrow()  # what is no mapping is told where replication is checked
+    return given.get(name, default) if isinstance(given, Mapping) else default
+
+
+def sessions() -> tuple[str, str, str]:
+    """The engine of sessions, its cache, and the folder of those that are files."""
+    folder = settings.SESSION_FILE_PATH or tempfile.gettempdir()
+    return settings.SESSION_ENGINE, settings.SESSION_CACHE_ALIAS, os.fspath(folder)
+
+
+def signing_keys() -> tuple[str, list[str]]:
+    """What the site signs with: SECRET_KEY and SECRET_KEY_FALLBACKS."""
+    return str(settings.SECRET_KEY), [str(one) for one in settings.SECRET_KEY_FALLBACKS]
+
+
+def settings_module() -> str:
+    """The name of the settings' module; an empty text where there is none."""
+    return str(getattr(settings, "SETTINGS_MODULE", None) or "")
 
 
 def caches() -> Mapping[str, Mapping[str, Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError, connections
@@ -16,6 +15,7 @@ from django.utils.module_loading import import_string
 
 from outgrow import conf
 from outgrow.conf import ClusterOptions
+from outgrow.mistakes import Mistake
 
 MIDDLEWARE: Final = "outgrow.databases.ReplicationMiddleware"
 ROUTER: Final = "outgrow.databases.ReplicationRouter"
@@ -23,16 +23,6 @@ _SESSIONS: Final = "SessionMiddleware"
 
 #: So often a replica is connected to, to see whether it is always the same server.
 _LOOKS: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """One mistake: what is wrong, what to do, and the number of the check."""
-
-    text: str
-    hint: str
-    number: str
-    is_error: bool = True
 
 
 def settings_mistakes() -> Iterator[Mistake]:

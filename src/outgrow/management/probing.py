@@ -19,9 +19,9 @@ from rich.console import Console
 
 from outgrow.errors import ConfigurationError
 from outgrow.exchange import Limits
-from outgrow.management.texts import finding_lines, probe_table, remedy_lines
+from outgrow.findings import Finding, Result
+from outgrow.management.texts import finding_lines, findings_table, remedy_lines
 from outgrow.media.base import Replicated
-from outgrow.media.findings import Finding, Result
 from outgrow.media.probe import probe
 from outgrow.media.server import parse_size
 from outgrow.media.transport import HttpTransport
@@ -127,7 +127,8 @@ def _show(
         out.write(json.dumps({**facts, "findings": [asdict(one) for one in found]}))
     elif out.isatty():
         console = Console(file=out, no_color=options["no_color"])  # type: ignore[arg-type]
-        console.print(probe_table(server, found))
+        title = f"{server.name}  {server.address}"
+        console.print(findings_table(title, found))
         for line in remedy_lines(found):
             out.write(line)
     else:

@@ -10,12 +10,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 from outgrow.management.texts import counter
@@ -46,6 +48,61 @@ def verifying(write: Callable[[str], Any], *, quiet: bool) -> Iterator[Told]:
     """One verification. How many names there are, is known at its end."""
     with _uncounted("verifying", write, quiet=quiet) as told:
         yield told
+
+
+@contextmanager
+def comparing(write: Callable[[str], Any], *, quiet: bool) -> Iterator[Told]:
+    """Two listings that are compared. How many names there are, is known at their end."""
+    with _uncounted("comparing", write, quiet=quiet) as told:
+        yield told
+
+
+@contextmanager
+def copying(
+    names: int, size: int, write: Callable[[str], Any], *, quiet: bool
+) -> Iterator[Callable[[int], None]]:
+    """Files that are copied; what is given is called after each, with its bytes."""
+    if quiet or not sys.stderr.isatty():
+        count = counter(write if not quiet else lambda _: None)
+        yield lambda _: count("")
+        return
+    columns = (
+        BarColumn(),
+        TextColumn("{task.fields[done]} of {task.fields[names]} files"),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("copying", total=size or None, done=0, names=names)
+        done = 0
+
+        def told(copied: int) -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, advance=copied, done=done)
+
+        yield told
+
+
+@contextmanager
+def deleting(
+    names: int, write: Callable[[str], Any], *, quiet: bool
+) -> Iterator[Callable[[int], None]]:
+    """Files that are deleted; what is given is called with how many were."""
+    if quiet or not sys.stderr.isatty():
+        count = counter(write if not quiet else lambda _: None)
+
+        def told(several: int) -> None:
+            for _ in range(several):
+                count("")
+
+        yield told
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("deleting", total=names)
+        yield lambda several: bar.advance(task, several)
 
 
 @contextmanager

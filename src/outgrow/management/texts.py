@@ -9,9 +9,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from outgrow.media.findings import Finding, Result
+from outgrow.findings import Finding, Result
 from outgrow.media.repair import Report
-from outgrow.servers import Server
 from outgrow.status import ServerStatus, Snapshot
 
 
@@ -119,10 +118,9 @@ def _cells(one: ServerStatus) -> tuple[str, ...]:
 _COLOURS = {Result.OK: "green", Result.NOTE: "cyan", Result.WARNING: "yellow", Result.BAD: "red"}
 
 
-def probe_table(server: Server, found: Iterable[Finding]) -> Table:
-    """What a probe found on one server, one check a row."""
-    title = f"{escape(server.name)}  {escape(server.address)}"
-    table = Table(title=title, title_justify="left")
+def findings_table(title: str, found: Iterable[Finding]) -> Table:
+    """What was found on one server, one check a row."""
+    table = Table(title=escape(title), title_justify="left")
     for heading in ("check", "result", "what was seen", "what it means"):
         table.add_column(heading)
     for one in found:

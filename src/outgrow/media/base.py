@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
+import errno
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,6 +16,7 @@ from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
+from django.core.files.base import File
 from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
@@ -23,7 +27,8 @@ from outgrow.exchange import Limits
 from outgrow.fanout import Outcome
 from outgrow.media import signing
 from outgrow.media.journal import ATTEMPT_LIMIT, Journal
-from outgrow.media.replication import Replication, Steps, run
+from outgrow.media.listing import Entry
+from outgrow.media.replication import Replication, Steps, Upload, run
 from outgrow.media.transport import HttpTransport, Transport
 from outgrow.servers import Health, ServerSet
 from outgrow.twins import AsyncTwins
@@ -151,6 +156,40 @@ class Replicated(AsyncTwins):
         query = signing.sign(path, expires or math.ceil(time.time() + good_for), options.secret)
         return f"{url}?{query}"
 
+    def entries(
+        self, failed: Callable[[str, OSError], None], prefix: str = "", *, everywhere: bool = False
+    ) -> Iterator[Entry]:
+        """Every file whose name begins so, in order; memory does not depend on their number.
+
+        `failed` is called with what can't be read, and why. With `everywhere`, and where nothing
+        mends it, files that one server lacks are left out.
+        """
+        del everywhere  # what a server lacks is owed to it
+        return self.journal.entries(failed, prefix)
+
+    def save_as(self, name: str, content: File[Any], *, replace: bool = False) -> None:
+        """Save a file under exactly this name, as a copy of another storage's needs it.
+
+        Raises FileExistsError when the name is taken. `replace` needs ``names="keep"``: elsewhere
+        a name has one content for ever, and that is refused with FileExistsError, too. If it
+        fails the name can be given again: nothing is deleted on the servers. Where there is a
+        master, its file is owed to the servers that miss it, and that is no failure.
+        Otherwise as `save`.
+        """
+        upload = self._upload(name, content)
+        may_replace = replace and self.options.names == "keep"
+        self._keep(dataclasses.replace(upload, another=_taken, replace=may_replace, copied=True))
+
+    def _upload(self, name: str, content: File[Any]) -> Upload:
+        """What is saved. Each kind of storage has its own."""
+        raise NotImplementedError
+
+    def _keep(self, upload: Upload) -> str:
+        """Save it, on the servers now, and return the name that it got."""
+        saved = self.drive(self.replication.save(upload))
+        self._log("save", saved.name, saved.outcome)
+        return str(saved.name)
+
     def drive(self, steps: Steps[Any]) -> Any:
         """Take the steps of a save or a delete. Tests break off between two of them."""
         return run(steps)
@@ -172,6 +211,11 @@ class Replicated(AsyncTwins):
             error,
             exc_info=error if self.options.show_traceback else None,
         )
+
+
+def _taken(name: str) -> str:
+    """Instead of another name for a file that must have this one."""
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
 
 @contextlib.contextmanager

@@ -70,6 +70,10 @@ CHUNK: Final = 500
 COMMITTED, UNTOLD = "-", "?"
 
 
+#: Ends the id of an attempt to copy.
+_COPY: Final = "-copy"
+
+
 class Catalogue(Claims):
     """A journal in the database `alias`, for files that transactions of `site` make live.
 
@@ -80,6 +84,7 @@ class Catalogue(Claims):
 
     has_digests = True
     keeps_records = True
+    has_master = False
 
     def __init__(
         self,
@@ -183,7 +188,8 @@ class Catalogue(Claims):
     def attempt(self, name: str, change: Change) -> Attempt:
         """See `Journal`. Its id sorts by time."""
         new_id = f"{int(self._clock() * 1e6):014x}{self._token(8)}"
-        return Attempt(new_id, name, change, owners.own())
+        mark = _COPY if change is Change.COPY else ""
+        return Attempt(new_id + mark, name, change, owners.own())
 
     def begin(self, attempt: Attempt) -> Path:
         """See `Journal`. Nothing is on record before the commit, and nothing has happened."""
@@ -255,7 +261,7 @@ class Catalogue(Claims):
             Owed.objects.using(self.alias).bulk_create(debts)
             changed = self._ours(attempt).update(attempt="", transaction=told, changed_at=Now())
         spool.remove(attempt)
-        if not changed and attempt.change is Change.SAVE:
+        if not changed and attempt.change in {Change.SAVE, Change.COPY}:
             if not connections[self.site].in_atomic_block:
                 self.revoke(attempt.name)
             raise SaveInterrupted(
@@ -408,7 +414,8 @@ class Catalogue(Claims):
     def attempts(self) -> Iterator[Attempt]:
         """The attempts in progress, or left by a process that died."""
         for row in self._chunks(self._files().exclude(attempt="")):
-            change = Change.DELETE if row.gone else Change.SAVE
+            copied = Change.COPY if row.attempt.endswith(_COPY) else Change.SAVE
+            change = Change.DELETE if row.gone else copied
             yield Attempt(row.attempt, row.name, change, row.owner)
 
     def entries(self, failed: Callable[[str, OSError], None], prefix: str = "") -> Iterator[Entry]:
@@ -506,8 +513,12 @@ class Catalogue(Claims):
         """Take over a dead attempt: owe the servers what it may have sent, as unknown.
 
         A save that is live is kept. Any other is taken back: it was not settled, so its
-        process never came to its commit.
+        process never came to its commit. One that is copied is forgotten: the next copy takes
+        the name again.
         """
+        if attempt.change is Change.COPY:
+            with self._reached():
+                return bool(self._ours(attempt).delete()[0])
         if attempt.change is Change.DELETE:
             self.revoke(attempt.name)
         key = self.key(attempt.name)

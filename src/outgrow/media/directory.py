@@ -76,8 +76,8 @@ from outgrow.media.journal import (
     moment,
     started,
 )
-from outgrow.media.listing import Child, Entry
-from outgrow.media.walking import walk
+from outgrow.media.listing import Entry
+from outgrow.media.walking import walk_disk
 from outgrow.names import JOURNAL_FOLDER
 
 #: The version of the layout above. A newer one is refused, an older one upgraded.
@@ -108,6 +108,7 @@ class DirectoryJournal(Claims):
 
     has_digests = False
     keeps_records = True
+    has_master = True
 
     def __init__(
         self,
@@ -197,9 +198,14 @@ class DirectoryJournal(Claims):
             return path.read_text()
         draft = self.folder / "new" / f"{file}-{self._token(8)}"
         self._write(draft, text)
-        with contextlib.suppress(FileExistsError):
+        try:
             os.link(draft, path)
-        draft.unlink()
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise _explained(error, path) from error
+        finally:
+            draft.unlink()
         self._sync(self.folder)
         return path.read_text()
 
@@ -522,29 +528,7 @@ class DirectoryJournal(Claims):
 
         `failed` is called with each folder that can't be read, and each file.
         """
-        above: list[tuple[int, int]] = []
-        start = prefix[: prefix.rfind("/") + 1]
-        depth = start.count("/")
-
-        def read(folder: str) -> Iterator[Child]:
-            try:
-                found = os.stat(self.root / folder)
-                place = (found.st_dev, found.st_ino)
-                del above[folder.count("/") - depth :]
-                if place in above:
-                    return  # a link that leads back up
-                above.append(place)
-                with os.scandir(self.root / folder) as entries:
-                    for entry in entries:
-                        child = _child(entry, folder, failed)
-                        if child is not None:
-                            yield child
-            except OSError as error:
-                failed(folder.rstrip("/"), error)
-
-        if not prefix:
-            return walk(read, too_deep=failed)
-        return (one for one in walk(read, start, too_deep=failed) if one.name.startswith(prefix))
+        return walk_disk(self.root, failed, prefix, skip=JOURNAL_FOLDER)
 
     # --- repair
 
@@ -768,7 +752,7 @@ def _explained(error: OSError, path: str | Path) -> OSError:
     if error.errno in {errno.EPERM, errno.ENOTSUP}:
         return MasterError(
             f"{path} can't be linked: {error.strerror}. The file system of MEDIA_ROOT must have "
-            "hard links."
+            "hard links. A bucket that is mounted as a folder has none: use ObjectStorage for it."
         )
     if isinstance(error, NotADirectoryError):
         return MasterError(
@@ -782,23 +766,6 @@ def _is_lacking(file: str) -> bool:
     """Whether a record says that its server may lack something; else it is only watched."""
     _, kind, looks = (*file.split(".", 3), "", "")[:3]
     return kind != Kind.UNKNOWN.value or looks == "0"
-
-
-def _child(
-    entry: os.DirEntry[str], folder: str, failed: Callable[[str, OSError], None]
-) -> Child | None:
-    """The file or folder that an entry is, or leads to; None for all else."""
-    if not folder and entry.name == JOURNAL_FOLDER:
-        return None
-    try:
-        if entry.is_dir():
-            return Child(f"{entry.name}/")
-        return Child(entry.name, entry.stat().st_size) if entry.is_file() else None
-    except FileNotFoundError:
-        return None  # deleted a moment ago
-    except OSError as error:
-        failed(folder + entry.name, error)
-        return None
 
 
 @lru_cache(maxsize=256)

@@ -7,11 +7,16 @@ primary database; `outgrow.media.catalogue` has the laws.
 
 from __future__ import annotations
 
+import errno
+import heapq
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, cast
 from urllib.parse import urljoin
 
@@ -29,6 +34,7 @@ from outgrow.media import uploads
 from outgrow.media.base import MADE, Replicated, suspicious
 from outgrow.media.catalogue import Catalogue
 from outgrow.media.journal import Wanted
+from outgrow.media.listing import Entry
 from outgrow.media.reading import Reader, ReadTransport, RemoteFile
 from outgrow.media.replication import Replication, Upload
 from outgrow.media.unrecorded import Unrecorded
@@ -231,12 +237,32 @@ class DistributedStorage(Replicated, Storage):
     def _below(self, prefix: str) -> Iterator[str]:
         """The names that begin so; without a catalogue, those that the first server has."""
         if isinstance(self.journal, Catalogue):
-            yield from self.journal.below(prefix)
-            return
+            return self.journal.below(prefix)
+        return (entry.name for entry in self._on_a_server(prefix))
+
+    def entries(
+        self, failed: Callable[[str, OSError], None], prefix: str = "", *, everywhere: bool = False
+    ) -> Iterator[Entry]:
+        """See `Replicated.entries`. Without a catalogue, what the first server has, or all."""
+        if isinstance(self.journal, Catalogue):
+            return super().entries(failed, prefix)
+        return self._on_every_server(prefix) if everywhere else self._on_a_server(prefix)
+
+    def _on_every_server(self, prefix: str) -> Iterator[Entry]:
+        """The files that all servers have, with as many bytes. Raises ServerError."""
+        servers = self.options.servers
+        listings = [self.transport.list(server, prefix) for server in servers]
+        for _, found in groupby(heapq.merge(*listings), key=attrgetter("name")):
+            several = list(found)
+            if len(several) == len(servers) and len({one.size for one in several}) == 1:
+                yield several[0]
+
+    def _on_a_server(self, prefix: str) -> Iterator[Entry]:
+        """The files of the first server that has a listing."""
         problems = []
         for server in self.reader.servers(prefix):
             try:
-                found = [entry.name for entry in self.transport.list(server, prefix)]
+                found = list(self.transport.list(server, prefix))
             except ServerError as error:
                 problems.append(str(error))
                 continue
@@ -250,15 +276,25 @@ class DistributedStorage(Replicated, Storage):
     # --- writing
 
     def _save(self, name: str, content: File[Any]) -> str:
+        return self._keep(self._upload(name, content))
+
+    def save_as(self, name: str, content: File[Any], *, replace: bool = False) -> None:
+        """See `Replicated.save_as`. Without a catalogue the servers are asked for the name.
+
+        What only some of them have is what a copy has left that failed: the same content.
+        """
+        everywhere = len(self.options.servers)
+        if isinstance(self.journal, Unrecorded) and self.reader.exists(name, enough=everywhere):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+        super().save_as(name, content, replace=replace)
+
+    def _upload(self, name: str, content: File[Any]) -> Upload:
         with suspicious():
             names.check(name)
         # On its way it lies where others may look: for its owner alone, as Django's uploads.
-        upload = Upload(
+        return Upload(
             name, lambda path: uploads.fill(path, content, 0o600), self.get_available_name
         )
-        saved = self.drive(self.replication.save(upload))
-        self._log("save", saved.name, saved.outcome)
-        return str(saved.name)
 
     def delete(self, name: str) -> None:
         """Delete a file on every server, now or when it is back.

@@ -12,7 +12,6 @@ The laws:
 
 from __future__ import annotations
 
-import enum
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from urllib.parse import quote
 
 from outgrow.answer import Response
 from outgrow.errors import ForeignServer, ServerError, TimedOut
+from outgrow.findings import Finding, Result
 from outgrow.media.listing import OWN_TYPE
 from outgrow.media.remedies import Kind, remedy
 
@@ -43,31 +43,6 @@ _RUN: Final = frozenset(
 
 #: Types for which a browser looks at the bytes and guesses (WHATWG MIME Sniffing §5).
 _GUESSED: Final = frozenset({"", "unknown/unknown", "application/unknown", "*/*"})
-
-
-class Result(enum.StrEnum):
-    """How serious a finding is."""
-
-    OK = "ok"
-    NOTE = "note"
-    WARNING = "warning"
-    BAD = "bad"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check of one server.
-
-    `seen` is what the server did, `meaning` what follows from it, `remedy` the lines of
-    its configuration that mend it. The last two may be empty.
-    """
-
-    server: str
-    check: str
-    result: Result
-    seen: str
-    meaning: str = ""
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ class Change(enum.Enum):
     SAVE = "save"
     REPLACE = "replace"  # the name may be in use; what it held is kept until the end
     DELETE = "delete"
+    COPY = "copy"  # a save that is done again if it fails: its name is not used up
     VOID = "void"  # a save that a repair pass has withdrawn: it can't commit any more
 
 
@@ -209,6 +210,8 @@ class Journal(Protocol):
     has_digests: bool
     #: Whether what is owed is kept, for any process to repair.
     keeps_records: bool
+    #: Whether it holds the files themselves, so that a server can be given one later.
+    has_master: bool
 
     @property
     def master_id(self) -> str:

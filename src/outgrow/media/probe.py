@@ -18,9 +18,10 @@ from outgrow import names
 from outgrow.access import Access
 from outgrow.answer import Response
 from outgrow.errors import ServerError
+from outgrow.findings import Finding, Result
 from outgrow.http import FileBody, Pool
 from outgrow.media import findings
-from outgrow.media.findings import PUT_DONE, Finding, Result, RoundTrip, Sent
+from outgrow.media.findings import PUT_DONE, RoundTrip, Sent
 from outgrow.media.lister import LISTING
 from outgrow.media.remedies import recognise
 from outgrow.media.visit import Setup, Visit

@@ -21,6 +21,10 @@ can't be left to requests. The laws of the protocol:
     its server answers again, and several times after that.
  8. A save that too few servers took is undone by law 4. Too few is fewer than `need`;
     and none at all, when a server says that it belongs to another master.
+ 9. What is copied from another storage is copied again if that fails, under the same name. So
+    it is never undone by a deletion, which would use the name up: a master keeps it, and
+    the servers are owed it; without a master it is forgotten (`Change.COPY`), and what
+    servers have of it is the right content of a name that nobody asks for yet.
 
 `save`, `delete` and `mend` are generators that stop between any two steps, and say
 which step was taken. In a site they run to their end (`run`). Tests kill the
@@ -98,7 +102,8 @@ class Upload:
 
     `write` makes it, exclusively, at a path; `another` gives another name for one that is
     taken. With `replace` a taken name is used all the same. `folder_mode` is for the
-    folders that are made.
+    folders that are made. `copied` says that it comes from another storage and will be
+    saved again, under the same name and with the same content, if that fails now (law 9).
     """
 
     name: str
@@ -106,6 +111,7 @@ class Upload:
     another: Callable[[str], str]
     replace: bool = False
     folder_mode: int | None = None
+    copied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +230,15 @@ class Replication:
         """Save a file on the master and on the servers.
 
         Raises `NotEnoughServers` when fewer than `need` servers took it; then, as
-        after any other error, the file is on no server or owed for removal.
+        after any other error, the file is on no server or owed for removal (but for law 9).
         """
+        if upload.copied and self.journal.has_master:
+            patient = copy.copy(self)
+            patient.need = 0
+            return (yield from patient._save(upload))  # noqa: SLF001 - it is one of these
+        return (yield from self._save(upload))
+
+    def _save(self, upload: Upload) -> Steps[Saved]:
         until = self._clock() + self.deadline
         attempt, look = yield from self._store(upload)
         try:
@@ -238,6 +251,9 @@ class Replication:
         except BaseException:
             # Whatever it was (a full disk, a worker that is being stopped), the
             # caller learns that nothing was saved, so nothing may stay.
+            if attempt.change is Change.COPY:
+                self.journal.discard(attempt)
+                raise
             self._take_back(attempt, look)
             self.journal.settle(attempt, (), self._everywhere())
             raise
@@ -271,6 +287,8 @@ class Replication:
         """Steps 1 to 3 of a save: the draft, which is its record, and the commit."""
         journal = self.journal
         change = Change.REPLACE if upload.replace else Change.SAVE
+        if upload.copied and not journal.has_master:
+            change = Change.COPY
         attempt = journal.attempt(upload.name, change)
         try:
             self._write(upload, attempt)
@@ -302,6 +320,7 @@ class Replication:
                     self.journal.commit(attempt, look, mode=upload.folder_mode)
                     break
                 except FileExistsError as error:
+                    look = None  # what has the name is another's, be its content the same
                     tried += 1
                     if tried == OTHER_NAMES:
                         raise MasterError(
@@ -319,7 +338,8 @@ class Replication:
         An error does not say that nothing has happened: a disk can fail at the fsync that
         follows, and a signal can come between the link and the next line.
         """
-        if look is None or self.journal.look(attempt.name) != look:
+        copied = attempt.change is Change.COPY
+        if copied or look is None or self.journal.look(attempt.name) != look:
             self.journal.discard(attempt)
             return
         self._take_back(attempt, look)
@@ -348,8 +368,11 @@ class Replication:
         if enough or self.journal.look(attempt.name) != look:
             yield from self._settle(attempt, look, outcome)
             return
-        yield from self._undo(attempt, look, outcome)
-        self.journal.finish(attempt)
+        if attempt.change is Change.COPY:
+            self.journal.discard(attempt)
+        else:
+            yield from self._undo(attempt, look, outcome)
+            self.journal.finish(attempt)
         done = tuple(server.name for server in outcome.done)
         missed = {server.name: error for server, error in outcome.missed.items()}
         raise NotEnoughServers(attempt.name, needed, done, missed)

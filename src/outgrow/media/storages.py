@@ -195,9 +195,7 @@ class HybridStorage(Replicated, FileSystemStorage):
     # --- writing
 
     def _save(self, name: str, content: File[Any]) -> str:
-        saved = self.drive(self.replication.save(self._upload(name, content)))
-        self._log("save", saved.name, saved.outcome)
-        return str(saved.name)
+        return self._keep(self._upload(name, content))
 
     def _upload(self, name: str, content: File[Any]) -> Upload:
         with suspicious():
@@ -324,8 +322,8 @@ class AsyncStorage(HybridStorage):
             mended = self.drive(self.replication.mend(name, debts))
             self._log("replication", name, mended.outcome)
 
-    def _save(self, name: str, content: File[Any]) -> str:
-        pending = self.drive(self.replication.store(self._upload(name, content)))
+    def _keep(self, upload: Upload) -> str:
+        pending = self.drive(self.replication.store(upload))
         self._hand_on(pending)
         return str(pending.attempt.name)
 

@@ -43,6 +43,7 @@ class Unrecorded:
 
     has_digests = False
     keeps_records = False
+    has_master = False
 
     def __init__(
         self,

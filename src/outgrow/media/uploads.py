@@ -70,8 +70,8 @@ def _copy_in_kernel(content: File[Any], target: int) -> bool:
         return False
     plain = type(content) in {File, ImageFile, UploadedFile, TemporaryUploadedFile}
     source: Any = getattr(content.file, "file", content.file)  # tempfile wraps its file
-    if not plain or type(source) not in {io.BufferedReader, io.BufferedRandom, io.FileIO}:
-        return False
+    if not plain or type(getattr(source, "raw", source)) is not io.FileIO:
+        return False  # it has no descriptor: it is read from a server, say
     content.flush()
     offset, size = 0, os.fstat(source.fileno()).st_size
     if not size:

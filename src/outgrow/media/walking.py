@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
+from pathlib import Path
 from typing import IO, Final, TypeVar, cast
 
 from outgrow.media.listing import BadListing, Child, Entry
@@ -17,6 +18,9 @@ from outgrow.names import NAME_LIMIT
 
 #: Tuples that are held in memory: some 15 MB of names.
 IN_MEMORY: Final = 50_000
+
+#: What is called with a folder or a file that can't be read.
+Failed = Callable[[str, OSError], None]
 
 Row = TypeVar("Row", bound=tuple[object, ...])
 
@@ -52,6 +56,51 @@ def walk(
             break
         else:
             opened.pop()
+
+
+def walk_disk(root: Path, failed: Failed, prefix: str = "", *, skip: str = "") -> Iterator[Entry]:
+    """The files below a folder of the disk, in order, also below links to folders.
+
+    Only those whose names begin with `prefix`. What is called `skip` in the root itself is
+    left out. `failed` is called with each folder that can't be read, and each file.
+    """
+    above: list[tuple[int, int]] = []
+    start = prefix[: prefix.rfind("/") + 1]
+    depth = start.count("/")
+
+    def read(folder: str) -> Iterator[Child]:
+        try:
+            found = os.stat(root / folder)
+            place = (found.st_dev, found.st_ino)
+            del above[folder.count("/") - depth :]
+            if place in above:
+                return  # a link that leads back up
+            above.append(place)
+            with os.scandir(root / folder) as entries:
+                for entry in entries:
+                    left_out = not folder and entry.name == skip
+                    child = None if left_out else _child(entry, folder, failed)
+                    if child is not None:
+                        yield child
+        except OSError as error:
+            failed(folder.rstrip("/"), error)
+
+    if not prefix:
+        return walk(read, too_deep=failed)
+    return (one for one in walk(read, start, too_deep=failed) if one.name.startswith(prefix))
+
+
+def _child(entry: os.DirEntry[str], folder: str, failed: Failed) -> Child | None:
+    """The file or folder that an entry is, or leads to; None for all else."""
+    try:
+        if entry.is_dir():
+            return Child(f"{entry.name}/")
+        return Child(entry.name, entry.stat().st_size) if entry.is_file() else None
+    except FileNotFoundError:
+        return None  # deleted a moment ago
+    except OSError as error:
+        failed(folder + entry.name, error)
+        return None
 
 
 def _children(children: Iterator[Child]) -> Iterator[Child]:

@@ -7,11 +7,12 @@ and runs of spaces in their values are one. Whatever could make two sides differ
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
+
+from outgrow.header_fields import NAME, VALUE
 
 #: A parameter of a query, encoded.
 Pair = tuple[str, str]
@@ -33,10 +34,6 @@ _RESERVED: Final[Mapping[str, frozenset[str]]] = {
     "header": _OURS | {"authorization", "host", "x-amz-content-sha256"},
     "field": _OURS | {"bucket", "file", "policy"},
 }
-
-#: RFC 9110 §5.1 and §5.5; what is not ASCII has no meaning in a header.
-_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e\t]*")
 
 _PORTS: Final = {"http": ":80", "https": ":443"}
 
@@ -102,7 +99,7 @@ def headers(given: Mapping[str, str]) -> tuple[str, str]:
     """The names and the lines of signed headers. Raises ValueError for what can't be sent."""
     found: dict[str, str] = {}
     for name, text in given.items():
-        if not _HEADER.fullmatch(name) or not _HEADER_VALUE.fullmatch(text):
+        if not NAME.match(name) or not VALUE.match(text):
             raise ValueError(f"The header {name!r} has a name or a value that can't be sent.")
         if name.lower() in found:
             raise ValueError(f"The header {name!r} is given twice.")

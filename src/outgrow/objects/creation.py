@@ -1,22 +1,18 @@
 """A bucket that is made when the first file is saved to it (option `auto_create_bucket`).
 
-obstore makes no buckets, and one request is no reason for a second client: it is signed by
-`sign`, and sent by the standard library.
+obstore makes no buckets, and one request is no reason for a second client: `requests` sends
+it.
 """
 
 from __future__ import annotations
 
-import ssl
-import time
 import urllib.error
-import urllib.request
 from typing import Final
 
 from outgrow.conf import ObjectOptions
 from outgrow.errors import ConnectFailed, NoAccess, NoBucket, ServerError
-from outgrow.objects import mishaps, stores
-from outgrow.objects.addresses import base_of
-from outgrow.objects.sign import UNSIGNED_PAYLOAD, Credentials, Signer
+from outgrow.objects import mishaps, requests, stores
+from outgrow.objects.sign import Credentials
 
 #: The region whose buckets are made without a word about it
 #: (https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html).
@@ -52,16 +48,8 @@ def create(options: ObjectOptions) -> None:
 
 def _send(options: ObjectOptions, keys: Credentials) -> None:
     region = stores.region(options)
-    signer = Signer(base_of(options), region, keys)
     body = b"" if region == _FIRST or stores.endpoint(options) else _constraint(region)
-    headers = {"Content-Length": str(len(body))}
-    url, signed = signer.request("PUT", now=time.time(), payload_hash=UNSIGNED_PAYLOAD)
-    request = urllib.request.Request(url, body, {**signed, **headers}, method="PUT")  # noqa: S310 - our own URL
-    context = (
-        ssl.create_default_context(cafile=options.ca or None) if url.startswith("https:") else None
-    )
-    with urllib.request.urlopen(request, timeout=options.timeout, context=context):  # noqa: S310
-        return
+    requests.put(options, keys, body=body)
 
 
 def _constraint(region: str) -> bytes:

@@ -65,6 +65,11 @@ class ObjectReader(io.RawIOBase):
         """When the object was written, a datetime in UTC."""
         return self._meta["last_modified"]
 
+    @property
+    def etag(self) -> str:
+        """The object's ETag, with its quotes; empty where the store gives none."""
+        return str(self._meta["e_tag"] or "")
+
     def readable(self) -> bool:
         """Yes."""
         return True

@@ -47,7 +47,8 @@ _ACCESS: Final = {
     "AllAccessDisabled": _CLOSED,
 }
 _NO_BUCKET: Final = "there is no such bucket: is its name right, and is this the right endpoint?"
-_ANONYMOUS: Final = "got no credentials: set 'access_key' and 'secret_key'"
+CERTIFICATE: Final = "its certificate is not believed: is 'ca' right?"
+ANONYMOUS: Final = "got no credentials: set 'access_key' and 'secret_key'"
 #: An answer to HEAD has no body that could say more. Without s3:ListBucket S3 answers 403
 #: for an object that does not exist.
 _DENIED: Final = (
@@ -59,7 +60,7 @@ _DENIED: Final = (
 _CONNECTION: Final[tuple[tuple[str, type[ServerError], str], ...]] = (
     ("dns error", ConnectFailed, "its name can't be resolved"),
     ("ConnectionRefused", ConnectFailed, "refused the connection"),
-    ("InvalidCertificate", NoAccess, "its certificate is not believed: is 'ca' right?"),
+    ("InvalidCertificate", NoAccess, CERTIFICATE),
     ("InvalidContentType", NoAccess, "speaks no TLS: is 'endpoint' to begin with http://?"),
     ("kind: Timeout", TimedOut, "no answer in time"),
     ("TimedOut", TimedOut, "no connection in time"),
@@ -109,7 +110,7 @@ def problem(server: str, text: str) -> ServerError:
 
 def _of_status(server: str, code: str, status: int) -> ServerError:
     if status == 401:
-        return NoAccess(server, _ANONYMOUS)
+        return NoAccess(server, ANONYMOUS)
     if status == 403 and not code:
         return NoAccess(server, _DENIED)
     return UnexpectedStatus(server, status, f"answered {status}" + (f" {code}" if code else ""))

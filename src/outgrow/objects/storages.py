@@ -6,7 +6,9 @@ before the first use.
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -31,8 +33,9 @@ from outgrow.errors import (
     UnsafeName,
     WrongRegion,
 )
-from outgrow.objects import creation, mishaps, runtime
+from outgrow.objects import arrivals, creation, keeping, mishaps, runtime
 from outgrow.objects.addresses import Addresses
+from outgrow.objects.arrivals import DirectUpload
 from outgrow.objects.downloads import ObjectFile, ObjectReader
 from outgrow.objects.stores import Headers, Stores, describe
 from outgrow.objects.uploads import Unsettled, upload
@@ -97,6 +100,10 @@ class ObjectStorage(AsyncTwins, Storage):
 
     # --- the parts
 
+    def plain(self, **changes: Any) -> ObjectStorage:
+        """An `ObjectStorage` on the same store, with some options changed."""
+        return ObjectStorage(**{**self._options, **changes})
+
     @cached_property
     def options(self) -> conf.ObjectOptions:
         """The checked options. Raises ImproperlyConfigured where there is no location."""
@@ -153,11 +160,12 @@ class ObjectStorage(AsyncTwins, Storage):
                 "file elsewhere, and save() that."
             )
         key = self.key(name)
-        reader = ObjectReader(self.stores.store, key, lambda: self._reading(name))
+        reader = ObjectReader(self.stores.store, key, lambda: self.reading(name))
         return ObjectFile(reader, name, mode)
 
     @contextmanager
-    def _reading(self, name: str) -> Iterator[None]:
+    def reading(self, name: str) -> Iterator[None]:
+        """Raise ours for what reading a file raises in the body."""
         errors = runtime.library().exceptions
         try:
             with self._translated(name):
@@ -175,9 +183,11 @@ class ObjectStorage(AsyncTwins, Storage):
         except (FileNotFoundError, NoAccess, WrongRegion, UnexpectedStatus) as error:
             if getattr(error, "status", 0) >= 500:
                 raise  # it was tried again for as long as it may be
-            # An answer to HEAD has no body, in which the reason would be.
+            # An answer to HEAD has no body, in which the reason would be. The whole object is
+            # asked for, and not read: one that came meanwhile may be empty, and no part of
+            # that can be asked for (416, RFC 9110, section 15.5.17).
             with self._translated(name):
-                library.get(store, key, options={"range": (0, 1)})
+                library.get(store, key)
             raise
 
     def exists(self, name: str) -> bool:
@@ -222,20 +232,47 @@ class ObjectStorage(AsyncTwins, Storage):
     # --- writing
 
     def _save(self, name: str, content: File[Any]) -> str:
+        if isinstance(content, DirectUpload) and content.place == self.server:
+            return arrivals.take(self, name, content)
+        # A name that was never used needs no condition, and may be sent twice.
+        create = not self.options.is_unique and not self.options.overwrite
         try:
-            return self._put(name, content)
+            return self._in_a_bucket(name, content, create=create)
+        except FileExistsError:
+            # Somebody took the name since it was seen to be free.
+            return self._save(self.get_available_name(name), content)
+
+    def save_as(self, name: str, content: File[Any], *, replace: bool = False) -> None:
+        """Save a file under exactly this name, as a copy of another storage's needs it.
+
+        Raises FileExistsError when the name is taken, unless `replace`. Of two who do it at the
+        same moment both may succeed where the store does not know conditional requests,
+        and with more than one part. Otherwise as `save`.
+        """
+        if not replace and self._needs_parts(content) and self.exists(name):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+        self._in_a_bucket(name, content, create=not replace)
+
+    def _needs_parts(self, content: File[Any]) -> bool:
+        try:
+            return int(content.size) > self.options.part_size
+        except (AttributeError, OSError):
+            return True  # a stream of unknown length
+
+    def _in_a_bucket(self, name: str, content: File[Any], *, create: bool) -> str:
+        try:
+            return self._put(name, content, create=create)
         except NoBucket:
             if not self.options.auto_create_bucket:
                 raise
             creation.create(self.options)
             if not content.seekable():
                 raise  # what was read of it is gone; the next one has a bucket
-            return self._put(name, content)
+            return self._put(name, content, create=create)
 
-    def _put(self, name: str, content: File[Any]) -> str:
+    def _put(self, name: str, content: File[Any], *, create: bool) -> str:
+        """Send it. Raises FileExistsError with `create`, as far as the store knows."""
         options, key = self.options, self.key(name)
-        # A name that was never used needs no condition, and may be sent twice.
-        create = not options.is_unique and not options.overwrite
         attributes, others = self._divided(self.headers(name))
         errors = runtime.library().exceptions
         store = self.stores.store(others)
@@ -250,9 +287,8 @@ class ObjectStorage(AsyncTwins, Storage):
                     part=options.part_size,
                     concurrency=options.concurrency,
                 )
-        except errors.AlreadyExistsError:
-            # Somebody took the name since it was seen to be free.
-            return self._put(self.get_available_name(name), content)
+        except errors.AlreadyExistsError as error:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from error
         except Unsettled as error:
             return self._settled(name, error)
         self._verify(name, sent)
@@ -276,7 +312,7 @@ class ObjectStorage(AsyncTwins, Storage):
             return
         size = self.size(name)
         if size != sent:
-            self.delete(name)
+            self.discard(name)
             text = f"{name!r} has {size} bytes there, of {sent} that were sent; it was removed"
             raise BadAnswer(self.server, text)
 
@@ -325,20 +361,31 @@ class ObjectStorage(AsyncTwins, Storage):
         return attributes, tuple(sorted(others))
 
     def delete(self, name: str) -> None:
-        """Delete a file; one that is not there is no error."""
+        """Delete a file; one that is not there is no error.
+
+        With the option `backup_bucket` a copy is left there first; when that fails nothing is
+        deleted.
+        """
         if not name:
             raise ValueError("The name must be given to delete().")
+        if self.options.backup_bucket and not keeping.keep(self.options, self.key(name), name):
+            return  # it is not there
+        self.discard(name)
+
+    def discard(self, name: str) -> None:
+        """Delete what is no file of the site's: no copy is left. Else as `delete`."""
         with suppress(FileNotFoundError), self._translated(name):
             runtime.library().delete(self.stores.store(), self.key(name))
 
     def delete_many(self, several: Iterable[str]) -> None:
         """Delete files, up to 1,000 with each request; those that are not there are no error.
 
-        Where the store does not know such requests, as Google's does not: each with its own.
+        Where the store does not know such requests, as Google's does not, and where a backup is
+        kept of each: with a request for each.
         """
         left = iter(several)
         while batch := list(islice(left, _MOST_DELETES)):
-            if self.options.location.scheme == "s3":
+            if self.options.location.scheme == "s3" and not self.options.backup_bucket:
                 with self._translated(f"{batch[0]} and {len(batch) - 1} more"):
                     keys = [self.key(name) for name in batch]
                     runtime.library().delete(self.stores.store(), keys)

@@ -1,8 +1,9 @@
-"""`manage.py outgrow media`: repair, verify, status, probe, delete, server; `outgrow databases`.
+"""`manage.py outgrow media`: repair, verify, status, probe, delete, copy, server;
+`outgrow buckets`, `outgrow uploads`, `outgrow publish`, and `outgrow databases`.
 
 Exit codes, for cron and alerts: 0 when all is well, 1 when a server is still owed
-something (repair) or something is wrong (verify, status --check, probe, server), 2 for
-wrong usage.
+something (repair), something is wrong (verify, status --check, probe, server) or was not
+copied (copy), 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 
 from outgrow.errors import OutgrowError
-from outgrow.management import databases, membership, probing, verify
+from outgrow.management import (
+    arrivals,
+    buckets,
+    copies,
+    databases,
+    membership,
+    probing,
+    publishing,
+    verify,
+)
 from outgrow.management.chosen import (
     check_servers,
     chosen,
@@ -61,12 +71,22 @@ class Command(BaseCommand):
         _add_status(words.add_parser("status", help="show each media server and what it is owed"))
         _add_probe(words.add_parser("probe", help="try out what each media server really does"))
         _add_delete(words.add_parser("delete", help="delete files on the master and all servers"))
+        copies.add_arguments(words.add_parser("copy", help="copy files to another storage"))
         membership.add_arguments(words.add_parser("server", help="add, drain or retire a server"))
+        buckets.add_arguments(parts.add_parser("buckets", help="the buckets of object storages"))
+        arrivals.add_arguments(parts.add_parser("uploads", help="uploads straight from browsers"))
+        publishing.add_arguments(parts.add_parser("publish", help="the site's static files"))
         databases.add_arguments(parts.add_parser("databases", help="the primary and its replicas"))
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run one word; exit with its code."""
-        words = self._databases if options["part"] == "databases" else self._media
+        words = {
+            "buckets": self._buckets,
+            "databases": self._databases,
+            "media": self._media,
+            "publish": self._publish,
+            "uploads": self._uploads,
+        }[options["part"]]
         try:
             code = words(options)
         except OutgrowError as error:
@@ -78,6 +98,18 @@ class Command(BaseCommand):
         """See `outgrow.management.databases`."""
         return databases.run(self, options)
 
+    def _buckets(self, options: dict[str, Any]) -> int:
+        """See `outgrow.management.buckets`."""
+        return buckets.run(self, options)
+
+    def _publish(self, options: dict[str, Any]) -> int:
+        """See `outgrow.management.publishing`."""
+        return publishing.run(options)
+
+    def _uploads(self, options: dict[str, Any]) -> int:
+        """See `outgrow.management.arrivals`."""
+        return arrivals.run(self, options)
+
     def _media(self, options: dict[str, Any]) -> int:
         run: Callable[[dict[str, Any]], int] = {
             "repair": self.repair,
@@ -85,6 +117,7 @@ class Command(BaseCommand):
             "status": self.status,
             "probe": self.probe,
             "delete": self.delete,
+            "copy": self.copy,
             "server": self.server,
         }[options["word"]]
         return run(options)
@@ -125,6 +158,10 @@ class Command(BaseCommand):
     def server(self, options: dict[str, Any]) -> int:
         """Add, drain or retire one: see `outgrow.management.membership`."""
         return membership.run(self, options)
+
+    def copy(self, options: dict[str, Any]) -> int:
+        """Copy files from a storage to another: see `outgrow.management.copies`."""
+        return copies.run(self, options)
 
     def _prepare(self, repair: Repair, options: dict[str, Any]) -> None:
         """What --adopt and --all ask for, before the pass."""

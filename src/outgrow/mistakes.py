@@ -1,0 +1,15 @@
+"""One mistake in a site's settings, as a system check tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong, what to do, and the number of the check."""
+
+    text: str
+    hint: str
+    number: str
+    is_error: bool = True
