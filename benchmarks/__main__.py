@@ -13,7 +13,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import django
@@ -21,14 +21,16 @@ from django.conf import settings
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import Result
+from benchmarks.measure import Told
 
 
 def main() -> int:
     first = ("parsers", "fanout", "save", "later", "large")
     media = (*first, "upload", "memory", "threads", "reading", "bring_in", "verify", "listing")
     stores = ("signing", "objects_small", "objects_threads", "objects_large", "objects_memory")
-    names = (*media, "routing", "requests", "round_trips", "stale", *stores)
+    releases = ("publish_admin", "publish_many", "publish_compressed", "publish_rewrite")
+    databases = ("routing", "requests", "round_trips", "stale")
+    names = (*media, *databases, *stores, *releases)
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     arguments.add_argument("--json", action="store_true", help="print JSON, for machines")
@@ -46,14 +48,15 @@ def main() -> int:
         **peer_settings(replicas),
     )
     django.setup()
-    from benchmarks import bulk, cases, objects
-    from benchmarks import routing as databases
+    from benchmarks import bulk, cases, objects, publishing, routing
 
     chosen = options.names or names
     found: dict[str, Any] = {"machine": machine(), "results": {}}
     for name in chosen:
-        place = next(one for one in (cases, bulk, databases, objects) if name in vars(one))
-        case: Callable[[], list[Result]] = getattr(place, name)
+        place = next(
+            one for one in (cases, bulk, routing, objects, publishing) if name in vars(one)
+        )
+        case: Callable[[], Sequence[Told]] = getattr(place, name)
         found["results"][name] = [result.facts() for result in case()]
         if not options.json:
             show(name, (case.__doc__ or "").partition("\n")[0], found["results"][name])
@@ -76,7 +79,9 @@ def machine() -> dict[str, Any]:
     ours, peers = ("django", "httptools", "outgrow", "psycopg"), ("django-resto", "h11")
     databases = ("django-replicated", "django-multidb-router")
     stores = ("obstore", "boto3", "django-storages", "django-minio-storage", "swift")
-    packages = (*ours, *peers, *databases, *stores)
+    publishing = ("deflate", "brotli", "tree-sitter", "tree-sitter-javascript")
+    publishers = ("collectfasta", "whitenoise", "awscli", "s3cmd")
+    packages = (*ours, *peers, *databases, *stores, *publishing, *publishers)
     nginx = subprocess.run(["/usr/sbin/nginx", "-v"], capture_output=True, text=True, check=False)
     return {
         "cpu": cpu(),

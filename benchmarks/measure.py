@@ -7,7 +7,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+
+class Told(Protocol):
+    """A line of a table: what stands in it, by the headings of its columns."""
+
+    def facts(self) -> dict[str, Any]: ...
 
 
 @dataclass(slots=True)

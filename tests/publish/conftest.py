@@ -1,0 +1,1 @@
+from tests.publish.subjects import place, source  # noqa: F401 - fixtures

@@ -1,0 +1,3 @@
+import { greeting } from "./words.js";
+
+postMessage(greeting("worker"));
