@@ -30,8 +30,12 @@ from outgrow import conf, signals
 from outgrow.cli import main
 from outgrow.databases.mistakes import settings_mistakes
 from outgrow.errors import ConfigurationError
+from outgrow.fastcgi import options as fastcgi
 from outgrow.media import AsyncStorage, DistributedStorage, HybridStorage, signing
+from outgrow.moving import MovingStorage
 from outgrow.objects import ObjectStorage
+from outgrow.publish import configuration
+from outgrow.publish.storages import PublishedStaticFilesStorage
 from outgrow.testing import MediaServer, free_port
 from outgrow.topology.model import parse
 from tests.live.nginx import Nginx, mime_types
@@ -40,11 +44,14 @@ from tests.live.processes import server_folder
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TUTORIAL = ROOT / "docs/tutorial/first-five-minutes.md"
+#: tests/publish/test_tutorial.py does all that it says.
+PUBLISHING = ROOT / "docs/tutorial/publish.md"
+OTHERS = [page for page in PAGES if page != PUBLISHING]
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 #: Whose blocks for nginx are media servers; that of the other is run by
 #: tests/objects/test_storages.py.
-MEDIA_SERVERS = [page for page in PAGES if page.name != "object-stores.md"]
+MEDIA_SERVERS = [page for page in OTHERS if page.name != "object-stores.md"]
 
 #: Blocks that are pictures, or directives of the documentation's own builder.
 NOT_CODE = {"{literalinclude}", "text", "{toctree}", "{eval-rst}"}
@@ -64,12 +71,12 @@ def test_every_block_is_of_a_kind_that_is_tested():
     # Those in "sh" are run by tests/media/test_backup.py, those in "sql", and the "ini" of
     # database servers, by tests/databases/test_docs_servers.py.
     tested = {"python", "console", "toml", "nginx", "ini", "sh", "sql"}
-    for page in PAGES:
+    for page in OTHERS:
         for match in FENCE.finditer(page.read_text()):
             assert match[1] in tested | NOT_CODE, f"{page}: {match[0][:80]}"
 
 
-@pytest.mark.parametrize("text", blocks("python", [p for p in PAGES if p != TUTORIAL]))
+@pytest.mark.parametrize("text", blocks("python", [p for p in OTHERS if p != TUTORIAL]))
 def test_python_runs_and_its_settings_are_valid(text, tmp_path, monkeypatch):
     (tmp_path / "topology.toml").write_text(_first_toml())
     names: dict[str, object] = {"BASE_DIR": tmp_path}
@@ -86,6 +93,10 @@ def test_python_runs_and_its_settings_are_valid(text, tmp_path, monkeypatch):
 def _problems(storage: type, options: dict[str, object]) -> list[ConfigurationError]:
     if issubclass(storage, ObjectStorage):
         return conf.object_options(options)[1]
+    if issubclass(storage, PublishedStaticFilesStorage):
+        return _publish_problems(options, Path("/"))
+    if issubclass(storage, MovingStorage):
+        return conf.moving_options(options, "OPTIONS", ["media", "objects"])[1]
     return conf.media_options(options, "OPTIONS", storage.option_names)[1]
 
 
@@ -99,8 +110,21 @@ def _check_replication(names: dict[str, object], monkeypatch: pytest.MonkeyPatch
         assert [one.text for one in settings_mistakes()] == []
 
 
+def _publish_problems(table: dict[str, object], folder: Path) -> list[ConfigurationError]:
+    try:
+        configuration.parse(table, folder)
+    except ConfigurationError as error:
+        return [error]
+    return []
+
+
 @pytest.mark.parametrize("text", blocks("toml"))
-def test_topologies_are_valid(text, tmp_path):
+def test_files_of_the_configuration_are_valid(text, tmp_path, monkeypatch):
+    content = tomllib.loads(text)
+    if "publish" in content:
+        monkeypatch.setenv("ASSETS_SECRET", "secret")
+        assert _publish_problems(content["publish"], tmp_path) == []
+        return
     assert parse(tomllib.loads(text), tmp_path, source="documentation").media_servers()
 
 
@@ -108,11 +132,11 @@ def _first_toml() -> str:
     return blocks("toml")[0].values[0]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("text", blocks("console"))
+@pytest.mark.parametrize("text", blocks("console", OTHERS))
 def test_commands_exist_and_take_these_options(text):
     for line in text.splitlines():
         assert line.startswith("$ "), line
-        check(shlex.split(line[2:]))
+        check(shlex.split(re.sub(r"^.* \| (?=outgrow )", "", line[2:])))
 
 
 def check(words: list[str]) -> None:
@@ -122,6 +146,10 @@ def check(words: list[str]) -> None:
         assert set(words[1:]) <= set(targets)
     elif words[:3] == ["python", "manage.py", "outgrow"]:
         _check_management(words[3:])
+    elif words[:3] == ["python", "manage.py", "runfcgi"]:
+        fastcgi.parse(word for word in words[3:] if word not in {"NAME=VALUE", "..."})
+    elif words[0] == "kill":
+        assert words[1:] == ["$(cat", "/run/site/site.pid)"]
     elif words[:3] == ["python", "manage.py", "migrate"]:
         _check_words(load_command_class("django.core", "migrate"), words[3:])
     elif words[:3] == ["python", "manage.py", "check"]:
@@ -129,7 +157,7 @@ def check(words: list[str]) -> None:
     elif words[0] == "outgrow":
         command = main.commands[words[1]]
         known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
-        used = {word.strip("[]") for word in words[2:] if word.strip("[]").startswith("-")}
+        used = {word.strip("[]") for word in words[2:] if word.strip("[]").startswith("-")} - {"-"}
         assert used <= known, used - known
     elif words[:2] == ["rq", "worker"]:
         assert isinstance(import_string(words[words.index("--job-class") + 1]), type)
@@ -137,9 +165,9 @@ def check(words: list[str]) -> None:
     elif words[0] != "mkdir":
         assert words[:2] == ["pip", "install"], words
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        wanted = re.search(r"\[([\w-]+)\]", words[2])
+        wanted = re.search(r"\[([\w,-]+)\]", words[2])
         assert wanted
-        assert wanted[1] in extras["optional-dependencies"]
+        assert set(wanted[1].split(",")) <= set(extras["optional-dependencies"])
 
 
 def _check_management(words: list[str]) -> None:
@@ -259,7 +287,8 @@ def test_every_check_is_in_the_reference():
     documented = re.findall(r"^\| `(outgrow\.\w+)`", page, re.MULTILINE)
     module = (ROOT / "src/outgrow/checks.py").read_text()
     head, _, code = module.partition("from __future__")
-    mistakes = (ROOT / "src/outgrow/databases/mistakes.py").read_text()
+    places = ("databases/mistakes.py", "shared_nothing.py")
+    mistakes = "".join((ROOT / "src/outgrow" / one).read_text() for one in places)
     numbers = re.findall(r"\"([EWI]\d{3})\"", mistakes)
     given = {*ids.findall(code), *(f"outgrow.{number}" for number in numbers)}
     assert documented == ids.findall(head)

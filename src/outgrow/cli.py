@@ -9,9 +9,11 @@ The commands import what they run when they run: `outgrow --help` is quick.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -144,25 +146,32 @@ def up(
 @click.argument("topology", type=click.Path(path_type=Path), default="topology.toml")
 @click.option("--to", type=click.Path(path_type=Path), required=True, help="The folder.")
 @click.option("--host", "hosts", multiple=True, help="Only this server; may be repeated.")
+@click.option("--target", type=click.Choice(["shared-hosting"]), help=".htaccess and a script.")
 @click.option("--dry-run", is_flag=True, help="Print the files; write nothing.")
+@click.option("--diff", is_flag=True, help="Print what would change; 1 if anything would.")
 @click.option("--python", default="/srv/venv/bin/python", show_default=True, help="Theirs.")
 @click.option("--user", default="www-data", show_default=True, help="Whom they run as.")
 @click.option("--copies", default="/srv/copies", show_default=True, help="A media server's files.")
 @click.option("--visitors", type=click.IntRange(1, 65535), help="A port of nginx for visitors.")
+@click.pass_context
 def render(
+    context: click.Context,
     topology: Path,
     to: Path,
     hosts: tuple[str, ...],
     dry_run: bool,
+    diff: bool,
     python: str,
     user: str,
     copies: str,
     visitors: int | None,
+    target: str | None,
 ) -> None:
     """Write what the servers of TOPOLOGY need: units of systemd, and nginx.conf.
 
     Each server has a folder below --to: the repair for those with the site, and the
-    media server for those with files.
+    media server for those with files. With --target shared-hosting it is what a site needs
+    that shares its Apache with others.
     """
     import sys
 
@@ -171,9 +180,126 @@ def render(
 
     with _errors_in_one_line():
         places = Places(python=python, user=user, copies=copies, state=f"{copies}-tmp")
-        rendering.render(
-            topology, places, to, sys.stdout, hosts=hosts, visitors=visitors, dry_run=dry_run
+        files = rendering.wanted(
+            topology, places, hosts=hosts, visitors=visitors, target=target or ""
         )
+        if diff:
+            context.exit(int(rendering.compare(files, to, sys.stdout)))
+        rendering.render(files, to, sys.stdout, dry_run=dry_run)
+
+
+@main.command()
+@click.argument("kind", metavar="[single|database|media]", default="single")
+@click.option("--name", help="The site's; by default this folder's.")
+@click.option("--domain", default="www.example.org", show_default=True)
+@click.option("--to", type=click.Path(path_type=Path), default="topology.toml", show_default=True)
+def new(kind: str, name: str | None, domain: str, to: Path) -> None:
+    """Write a topology file to begin with.
+
+    One server for all; or the database on a server of its own; or the media, too.
+    """
+    from outgrow.topology.load import create
+
+    with _errors_in_one_line():
+        here = re.sub(r"[^a-z0-9.-]+", "-", Path.cwd().name.lower()).strip("-.")
+        create(to, kind, name or here or "site", domain)
+    click.echo(f"{to}: draw it with `outgrow draw {to}`, run it with `outgrow up {to}`")
+
+
+@main.command()
+@click.argument("topology", type=click.Path(path_type=Path), default="topology.toml")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def settings(topology: Path, as_json: bool) -> None:
+    """Print the settings that Django gets from TOPOLOGY, without the secrets."""
+    import json
+
+    from outgrow.topology.load import load
+    from outgrow.topology.render import python
+    from outgrow.topology.settings import django_settings
+
+    with _errors_in_one_line():
+        found = django_settings(load(topology))
+        text = f"{json.dumps(found, indent=2)}\n" if as_json else python.render(found)
+        click.echo(text, nl=False)
+
+
+@main.command()
+@click.argument("topology", type=click.Path(path_type=Path), default="topology.toml")
+@click.option("--format", "kind", type=click.Choice(["text", "svg"]), help="[default: text]")
+@click.option("--to", type=click.Path(path_type=Path), help="A file; .svg is a picture.")
+def draw(topology: Path, kind: str | None, to: Path | None) -> None:
+    """Draw the servers of TOPOLOGY, and what goes from one to another."""
+    from outgrow.topology.figure import figure
+    from outgrow.topology.load import load
+    from outgrow.topology.render import svg, text
+
+    with _errors_in_one_line():
+        found = figure(load(topology))
+        is_picture = kind == "svg" or (kind is None and to is not None and to.suffix == ".svg")
+        drawn = svg.render(found) if is_picture else text.render(found)
+        if to is None:
+            click.echo(drawn, nl=False)
+        else:
+            to.write_text(drawn, encoding="utf-8")
+
+
+@main.command()
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--to", "targets", multiple=True, help="s3://BUCKET/PREFIX, or a folder.")
+@click.option("--config", type=click.Path(path_type=Path), help="[default: nearest outgrow.toml]")
+@click.option("--prefix", help="What stands before all names, as in img/.")
+@click.option("--release/--plain", "stamps", default=None, help="Hashes in names, or names kept.")
+@click.option("--manifest", type=click.Path(path_type=Path), help="Write the build's manifest.")
+@click.option("--build", is_flag=True, help="Write the manifest alone; send nothing.")
+@click.option("--dry-run", is_flag=True, help="Do all the work but send and delete nothing.")
+@click.option("--delete", is_flag=True, help="With --plain: delete what is not there any more.")
+@click.option("--verify", metavar="URL", default="", help="Then fetch all as a visitor would.")
+@click.option("--check", metavar="RELEASE", default="", help="Is all of a release there?")
+@click.option("--rollback", metavar="RELEASE", default="", help="Serve a former release.")
+@click.option("--releases", is_flag=True, help="List the releases that are there.")
+@click.option("--prune", is_flag=True, help="Condemn old files; delete those of yesterday.")
+@click.option("--keep", type=COUNT, default=5, show_default=True, help="Releases, at least.")
+@click.option("--older", default="14d", show_default=True, help="Since it was last served.")
+@click.option("--max", "most", type=COUNT, help="Do nothing if it would be more files.")
+@click.option("--json", is_flag=True, help="For machines.")
+@click.pass_context
+def publish(context: click.Context, /, paths: tuple[str, ...], **given: Any) -> None:
+    """Publish static files: PATHs, or what outgrow.toml says; `-` reads names from the input.
+
+    What has a hash in its name is sent before the pages that refer to it, and nothing that is
+    served is replaced by something else. To repeat it sends only what has changed.
+    """
+    from outgrow.publish import command
+
+    with _errors_in_one_line():
+        configuration = command.configured(given, Path.cwd())
+        request = command.requested(given)
+        run = command.Command(
+            configuration,
+            request,
+            lambda: command.files_of(configuration, paths, Path.cwd(), command.lines_of_input()),
+        )
+        context.exit(run.run())
+
+
+@main.command()
+@click.argument("url", metavar="s3://BUCKET/KEY")
+@click.option("--expires", default="1h", show_default=True, help="As in 10m, 12h or 7d.")
+@click.option("--endpoint", default="", help="[default: outgrow.toml, AWS_ENDPOINT_URL, Amazon]")
+@click.option("--region", default="")
+@click.option("--profile", default="", help="Of ~/.aws/credentials.")
+@click.option("--download", metavar="NAME", default="", help="To be saved under this name.")
+def sign(url: str, expires: str, endpoint: str, region: str, profile: str, download: str) -> None:
+    """Print a link to a file in a private bucket, which ends working after a time.
+
+    Keys come from the target of outgrow.toml that holds the file, from the environment
+    (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), or from a profile. Nothing is sent.
+    """
+    from outgrow.publish import signing
+
+    with _errors_in_one_line():
+        options = {"endpoint": endpoint, "region": region, "profile": profile}
+        click.echo(signing.link(url, expires, options, Path.cwd(), download))
 
 
 @contextmanager

@@ -115,6 +115,7 @@ def test_django_gets_its_settings(tmp_path: Path) -> None:
             },
             "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
         },
+        "OUTGROW": {"APP_SERVERS": 2},
     }
     # Each of them is Django's own to change: nothing is shared between two calls.
     assert django_settings(load(path))["STORAGES"] is not settings["STORAGES"]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
 import tomllib
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from outgrow import conf
+from outgrow.cli import main
+from outgrow.topology.load import load
 from outgrow.topology.model import parse
 from outgrow.topology.settings import django_settings
 
@@ -168,3 +175,55 @@ def test_sqlite_s_replicas_are_the_same_file_which_they_can_t_write(tmp_path):
             replica.execute("INSERT INTO note VALUES ('x')")
     primary.close()
     replica.close()
+
+
+def test_a_topology_says_on_how_many_servers_the_application_runs(tmp_path: Path) -> None:
+    def site(*addresses: str) -> dict[str, Any]:
+        servers = {
+            f"app{number}": {"roles": ["app", "media"], "address": address}
+            for number, address in enumerate(addresses)
+        }
+        ports = {"app": 8000, "media": 8080}
+        for number, server in enumerate(servers.values()):
+            server["ports"] = {role: port + number for role, port in ports.items()}
+        table = {
+            "name": "shop",
+            "settings": "shop",
+            "wsgi": "shop:application",
+            "domains": ["example.org"],
+            "media_root": "media",
+        }
+        return django_settings(parse({"site": table, "servers": servers}, tmp_path))
+
+    assert "OUTGROW" not in site("10.0.0.1")
+    assert site("10.0.0.1", "10.0.0.2")["OUTGROW"] == {"APP_SERVERS": 2}
+    # A whole site on one machine is no reason to warn.
+    assert "OUTGROW" not in site("127.0.0.1", "127.0.0.1")
+
+
+def test_they_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    topology = Path(__file__).parents[2] / "examples/photos/topology.toml"
+    wanted = django_settings(load(topology))
+    printed = CliRunner().invoke(main, ["settings", str(topology)])
+    assert printed.exit_code == 0
+    names: dict[str, Any] = {}
+    exec(printed.output, {}, names)
+    assert names == wanted
+    as_json = CliRunner().invoke(main, ["settings", str(topology), "--json"])
+    assert json.loads(as_json.output) == json.loads(json.dumps(wanted))
+    wrong = CliRunner().invoke(main, ["settings", str(tmp_path / "no.toml")])
+    assert (wrong.exit_code, "can't be read" in wrong.output) == (1, True)
+
+
+def test_no_secret_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    topology = Path(__file__).parents[2] / "examples/photos/topology.toml"
+    text = topology.read_text().replace(
+        'engine = "postgresql"', 'engine = "postgresql"\npassword_env = "SHOP_PASSWORD"'
+    )
+    text = re.sub(r"password_(file|env) = .*\n(?=.*password_env)", "", text)
+    (tmp_path / "topology.toml").write_text(text)
+    monkeypatch.setenv("SHOP_PASSWORD", "not-to-be-seen")
+    done = CliRunner().invoke(main, ["settings", str(tmp_path / "topology.toml")])
+    assert done.exit_code == 0, done.output
+    assert "DATABASES" in done.output
+    assert "not-to-be-seen" not in done.output

@@ -190,6 +190,22 @@ def test_a_dry_run_prints_and_writes_nothing(tmp_path: Path) -> None:
     assert not to.exists()
 
 
+def test_a_difference_is_printed_and_nothing_written(tmp_path: Path) -> None:
+    topology, to = tiny_site(tmp_path), tmp_path / "out"
+    code, text = run(topology, "--to", to, "--host", "app1", "--diff")
+    assert (code, to.exists()) == (1, False)
+    assert text.startswith(f"--- /dev/null\n+++ {to}/app1/{REPAIR_UNIT} (as it should be)\n")
+    assert run(topology, "--to", to, "--host", "app1")[0] == 0
+    assert run(topology, "--to", to, "--host", "app1", "--diff") == (0, "")
+    unit = to / "app1" / REPAIR_UNIT
+    edited = unit.read_text().replace("RestartSec=2", "RestartSec=9")
+    unit.write_text(edited)
+    code, text = run(topology, "--to", to, "--host", "app1", "--diff")
+    assert code == 1
+    assert "\n-RestartSec=9\n+RestartSec=2\n" in text
+    assert unit.read_text() == edited
+
+
 def test_a_server_that_is_none_is_named(tmp_path: Path) -> None:
     code, text = run(tiny_site(tmp_path), "--to", tmp_path, "--host", "ap1")
     assert code == 1
@@ -201,6 +217,6 @@ def test_what_it_writes_is_what_the_units_are(tmp_path: Path) -> None:
 
     topology = tiny_site(tmp_path)
     out = io.StringIO()
-    rendering.render(topology, Places(), tmp_path / "out", out)
+    rendering.render(rendering.wanted(topology, Places()), tmp_path / "out", out)
     for name, text in units(load(topology), Places()).items():
         assert (tmp_path / "out" / name).read_text() == text

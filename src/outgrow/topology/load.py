@@ -9,7 +9,9 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from outgrow.errors import TopologyError
+from outgrow.topology.keys import suggestion
 from outgrow.topology.model import Site, parse
+from outgrow.topology.presets import PRESETS, preset
 
 #: Where `outgrow up` tells the processes that it starts which file to read.
 VARIABLE: Final = "OUTGROW_TOPOLOGY"
@@ -32,6 +34,19 @@ def load(path: str | os.PathLike[str]) -> Site:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TopologyError(str(file), f"is not TOML: {error}.") from error
     return parse(content, file.resolve().parent, source=str(file))
+
+
+def create(path: Path, kind: str, name: str, domain: str) -> None:
+    """Write one of the presets. Raises `TopologyError`, also where a file is there already."""
+    if kind not in PRESETS:
+        raise TopologyError("new", f'"{kind}" is no preset;', suggestion(kind, PRESETS))
+    text = preset(kind, name, domain)
+    parse(tomllib.loads(text), path.parent, source="--name and --domain")
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise TopologyError(str(path), f"can't be written: {error.strerror}.") from error
 
 
 def current(default: str | os.PathLike[str]) -> Site:

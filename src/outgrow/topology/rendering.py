@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TextIO
+from typing import Final, TextIO
 
 from outgrow.errors import ConfigurationError
 from outgrow.topology.keys import suggestion
 from outgrow.topology.load import load
 from outgrow.topology.model import Host, Site
-from outgrow.topology.render import File, nginx, systemd
+from outgrow.topology.render import File, nginx, shared, systemd
 from outgrow.topology.render.systemd import Places
 from outgrow.topology.write import write
+
+#: What else than the servers of the file a site can be rendered for.
+SHARED: Final = "shared-hosting"
 
 
 def plan(
@@ -46,21 +50,30 @@ def _files(site: Site, host: Host, places: Places, visitors: int | None) -> Iter
             yield from nginx.render(site, service, root, state, visitors=visitors)
 
 
-def render(
+def wanted(
     path: Path,
     places: Places,
-    to: Path,
-    out: TextIO,
     *,
     hosts: Iterable[str] = (),
     visitors: int | None = None,
-    dry_run: bool = False,
-) -> None:
-    """Write the files of the topology file's servers below `to`, and say which are new.
+    target: str = "",
+) -> list[File]:
+    """The files of the topology file's servers; with `target` SHARED those for shared hosting.
+
+    Raises `TopologyError` and `ConfigurationError`.
+    """
+    site = load(path)
+    if target == SHARED:
+        return list(shared.render(site, places))
+    return plan(site, places, hosts=hosts, visitors=visitors)
+
+
+def render(files: Iterable[File], to: Path, out: TextIO, *, dry_run: bool = False) -> None:
+    """Write the files below `to`, and say which are new.
 
     With `dry_run` they are printed, and nothing is written.
     """
-    for file in plan(load(path), places, hosts=hosts, visitors=visitors):
+    for file in files:
         state = _state(file, to)
         out.write(f"{'# ' if dry_run else ''}{to / file.name}: {state}\n")
         if dry_run:
@@ -69,9 +82,34 @@ def render(
             write([file], to)
 
 
+def compare(files: Iterable[File], to: Path, out: TextIO) -> bool:
+    """Print how the files below `to` would change, as `diff -u` does; whether any would."""
+    differs = False
+    for file in files:
+        old = _found(to / file.name)
+        if old == file.content:
+            continue
+        differs = True
+        lines = difflib.unified_diff(
+            (old or "").splitlines(keepends=True),
+            file.content.splitlines(keepends=True),
+            "/dev/null" if old is None else str(to / file.name),
+            f"{to / file.name} (as it should be)",
+        )
+        out.writelines(lines)
+    return differs
+
+
 def _state(file: File, to: Path) -> str:
-    try:
-        found = (to / file.name).read_text(encoding="utf-8")
-    except FileNotFoundError:
+    found = _found(to / file.name)
+    if found is None:
         return "new"
     return "as it is" if found == file.content else "changed"
+
+
+def _found(path: Path) -> str | None:
+    """What a file holds; None where there is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None

@@ -43,9 +43,9 @@ _READ_ONLY: Final = {
 def django_settings(site: Site) -> dict[str, Any]:
     """ALLOWED_HOSTS, MEDIA_ROOT, MEDIA_URL and STORAGES for this site.
 
-    With a table [database] also DATABASES, and with replicas DATABASE_ROUTERS and
-    OUTGROW. Options that the file leaves out are left out here, so that their own
-    defaults hold. The static files' storage is Django's default.
+    With a table [database] also DATABASES, with replicas DATABASE_ROUTERS, and with replicas or
+    several application servers OUTGROW. Options that the file leaves out are left out here, so
+    that their own defaults hold. The static files' storage is Django's default.
     """
     return {
         "ALLOWED_HOSTS": list(site.domains),
@@ -55,8 +55,16 @@ def django_settings(site: Site) -> dict[str, Any]:
             **_uploads(site),
             "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
         },
-        **(_databases(site, site.database) if site.database else {}),
+        **_with_servers(site, _databases(site, site.database) if site.database else {}),
     }
+
+
+def _with_servers(site: Site, found: dict[str, Any]) -> dict[str, Any]:
+    """The same, with the number of application servers, if there are several."""
+    machines = {service.port.host for service in site.services("app")}
+    if len(machines) < 2:
+        return found
+    return found | {"OUTGROW": {**found.get("OUTGROW", {}), "APP_SERVERS": len(machines)}}
 
 
 def _uploads(site: Site) -> dict[str, Any]:

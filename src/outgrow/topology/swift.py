@@ -17,6 +17,7 @@ import getpass
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -90,6 +91,10 @@ def configuration(
     for part in PIPELINE.split()[:-1]:
         found[f"filter:{part}"] = {"use": f"egg:swift#{part}"}
     found["filter:s3api"]["location"] = REGION
+    # Browsers may upload from the site's pages, whose port is another one. It listens on
+    # loopback, and looks at signatures all the same.
+    found["filter:s3api"]["cors_preflight_allow_origin"] = "*"
+    found["app:proxy-server"]["cors_allow_origin"] = "*"
     name, person, secret = account.split(":")
     found["filter:tempauth"][f"user_{name}_{person}"] = f"{secret} .admin"
     return found
@@ -102,30 +107,61 @@ def serve(folder: Path, port: int, account: str) -> int:
     (folder / "swift.conf").write_text(SWIFT_CONF, encoding="utf-8")
     device = ",".join([LOOPBACK, *map(str, behind)])
     subprocess.run([sys.executable, "-c", RINGS, str(folder), "1", device], check=True)
-    running = []
     for kind, number in zip(("proxy", *KINDS), (port, *behind), strict=True):
+        found = configuration(
+            kind,
+            address=LOOPBACK,
+            port=number,
+            rings=folder,
+            folder=folder,
+            user=getpass.getuser(),
+            account=account,
+        )
+        if kind == "proxy":
+            # There is no other node to ask while one that has failed is left in peace, which
+            # is a minute otherwise.
+            found["app:proxy-server"]["error_suppression_interval"] = "1"
         path = folder / f"{kind}-server.conf"
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            configuration(
-                kind,
-                address=LOOPBACK,
-                port=number,
-                rings=folder,
-                folder=folder,
-                user=getpass.getuser(),
-                account=account,
-            ).write(file)
-        running.append(subprocess.Popen([program(kind), path], stdin=subprocess.DEVNULL))
+            found.write(file)
+    running: list[subprocess.Popen[bytes]] = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        while all(one.poll() is None for one in running):
-            time.sleep(0.2)
+        _run(running, folder, behind)
         return 1
     finally:
         for one in running:
             one.terminate()
         for one in running:
             one.wait()
+
+
+def _run(running: list[subprocess.Popen[bytes]], folder: Path, behind: Sequence[int]) -> None:
+    """Start the four, the proxy last: who finds it finds a store that works."""
+
+    def start(kind: str) -> None:
+        words = [program(kind), folder / f"{kind}-server.conf"]
+        running.append(subprocess.Popen(words, stdin=subprocess.DEVNULL))
+
+    def run_on() -> bool:
+        return all(one.poll() is None for one in running)
+
+    for kind in KINDS:
+        start(kind)
+    while run_on() and not all(map(_listens, behind)):
+        time.sleep(0.02)
+    if run_on():
+        start("proxy")
+    while run_on():
+        time.sleep(0.2)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=1).close()
+        return True
+    except OSError:
+        return False
 
 
 def main(words: Sequence[str] | None = None) -> int:

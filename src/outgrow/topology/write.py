@@ -21,7 +21,7 @@ def write(files: Iterable[File], folder: Path, account: tuple[int, int] | None =
         new = path.with_name(f".{path.name}.new")
         with suppress(FileNotFoundError):  # it would keep its mode and its owner
             new.unlink()
-        mode = 0o600 if file.private else 0o666
+        mode = 0o600 if file.private else 0o777 if file.executable else 0o666
         handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with open(handle, "w", encoding="utf-8") as stream:
             if file.private and account:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 class File:
     """One file to write: its path below the folder that is written, and its text.
 
-    A `private` one holds a secret: others can't read it.
+    A `private` one holds a secret: others can't read it. An `executable` one is a program.
     """
 
     name: str
     content: str = field(repr=False)
     private: bool = False
+    executable: bool = False

@@ -1,0 +1,168 @@
+"""What works on one application server, and breaks on several: found in a site's settings.
+
+Each server has a memory, a disk and a loopback of its own. What a site keeps there is another
+thing on each server, and which one a visitor meets is up to the balancer. Django's own checks
+say nothing of it, for they do not know how many servers there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from outgrow.mistakes import Mistake
+
+_LOOPBACK: Final = ("", "localhost", "127.0.0.1", "::1")
+_IN_MEMORY: Final = ("LocMemCache", "DummyCache")
+_CACHED_SESSIONS: Final = ("backends.cache", "backends.cached_db")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The settings that matter: CACHES, DATABASES, STORAGES, MEDIA_ROOT, and those of sessions.
+
+    `session_folder` is where the backend of files keeps them. `shared` are the folders that all
+    application servers have in common.
+    """
+
+    caches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    databases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    storages: Mapping[str, Any] = field(default_factory=dict)
+    media_root: str = ""
+    session_engine: str = "django.contrib.sessions.backends.db"
+    session_cache: str = "default"
+    session_folder: str = ""
+    shared: tuple[str, ...] = ()
+
+    def is_shared(self, folder: object) -> bool:
+        """Whether a folder is one that they share, or lies in one."""
+        path = PurePosixPath(str(folder))
+        return any(path.is_relative_to(PurePosixPath(one)) for one in self.shared)
+
+
+def mistakes(facts: Facts) -> Iterator[Mistake]:
+    """All that breaks, or is another thing, on each of several application servers."""
+    yield from _sessions(facts)
+    for alias, entry in facts.caches.items():
+        yield from _cache(facts, alias, entry)
+    for alias, entry in facts.databases.items():
+        yield from _database(alias, entry)
+    for alias, entry in facts.storages.items():
+        if isinstance(entry, Mapping):
+            yield from _storage(facts, alias, entry)
+
+
+def _sessions(facts: Facts) -> Iterator[Mistake]:
+    engine = facts.session_engine
+    backend = _backend(facts.caches.get(facts.session_cache, {}))
+    if engine.endswith(_CACHED_SESSIONS) and backend in _IN_MEMORY:
+        yield Mistake(
+            f"Sessions are in CACHES[{facts.session_cache!r}], a {backend}: each process has its "
+            "own, and visitors are logged out at random.",
+            "Use Redis or memcached for that cache, or keep sessions in the database.",
+            "E501",
+        )
+    if engine.endswith("backends.file") and not facts.is_shared(facts.session_folder):
+        yield Mistake(
+            f"Sessions are files in {facts.session_folder or 'the temporary folder'}, which each "
+            "application server has for itself.",
+            "Keep them in the database or in a cache. If all servers share that folder, name it "
+            "in OUTGROW['SHARED_FOLDERS'].",
+            "E503",
+        )
+
+
+def _cache(facts: Facts, alias: str, entry: Mapping[str, Any]) -> Iterator[Mistake]:
+    backend, path = _backend(entry), f"CACHES[{alias!r}]"
+    if backend == "LocMemCache":
+        yield Mistake(
+            f"{path} is a LocMemCache: each process has its own. What is deleted on one server "
+            "is served by the others, limits count anew on each, and a lock locks nobody out.",
+            "Use Redis or memcached, which all servers ask.",
+            "W502",
+            is_error=False,
+        )
+    if backend == "FileBasedCache" and not facts.is_shared(entry.get("LOCATION", "")):
+        yield Mistake(
+            f"{path} is in the folder {entry.get('LOCATION')}, which each application server has "
+            "for itself.",
+            "Use Redis or memcached. If all servers share that folder, name it in "
+            "OUTGROW['SHARED_FOLDERS'].",
+            "W506",
+            is_error=False,
+        )
+    if any(_is_here(one) for one in _locations(entry)) and backend not in _OF_NO_SERVER:
+        yield Mistake(
+            f"{path} is at {', '.join(map(str, _locations(entry)))}: each application server asks "
+            "a cache of its own.",
+            "Write the address of one that all servers reach.",
+            "W509",
+            is_error=False,
+        )
+
+
+#: Caches whose LOCATION is no address.
+_OF_NO_SERVER: Final = (*_IN_MEMORY, "FileBasedCache", "DatabaseCache")
+
+
+def _database(alias: str, entry: Mapping[str, Any]) -> Iterator[Mistake]:
+    engine, path = str(entry.get("ENGINE", "")), f"DATABASES[{alias!r}]"
+    if engine.endswith(("sqlite3", "spatialite")):
+        yield Mistake(
+            f"{path} is SQLite: each application server has rows of its own.",
+            "Use PostgreSQL or MariaDB, on one server that all reach.",
+            "E504",
+        )
+    elif engine and not engine.endswith("dummy") and _is_here_or_socket(entry.get("HOST", "")):
+        where = entry.get("HOST") or "a socket of this machine"
+        yield Mistake(
+            f"{path} is at {where}: each application server asks a database of its own.",
+            "Write the address of the database server. If a pooler listens there, silence this.",
+            "E508",
+        )
+
+
+def _storage(facts: Facts, alias: str, entry: Mapping[str, Any]) -> Iterator[Mistake]:
+    backend = _backend(entry)
+    if backend != "FileSystemStorage" or alias == "staticfiles":
+        return
+    options = entry.get("OPTIONS") or {}
+    location = options.get("location") or facts.media_root
+    if facts.is_shared(location):
+        return
+    yield Mistake(
+        f"STORAGES[{alias!r}] keeps files in {location or 'MEDIA_ROOT'}, which each application "
+        "server has for itself: half of the visitors miss what was uploaded.",
+        "Use a HybridStorage with media servers, or an ObjectStorage. If all servers share that "
+        "folder, name it in OUTGROW['SHARED_FOLDERS'].",
+        "E505",
+    )
+
+
+def _backend(entry: Mapping[str, Any]) -> str:
+    """The name of a backend's class."""
+    return str(entry.get("BACKEND", "")).rpartition(".")[2]
+
+
+def _locations(entry: Mapping[str, Any]) -> list[Any]:
+    found = entry.get("LOCATION") or []
+    return list(found) if isinstance(found, (list, tuple)) else [found]
+
+
+def _is_here(location: object) -> bool:
+    """Whether an address of a cache is this machine's: a URL, `host:port`, or a socket."""
+    text = str(location)
+    if text.startswith(("unix:", "/")):
+        return True
+    try:
+        host = urlsplit(text if "://" in text else f"//{text}").hostname
+    except ValueError:
+        return False
+    return (host or "") in _LOOPBACK
+
+
+def _is_here_or_socket(host: object) -> bool:
+    return str(host) in _LOOPBACK or str(host).startswith("/")

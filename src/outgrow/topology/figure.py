@@ -1,0 +1,127 @@
+"""A site -> its figure: the servers in groups, and what goes from one group to another.
+
+The groups stand in rows, from visitors downwards. A server with several roles stands once, in the
+first of its groups, and says what else it does. `render.svg` and `render.text` draw the figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from outgrow.topology.model import Host, Site
+
+#: What a group is called, in the order in which a server is put into one.
+_TITLES: Final[Mapping[str, str]] = {
+    "app": "application servers",
+    "media": "media servers",
+    "objects": "object store",
+    "primary": "primary database",
+    "replica": "replicas",
+}
+_ENGINES: Final[Mapping[str, str]] = {
+    "postgresql": "PostgreSQL",
+    "mariadb": "MariaDB",
+    "outgrow": "Outgrow",
+    "external": "",
+    "swift": "Swift",
+}
+
+VISITORS: Final = "visitors"
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One server: its name, where it is, and what it does besides its group."""
+
+    name: str
+    address: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Servers that do the same. `key` is the role."""
+
+    key: str
+    title: str
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """What goes from one group to another; both are keys, `start` may be VISITORS."""
+
+    start: str
+    end: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """The whole figure. Below the visitors stands the first row, and so on."""
+
+    title: str
+    rows: tuple[tuple[Group, ...], ...]
+    arrows: tuple[Arrow, ...]
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All of them, row by row."""
+        return tuple(group for row in self.rows for group in row)
+
+
+def figure(site: Site) -> Figure:
+    """The figure of a site."""
+    groups = {
+        role: Group(role, _TITLES[role], boxes) for role in _TITLES if (boxes := _boxes(site, role))
+    }
+    first = tuple(group for key, group in groups.items() if key == "app")
+    others = tuple(group for key, group in groups.items() if key != "app")
+    rows = tuple(row for row in (first, others) if row)
+    return Figure(site.name, rows, tuple(_arrows(site, groups)))
+
+
+def _boxes(site: Site, role: str) -> tuple[Box, ...]:
+    return tuple(_box(host) for host in site.hosts if _group(host) == role)
+
+
+def _group(host: Host) -> str:
+    roles = {service.role for service in host.services}
+    return next(role for role in _TITLES if role in roles)
+
+
+def _box(host: Host) -> Box:
+    own = _group(host)
+    others = [service for service in host.services if service.role != own]
+    [first] = [service for service in host.services if service.role == own]
+    notes = [_ENGINES.get(first.engine, first.engine), *(_short(one.role) for one in others)]
+    if host.zone:
+        notes.append(f"zone {host.zone}")
+    return Box(
+        host.name,
+        str(first.port) if first.port.number else host.address,
+        tuple(filter(None, notes)),
+    )
+
+
+def _short(role: str) -> str:
+    """What a server does besides."""
+    return {"primary": "also the primary", "objects": "also the store"}.get(role, f"also {role}")
+
+
+def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
+    files = "media" if "media" in groups else "objects"
+    writes = "writes" if site.services("replica") else "rows"
+    every = (
+        Arrow(VISITORS, "app", "requests"),
+        Arrow(VISITORS, files, "files"),
+        Arrow("app", "media", "uploads, to each"),
+        Arrow("app", "objects", "uploads"),
+        Arrow("app", "primary", writes),
+        Arrow("app", "replica", "reads"),
+        Arrow("primary", "replica", "replication"),
+    )
+    known = {VISITORS, *groups}
+    yield from (arrow for arrow in every if {arrow.start, arrow.end} <= known)

@@ -1,0 +1,133 @@
+"""What breaks on several application servers: each mistake, and what is none beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from outgrow.shared_nothing import Facts, mistakes
+
+LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+DUMMY = {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
+TABLE = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cache"}
+REDIS = "django.core.cache.backends.redis.RedisCache"
+MEMCACHED = "django.core.cache.backends.memcached.PyMemcacheCache"
+FILES = "django.core.cache.backends.filebased.FileBasedCache"
+DISK = {"BACKEND": "django.core.files.storage.FileSystemStorage"}
+SESSIONS = "django.contrib.sessions.backends"
+
+
+def redis(location: object = "redis://10.0.0.5:6379") -> dict[str, Any]:
+    return {"BACKEND": REDIS, "LOCATION": location}
+
+
+def memcached(location: object) -> dict[str, Any]:
+    return {"BACKEND": MEMCACHED, "LOCATION": location}
+
+
+def files(location: str) -> dict[str, Any]:
+    return {"BACKEND": FILES, "LOCATION": location}
+
+
+def database(engine: str, host: object = "") -> dict[str, Any]:
+    return {"ENGINE": f"django.db.backends.{engine}", "HOST": host, "NAME": "x"}
+
+
+def numbers(**facts: Any) -> list[str]:
+    return [one.number for one in mistakes(Facts(**facts))]
+
+
+@pytest.mark.parametrize("engine", ["cache", "cached_db"])
+def test_sessions_in_the_memory_of_a_process(engine: str) -> None:
+    def found(cache: dict[str, Any], **more: Any) -> list[str]:
+        return numbers(
+            session_engine=f"{SESSIONS}.{engine}", caches={"default": redis(), "s": cache}, **more
+        )
+
+    assert found(LOCMEM, session_cache="s") == ["E501", "W502"]
+    assert found(DUMMY, session_cache="s") == ["E501"]
+    assert found(redis(), session_cache="s") == []
+    assert found(LOCMEM) == ["W502"]
+    assert found(redis(), session_cache="nowhere") == []
+
+
+def test_sessions_elsewhere() -> None:
+    for engine in ("db", "signed_cookies"):
+        assert numbers(session_engine=f"{SESSIONS}.{engine}", caches={"default": DUMMY}) == []
+
+
+def test_sessions_in_files() -> None:
+    engine = f"{SESSIONS}.file"
+    assert numbers(session_engine=engine, session_folder="/tmp") == ["E503"]
+    assert numbers(session_engine=engine) == ["E503"]
+    assert numbers(session_engine=engine, session_folder="/mnt/a", shared=("/mnt",)) == []
+
+
+def test_caches_of_one_server() -> None:
+    assert numbers(caches={"default": LOCMEM, "other": redis()}) == ["W502"]
+    assert numbers(caches={"default": files("/var/cache")}) == ["W506"]
+    assert numbers(caches={"default": files("/mnt/site/cache")}, shared=("/mnt/site",)) == []
+    assert numbers(caches={"default": files("/mnt/sites")}, shared=("/mnt/site",)) == ["W506"]
+    assert numbers(caches={"default": TABLE, "none": DUMMY}) == []
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "redis://127.0.0.1:6379/1",
+        "redis://:secret@localhost",
+        ["redis://10.0.0.5", "redis://[::1]:6379"],
+        "redis:///0",
+        "unix:/run/redis.sock",
+        "/run/memcached.sock",
+    ],
+)
+def test_caches_at_this_machine(location: object) -> None:
+    assert numbers(caches={"default": redis(location)}) == ["W509"]
+
+
+@pytest.mark.parametrize(
+    "location", ["127.0.0.1:11211", "localhost", ("10.0.0.5:11211", "127.0.0.1:11211")]
+)
+def test_memcached_at_this_machine(location: object) -> None:
+    assert numbers(caches={"default": memcached(location)}) == ["W509"]
+
+
+@pytest.mark.parametrize(
+    "location", ["10.0.0.5:11211", ["cache1:11211", "cache2:11211"], "", None, "[::1", "[fd00::1]"]
+)
+def test_caches_that_all_reach(location: object) -> None:
+    assert numbers(caches={"default": memcached(location)}) == []
+
+
+def test_rows_of_one_server() -> None:
+    assert numbers(databases={"default": database("sqlite3")}) == ["E504"]
+    assert numbers(
+        databases={"default": {"ENGINE": "django.contrib.gis.db.backends.spatialite"}}
+    ) == ["E504"]
+    for host in ("", "localhost", "127.0.0.1", "::1", "/run/postgresql"):
+        assert numbers(databases={"default": database("postgresql", host)}) == ["E508"]
+    assert numbers(databases={"default": database("postgresql", "db1")}) == []
+    assert numbers(databases={"default": {}, "other": database("dummy")}) == []
+
+
+def test_files_of_one_server() -> None:
+    assert numbers(storages={"default": DISK}, media_root="/srv/media") == ["E505"]
+    assert numbers(storages={"default": DISK}) == ["E505"]
+    assert numbers(storages={"default": DISK}, media_root="/mnt/m", shared=("/mnt/m",)) == []
+    located = {**DISK, "OPTIONS": {"location": "/mnt/m/private"}}
+    assert numbers(storages={"private": located}, media_root="/srv", shared=("/mnt/m",)) == []
+    hybrid = {"BACKEND": "outgrow.media.HybridStorage"}
+    assert numbers(storages={"default": hybrid, "staticfiles": DISK, "wrong": "text"}) == []
+
+
+def test_what_is_told() -> None:
+    [one] = mistakes(Facts(databases={"default": database("postgresql", "localhost")}))
+    assert one.is_error
+    assert one.text.startswith("DATABASES['default'] is at localhost: each application server")
+    assert "pooler" in one.hint
+    [one] = mistakes(Facts(caches={"default": LOCMEM}))
+    assert not one.is_error
+    [one] = mistakes(Facts(databases={"default": database("mysql")}))
+    assert "at a socket of this machine" in one.text
