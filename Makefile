@@ -12,7 +12,7 @@ WORKERS ?= 4
 RUN = $(VENV)/bin/
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test servers lint format bench docs clean
+.PHONY: help demo test ceph npm servers lint format bench docs clean
 
 help: ## List these targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,6 +23,12 @@ demo: $(VENV)/.demo ## Run the example site, kill servers, show what became of f
 test: $(VENV)/.test ## Run the whole suite; `make test ARGS="-k journal"` for a part
 	@$(RUN)python tools/pure_coverage.py
 	$(RUN)python -m pytest -n $(WORKERS) $(ARGS)
+
+ceph: $(VENV)/.test ## Run what the suite asks of object stores on Ceph; `tools/servers.sh ceph` installs it
+	$(RUN)python -m pytest -n 2 -m ceph $(ARGS)
+
+npm: $(VENV)/.test ## Publish front ends from npm, and open them in a browser; needs Node, and the network
+	$(RUN)python -m pytest -m npm $(ARGS)
 
 servers: ## Install the distribution's web servers that the live tests use
 	@tools/servers.sh

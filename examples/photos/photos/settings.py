@@ -41,6 +41,9 @@ if os.environ.get("PHOTOS_SQLITE") == "1":
     DATABASE_ROUTERS: list[str] = []
     OUTGROW: dict[str, object] = {}
 
+# Nothing is cached here. In memory, the default, each process would have a cache of its own.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+
 SECRET_KEY = _secret_key()
 DEBUG = os.environ.get("PHOTOS_DEBUG") == "1"
 INSTALLED_APPS = [
