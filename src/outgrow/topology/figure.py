@@ -14,6 +14,7 @@ from outgrow.topology.model import Host, Site
 
 #: What a group is called, in the order in which a server is put into one.
 _TITLES: Final[Mapping[str, str]] = {
+    "balancer": "balancers",
     "app": "application servers",
     "media": "media servers",
     "objects": "object store",
@@ -25,8 +26,12 @@ _ENGINES: Final[Mapping[str, str]] = {
     "mariadb": "MariaDB",
     "outgrow": "Outgrow",
     "external": "",
+    "haproxy": "HAProxy",
     "swift": "Swift",
 }
+
+#: Groups that have a row of their own.
+_ALONE: Final = ("balancer", "app")
 
 VISITORS: Final = "visitors"
 
@@ -77,9 +82,11 @@ def figure(site: Site) -> Figure:
     groups = {
         role: Group(role, _TITLES[role], boxes) for role in _TITLES if (boxes := _boxes(site, role))
     }
-    first = tuple(group for key, group in groups.items() if key == "app")
-    others = tuple(group for key, group in groups.items() if key != "app")
-    rows = tuple(row for row in (first, others) if row)
+    first, second = (
+        tuple(group for key, group in groups.items() if key == role) for role in _ALONE
+    )
+    others = tuple(group for key, group in groups.items() if key not in _ALONE)
+    rows = tuple(row for row in (first, second, others) if row)
     return Figure(site.name, rows, tuple(_arrows(site, groups)))
 
 
@@ -114,9 +121,13 @@ def _short(role: str) -> str:
 def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
     files = "media" if "media" in groups else "objects"
     writes = "writes" if site.services("replica") else "rows"
+    front = "balancer" if "balancer" in groups else VISITORS
+    # A whole URL is that of the media servers themselves.
+    passes = front if site.media_url.startswith("/") and files == "media" else VISITORS
     every = (
-        Arrow(VISITORS, "app", "requests"),
-        Arrow(VISITORS, files, "files"),
+        Arrow(VISITORS, "balancer", "requests"),
+        Arrow(front, "app", "requests"),
+        Arrow(passes, files, "files"),
         Arrow("app", "media", "uploads, to each"),
         Arrow("app", "objects", "uploads"),
         Arrow("app", "primary", writes),

@@ -31,6 +31,14 @@ The file in full::
     engine = "outgrow"                   # or "nginx": what the media servers run
     active = false                       # true: uploaded HTML, SVG and scripts are shown
 
+    [balancer]                           # how those with this role work
+    engine = "nginx"                     # or "haproxy"
+    max_upload = 100                     # megabytes of one request
+    timeout = 60                         # seconds without progress of one request
+    health = "/"                         # the path that shows whether an app server is well
+    certificate = "/etc/ssl/photos.pem"  # with these two it speaks HTTPS
+    certificate_key = "/etc/ssl/photos.key"
+
     [database]                           # without it the site's own settings hold
     engine = "postgresql"                # or "mariadb", or "sqlite", the default
     name = "photos"                      # of the database; for SQLite the path of its file
@@ -57,16 +65,21 @@ The file in full::
     base_url = "https://files.example.org/"  # a CDN, or a domain of one's own
     signed = true                        # the default, unless there is a base_url
 
+    [servers.front]
+    roles = ["balancer"]                 # visitors come here; app servers are behind it
+    address = "10.0.0.1"
+    ports = { balancer = 443 }           # the default with a certificate, else 80
+    engine = "haproxy"                   # this server's own
+
     [servers.app1]
     roles = ["app"]
     address = "10.0.0.11"
     ports = { app = 8000 }               # the default
 
     [servers.media1]
-    roles = ["media"]                    # or both: ["app", "media"]
+    roles = ["media"]                    # or several: ["app", "media"]
     address = "10.0.0.21"
     ports = { media = 8080 }             # the default
-    engine = "nginx"                     # this server's own
     zone = "a"                           # where it stands; for the choice of a server
     weight = 1                           # its share of the load, when that is spread
 
@@ -94,20 +107,24 @@ from typing import Final
 
 from outgrow.errors import TopologyErrors
 from outgrow.servers import Server
-from outgrow.topology import agreement, database, objects, rules
+from outgrow.topology import agreement, balancer, database, objects, rules
+from outgrow.topology.balancer import Balancer
 from outgrow.topology.database import Database
 from outgrow.topology.keys import Problems, Table, suggestion
 from outgrow.topology.objects import LOCAL_KEY, Objects
 
 #: What a server can do.
-ROLES: Final = ("app", "media", "primary", "replica", "objects")
+ROLES: Final = ("balancer", "app", "media", "primary", "replica", "objects")
 
 #: Where it does it, unless `ports` says otherwise. A database's, and an object store's, depends
-#: on its engine.
+#: on its engine, and a balancer's on whether it has a certificate.
 PORTS: Final = {"app": 8000, "media": 8080}
 
 #: What a media server can run; the first is the default.
 ENGINES: Final = ("outgrow", "nginx")
+
+#: Roles in which a server may run one thing or another, whatever the other servers run.
+CHOICES: Final = {"balancer": balancer.ENGINES, "media": ENGINES}
 
 #: How the storage names files; see HybridStorage.
 NAMES: Final = ("unique", "keep")
@@ -151,7 +168,7 @@ class Service:
     """What one server does in one role.
 
     `name` is the server's when it has one role, else ``server:role``. `engine` is
-    what a media server or a database server runs, and empty for an app server.
+    what a balancer, a media server or a database server runs, and empty for an app server.
     """
 
     name: str
@@ -162,14 +179,14 @@ class Service:
     @property
     def url(self) -> str:
         """Where it is reached, without a slash at the end."""
-        if self.role == "objects" and self.port.number == HTTPS:
+        if self.role in {"objects", "balancer"} and self.port.number == HTTPS:
             return f"https://{self.port}".removesuffix(f":{HTTPS}")
         return self.port.url if self.is_http else f"{self.engine}://{self.port}"
 
     @property
     def is_http(self) -> bool:
         """Whether it speaks HTTP."""
-        return self.role in PORTS or self.role == "objects"
+        return self.role in PORTS or self.role in {"objects", "balancer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +233,7 @@ class Site:
     hosts: tuple[Host, ...]
     database: Database | None = None
     objects: Objects | None = None
+    balancer: Balancer = Balancer()
     #: Uploads that a browser would run are shown as pages, and not only offered to be saved.
     active: bool = False
 
@@ -260,8 +278,9 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     """
     problems = Problems()
     top = Table("", content, problems)
-    site, media, data, store, servers = (
+    site, fronts, media, data, store, servers = (
         top.table("site", required=True),
+        top.table("balancer"),
         top.table("media"),
         top.table("database"),
         top.table("objects"),
@@ -275,12 +294,20 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     kind = store.choice("engine", objects.ENGINES, "an engine of an object store")
     engines["objects"] = kind or objects.ENGINES[0]
     files = objects.parse(store, folder) if top.has("objects") else None
-    engines["media"] = media.choice("engine", ENGINES, "an engine") or ENGINES[0]
-    hosts = tuple(_host(name, table, engines) for name, table in servers.tables())
+    for role, table in (("balancer", fronts), ("media", media)):
+        engines[role] = table.choice("engine", CHOICES[role], "an engine") or CHOICES[role][0]
+    balancers = balancer.parse(fronts, folder)
+    hosts = tuple(
+        _host(name, table, engines, _ports(engines, balancers)) for name, table in servers.tables()
+    )
     active = media.flag("active") or False
     options = _media(media)
     parsed = replace(
-        _site(site, options, hosts, folder), database=rows, objects=files, active=active
+        _site(site, options, hosts, folder),
+        database=rows,
+        objects=files,
+        balancer=balancers,
+        active=active,
     )
     if not problems.below("servers"):
         agreement.check(parsed, problems)
@@ -303,6 +330,8 @@ def local(site: Site, ports: Mapping[str, int], folder: PurePath) -> Site:
         # Server names don't begin with "_", so no server's folder is here.
         media_root=folder / "_master",
         hosts=hosts,
+        # The certificate of the site's own domain is no laptop's.
+        balancer=replace(site.balancer, certificate=None, certificate_key=None),
         database=_local_database(site.database, folder),
         objects=_local_objects(site.objects, folder),
     )
@@ -375,23 +404,32 @@ def _media(table: Table) -> Media:
     return media
 
 
-def _host(name: str, table: Table, engines: Mapping[str, str]) -> Host:
+def _ports(engines: Mapping[str, str], balancers: Balancer) -> dict[str, int]:
+    """Where each role is, unless a server says otherwise; 0 for what is a file."""
+    return {
+        **PORTS,
+        "balancer": balancer.HTTPS if balancers.certificate else balancer.HTTP,
+        "primary": database.PORTS[engines["primary"]],
+        "replica": database.PORTS[engines["replica"]],
+        "objects": objects.PORTS[engines["objects"]],
+    }
+
+
+def _host(name: str, table: Table, engines: Mapping[str, str], defaults: Mapping[str, int]) -> Host:
     if problem := _server_name(name):
         table.report(problem)
     roles = table.texts("roles", _role)
     address = table.text("address", rules.address)
     ports = table.table("ports")
-    numbers = {role: _number(role, ports, engines) for role in roles}
+    numbers = {role: _number(role, ports, defaults) for role in roles}
     ports.close()
-    if table.has("engine") and "media" not in roles:
-        table.wrong("engine", 'is only for a server with the role "media".')
-    own = table.choice("engine", ENGINES, "an engine") or engines["media"]
+    own = {**engines, **_own_engines(table, roles)}
     services = tuple(
         Service(
             name if len(roles) == 1 else f"{name}:{role}",
             role,
             Port(address, numbers[role]),
-            own if role == "media" else engines.get(role, ""),
+            own.get(role, ""),
         )
         for role in roles
     )
@@ -401,9 +439,27 @@ def _host(name: str, table: Table, engines: Mapping[str, str]) -> Host:
     return Host(name, address, services, zone, weight)
 
 
-def _number(role: str, ports: Table, engines: Mapping[str, str]) -> int:
-    default = {**PORTS, **objects.PORTS, **database.PORTS}[role if role in PORTS else engines[role]]
-    if default:
+def _own_engines(table: Table, roles: tuple[str, ...]) -> dict[str, str]:
+    """What this server runs in a role: `engine`, or `engines` where it has a choice in several."""
+    choices = [role for role in roles if role in CHOICES]
+    if len(choices) > 1:
+        words = ", ".join(f'{role} = "..."' for role in choices)
+        table.refuse("engine", "could be that of several roles.", f"Write engines = {{ {words} }}.")
+        engines = table.table("engines")
+        found = {role: engines.choice(role, CHOICES[role], "an engine") for role in choices}
+        engines.close()
+        return {role: engine for role, engine in found.items() if engine}
+    if not choices:
+        names = " or ".join(f'"{role}"' for role in CHOICES)
+        table.refuse("engine", f"is only for a server with the role {names}.")
+        return {}
+    [role] = choices
+    engine = table.choice("engine", CHOICES[role], "an engine")
+    return {role: engine} if engine else {}
+
+
+def _number(role: str, ports: Table, defaults: Mapping[str, int]) -> int:
+    if default := defaults[role]:
         return ports.whole(role, 1, 65535, default=default)
     ports.refuse(role, "is for a database that listens; SQLite is a file.")
     return 0

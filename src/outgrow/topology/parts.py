@@ -17,7 +17,7 @@ HOME: Final = "_database"
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The programs to run: paths of Python, of nginx, and of each of the database's by name.
+    """The programs to run: paths of Python, nginx, HAProxy, and each of the database's by name.
 
     `user` is for an nginx that root starts. `account` runs the database servers where
     we are root, as whom they refuse to run: a user's and a group's id. `home` is where
@@ -26,6 +26,7 @@ class Programs:
 
     python: str
     nginx: str = "nginx"
+    haproxy: str = "haproxy"
     user: str = ""
     database: Mapping[str, str] = field(default_factory=dict)
     account: tuple[int, int] | None = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from outgrow.topology import balancing
 from outgrow.topology.load import VARIABLE
 from outgrow.topology.mariadb import MariaDB
 from outgrow.topology.model import MIGRATE, PASSWORD_FILE, REPAIR, Service, Site
@@ -38,10 +39,14 @@ def plan(site: Site, folder: Path, programs: Programs, password: str = "") -> Pl
     """
     media = site.services("media")
     nginxes = [service for service in media if service.engine == "nginx"]
+    balancers = site.services("balancer")
     folders = ["_master", *(service.name for service in media), *map(_state, nginxes)]
+    folders += [balancing.folder_of(service) for service in balancers]
     files = [*toml.render(site, TOPOLOGY_FILE)]
     for service in nginxes:
         files += _nginx_files(site, service, folder, programs)
+    for service in balancers:
+        files += balancing.files(site, service, folder, programs)
     servers = tuple(_media(site, service, folder, programs) for service in media)
     stores = tuple(_objects(service, folder, programs) for service in site.services("objects"))
     folders += [service.name for service in site.services("objects")]
@@ -53,9 +58,17 @@ def plan(site: Site, folder: Path, programs: Programs, password: str = "") -> Pl
         Stage((*rows.replicas, *servers, *stores)),
         *((Stage(steps=(_migrate(site, folder, programs),)),) if site.database else ()),
         Stage(tuple(_app(site, service, folder, programs) for service in site.services("app"))),
-        *((Stage((_repair(site, folder, programs),)),) if media else ()),
+        *_last(site, folder, programs),
     )
     return Plan(tuple(folders), (*files, *rows.files), stages, rows.home)
+
+
+def _last(site: Site, folder: Path, programs: Programs) -> Iterator[Stage]:
+    """What needs the application servers, or nobody else."""
+    balancers = (balancing.planned(s, folder, programs) for s in site.services("balancer"))
+    repair = (_repair(site, folder, programs),) if site.services("media") else ()
+    if processes := (*balancers, *repair):
+        yield Stage(processes)
 
 
 @dataclass(frozen=True, slots=True)

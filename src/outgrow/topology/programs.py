@@ -23,7 +23,7 @@ from typing import Final
 from outgrow.errors import MissingExtra, TopologyError
 from outgrow.topology import account, mariadb, postgres, swift
 from outgrow.topology.keys import join
-from outgrow.topology.model import Site
+from outgrow.topology.model import Host, Site
 from outgrow.topology.parts import HOME, Programs
 
 #: Where PostgreSQL's programs may be, beside PATH: each version has a folder.
@@ -39,6 +39,9 @@ _VERSION: Final = re.compile(r"\d+(?:\.\d+)?")
 #: Where nginx may be beside PATH: Debian's is not in that of a plain user.
 SYSTEM_PROGRAMS: Final = "/usr/sbin:/usr/local/sbin"
 
+#: What else a server can run in a role, where there is no nginx.
+INSTEAD_OF_NGINX: Final = {"media": "outgrow", "balancer": "haproxy"}
+
 
 def find(site: Site, folder: Path) -> Programs:
     """The programs for `site`, which has its files below `folder`.
@@ -53,10 +56,7 @@ def find(site: Site, folder: Path) -> Programs:
     if site.services("objects") and not swift.program("proxy").exists():
         raise MissingExtra("An object store on this machine", "swift", "local-swift")
     programs = Programs(sys.executable)
-    using_nginx = [host for host in site.hosts if any(s.engine == "nginx" for s in host.services)]
-    if using_nginx:
-        where = join(join("servers", using_nginx[0].name), "engine")
-        programs = replace(programs, nginx=_nginx(where), user=_nginx_user())
+    programs = _fronts(site, programs)
     if site.database and site.database.has_servers:
         user = account.account()
         home = None if account.can_reach(folder / HOME, user) else account.elsewhere(folder)
@@ -64,6 +64,37 @@ def find(site: Site, folder: Path) -> Programs:
         _check_reach(found, user)
         programs = replace(programs, database=found, account=user, home=home)
     return programs
+
+
+def _fronts(site: Site, programs: Programs) -> Programs:
+    """The same, with the web servers that the site needs."""
+    using = {(s.role, s.engine): host for host in site.hosts for s in host.services}
+    if host := using.get(("media", "nginx")):
+        path = _nginx(_engine_of(host), INSTEAD_OF_NGINX["media"])
+        _check_dav(path, _engine_of(host))
+        programs = replace(programs, nginx=path, user=_nginx_user())
+    elif host := using.get(("balancer", "nginx")):
+        path = _nginx(_engine_of(host), INSTEAD_OF_NGINX["balancer"])
+        programs = replace(programs, nginx=path, user=_nginx_user())
+    if host := using.get(("balancer", "haproxy")):
+        programs = replace(programs, haproxy=_haproxy(_engine_of(host)))
+    return programs
+
+
+def _engine_of(host: Host) -> str:
+    return join(join("servers", host.name), "engine")
+
+
+def _haproxy(where: str) -> str:
+    path = _program("haproxy")
+    if path is None:
+        install = 'Install it (Debian, Ubuntu: haproxy), or write engine = "nginx".'
+        raise TopologyError(where, "HAProxy is not installed.", install)
+    return path
+
+
+def _program(name: str) -> str | None:
+    return shutil.which(name) or shutil.which(name, path=SYSTEM_PROGRAMS)
 
 
 def _postgres() -> dict[str, str]:
@@ -117,16 +148,21 @@ def _check_reach(found: dict[str, str], user: tuple[int, int] | None) -> None:
             )
 
 
-def _nginx(where: str) -> str:
-    """The path of an nginx that can store files. `where` asks for it."""
-    install = 'Install it (Debian, Ubuntu: nginx-light), or write engine = "outgrow".'
-    path = shutil.which("nginx") or shutil.which("nginx", path=SYSTEM_PROGRAMS)
+def _nginx(where: str, instead: str) -> str:
+    """The path of nginx. `where` asks for it; `instead` there is another engine."""
+    path = _program("nginx")
     if path is None:
+        install = f'Install it (Debian, Ubuntu: nginx-light), or write engine = "{instead}".'
         raise TopologyError(where, "nginx is not installed.", install)
+    return path
+
+
+def _check_dav(path: str, where: str) -> None:
+    """Whether this nginx can store files."""
     version = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=False)
     if "http_dav_module" not in version.stderr:
+        install = "Install Debian's or Ubuntu's nginx-light, or write engine = \"outgrow\"."
         raise TopologyError(where, f"{path} has no module for DAV, so it can't store.", install)
-    return path
 
 
 def _nginx_user() -> str:

@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import Final, TextIO
 
 from outgrow.errors import ConfigurationError
+from outgrow.topology.front import front
 from outgrow.topology.keys import suggestion
 from outgrow.topology.load import load
 from outgrow.topology.model import Host, Site
-from outgrow.topology.render import File, nginx, shared, systemd
+from outgrow.topology.render import File, haproxy, nginx, nginx_front, shared, systemd
 from outgrow.topology.render.systemd import Places
 from outgrow.topology.write import write
 
@@ -46,8 +47,18 @@ def _files(site: Site, host: Host, places: Places, visitors: int | None) -> Iter
     yield from systemd.render(site, host, places)
     root, state = PurePosixPath(places.copies), PurePosixPath(places.state)
     for service in host.services:
-        if service.engine == "nginx":
+        if service.role == "media" and service.engine == "nginx":
             yield from nginx.render(site, service, root, state, visitors=visitors)
+        if service.role == "balancer":
+            yield from _balancer(site, service, places)
+
+
+def _balancer(site: Site, service: Service, places: Places) -> Iterator[File]:
+    whole = front(site, service)
+    if service.engine == "nginx":
+        return nginx_front.render(whole, PurePosixPath(places.balancer_state))
+    pem = PurePosixPath(places.pem) if whole.options.certificate else None
+    return haproxy.render(whole, pem)
 
 
 def wanted(

@@ -19,6 +19,8 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\Z")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
+# Of RFC 3986's characters those that no configuration file and no shell takes for its own.
+_URL_PATH: Final = re.compile(r"/(?!/)[A-Za-z0-9._~/-]*\Z")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -92,6 +94,13 @@ def path(value: str) -> str:
     if not value:
         return "must not be empty."
     return "must not contain control characters." if _CONTROLS.search(value) else ""
+
+
+def url_path(value: str) -> str:
+    """The path of a URL of this site."""
+    if _URL_PATH.match(value):
+        return ""
+    return f'"{value}" must be a path of letters, digits, ".", "_", "~", "-" and "/", as in "/up/".'
 
 
 def media_url(value: str) -> str:

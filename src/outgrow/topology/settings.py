@@ -33,6 +33,9 @@ _REPLICA_TIMEOUT: Final = 2
 #: Seconds for which a thread keeps a connection.
 _KEPT: Final = 600
 
+#: The header that says how a visitor has come, and its value for HTTPS.
+_HTTPS: Final = ("HTTP_X_FORWARDED_PROTO", "https")
+
 #: Replicas refuse a write by themselves; this says it to the client's own session, too.
 _READ_ONLY: Final = {
     "postgresql": {"options": "-c default_transaction_read_only=on"},
@@ -43,6 +46,8 @@ _READ_ONLY: Final = {
 def django_settings(site: Site) -> dict[str, Any]:
     """ALLOWED_HOSTS, MEDIA_ROOT, MEDIA_URL and STORAGES for this site.
 
+    Behind balancers also SECURE_PROXY_SSL_HEADER, which is safe there: ours write that header
+    anew, whatever a visitor has sent.
     With a table [database] also DATABASES, with replicas DATABASE_ROUTERS, and with replicas or
     several application servers OUTGROW. Options that the file leaves out are left out here, so
     that their own defaults hold. The static files' storage is Django's default.
@@ -55,6 +60,7 @@ def django_settings(site: Site) -> dict[str, Any]:
             **_uploads(site),
             "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
         },
+        **({"SECURE_PROXY_SSL_HEADER": _HTTPS} if site.services("balancer") else {}),
         **_with_servers(site, _databases(site, site.database) if site.database else {}),
     }
 

@@ -67,7 +67,8 @@ _HEADERS: Final = (
     "add_header Content-Security-Policy $harmless always;",
 )
 
-_TEMPORARY: Final = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+#: What nginx keeps in folders of its own, each below one `KIND_temp_path`.
+TEMPORARY: Final = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 _CONFIGURATION: Final = """\
 # Written by outgrow. Changes here are lost.
@@ -182,20 +183,20 @@ def render(
     `TopologyError` where one has a host name, and `ConfigurationError` for a path that
     nginx can't be given.
     """
-    folders = (f"    {kind}_temp_path {_quoted(state / kind)};" for kind in _TEMPORARY)
+    folders = (f"    {kind}_temp_path {quoted(state / kind)};" for kind in TEMPORARY)
     kinds = (f"        {kind} {extensions};" for kind, extensions in _TYPES.items())
     allowed = [f"allow {address};" for address in _writers(site)]
     content = _CONFIGURATION.format(
         user=f"user {user};\n" if user else "",
-        pid=_quoted(state / "nginx.pid"),
+        pid=quoted(state / "nginx.pid"),
         listen=service.port,
-        root=_quoted(root),
+        root=quoted(root),
         temporary=_joined(folders),
         types=_joined(kinds),
         harmless="" if site.active else _HARMLESS,
         headers=_headers(site),
         visitors=_visitors(site, service, root, visitors) if visitors else "",
-        files=_quoted_folder(root),
+        files=quoted_folder(root),
         writers=_joined(f"                {line}" for line in allowed),
         readers=_joined(f"            {line}" for line in allowed),
     )
@@ -213,7 +214,7 @@ def _visitors(site: Site, service: Service, root: PurePath, port: int) -> str:
     return _VISITORS.format(
         upstream=upstream if peers else "",
         listen=replace(service.port, number=port),
-        root=_quoted(root),
+        root=quoted(root),
         headers=_headers(site),
         fallback="            error_page 404 = @peers;\n" if peers else "",
         location=_LOCATION if peers else "",
@@ -239,12 +240,12 @@ def _writers(site: Site) -> Iterator[str]:
     yield from addresses
 
 
-def _quoted_folder(path: PurePath) -> str:
+def quoted_folder(path: PurePath) -> str:
     """A path that ends in a slash, as `alias` wants it."""
-    return f'{_quoted(path)[:-1].rstrip("/")}/"'
+    return f'{quoted(path)[:-1].rstrip("/")}/"'
 
 
-def _quoted(path: PurePath) -> str:
+def quoted(path: PurePath) -> str:
     """A path as a parameter. nginx has no way to escape a dollar sign."""
     text = str(path)
     if "$" in text:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Final
 
 from outgrow.errors import ConfigurationError
 from outgrow.topology.model import Host, Service, Site
-from outgrow.topology.render import File
+from outgrow.topology.render import File, haproxy, nginx_front
 
 #: What the units are called. They are ours, whatever else runs there.
 REPAIR_UNIT: Final = "outgrow-repair.service"
 MEDIA_UNIT: Final = "outgrow-media.service"
+BALANCER_UNIT: Final = "outgrow-balancer.service"
 
 _UNIT: Final = """\
 # Written by outgrow. Changes here are lost.
@@ -57,6 +59,12 @@ class Places:
     #: What the site's settings and Outgrow's media servers share.
     token_file: str = "/etc/outgrow/token"  # noqa: S105 - a path
     nginx_conf: str = "/etc/outgrow/nginx.conf"
+    haproxy: str = "/usr/sbin/haproxy"
+    #: The rendered configurations of balancers, and the folder of nginx's own files there.
+    balancer_conf: str = "/etc/outgrow"
+    balancer_state: str = "/run/outgrow-balancer"
+    #: Certificate and key, one behind the other, for HAProxy.
+    pem: str = "/etc/outgrow/balancer.pem"
 
 
 def render(site: Site, host: Host, places: Places) -> Iterator[File]:
@@ -66,6 +74,8 @@ def render(site: Site, host: Host, places: Places) -> Iterator[File]:
     for service in host.services:
         if service.role == "media":
             yield File(MEDIA_UNIT, _media(site, service, places))
+        if service.role == "balancer":
+            yield File(BALANCER_UNIT, _balancer(service, places))
 
 
 def _repair(site: Site, places: Places) -> str:
@@ -97,6 +107,26 @@ def _media(site: Site, service: Service, places: Places) -> str:
     writable = " ".join(_word(folder, dollars=False) for folder in folders)
     more = ("ProtectSystem=strict", f"ReadWritePaths={writable}")
     return _unit("media server", places, more, words)
+
+
+def _balancer(service: Service, places: Places) -> str:
+    if service.engine == "nginx":
+        configuration = f"{places.balancer_conf}/{nginx_front.CONFIGURATION}"
+        words: tuple[str, ...] = (places.nginx, "-e", "stderr", "-c", configuration)
+        reload = "-HUP"
+    else:
+        configuration = f"{places.balancer_conf}/{haproxy.CONFIGURATION}"
+        words = (places.haproxy, "-W", "-db", "-f", configuration)
+        reload = "-USR2"
+    more = (
+        f"ExecReload=/bin/kill {reload} $MAINPID",
+        "ProtectSystem=strict",
+        # nginx keeps bodies there while it reads them.
+        f"RuntimeDirectory={PurePosixPath(places.balancer_state).name}",
+        # Ports below 1024 without being root.
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE",
+    )
+    return _unit("balancer", places, more, words)
 
 
 def _unit(what: str, places: Places, more: tuple[str, ...], words: tuple[str, ...]) -> str:

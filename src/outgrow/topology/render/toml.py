@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from outgrow.topology.database import Database
-from outgrow.topology.model import Host, Site
+from outgrow.topology.model import CHOICES, Host, Site
 from outgrow.topology.objects import Objects
 from outgrow.topology.render import File
 
@@ -29,6 +29,10 @@ def _lines(site: Site) -> Iterator[str]:
             yield f"{key} = {_value(value)}"
     if site.active:
         yield "active = true"
+    yield "\n[balancer]"
+    for key, value in asdict(site.balancer).items():
+        if value is not None:
+            yield f"{key} = {_value(value if isinstance(value, int) else str(value))}"
     if site.database:
         yield from _database(site.database)
     if site.objects:
@@ -67,9 +71,11 @@ def _host(host: Host) -> Iterator[str]:
     listening = [service for service in host.services if service.port.number]
     ports = ", ".join(f"{service.role} = {service.port.number}" for service in listening)
     yield f"ports = {{ {ports} }}"
-    for service in host.services:
-        if service.role == "media":
-            yield f"engine = {_value(service.engine)}"
+    chosen = {one.role: _value(one.engine) for one in host.services if one.role in CHOICES}
+    if len(chosen) == 1:
+        yield f"engine = {next(iter(chosen.values()))}"
+    elif chosen:
+        yield f"engines = {{ {', '.join(f'{role} = {one}' for role, one in chosen.items())} }}"
     yield f"zone = {_value(host.zone)}"
     yield f"weight = {host.weight}"
 
