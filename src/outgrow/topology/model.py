@@ -101,7 +101,7 @@ The file in full::
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Final
 
@@ -233,7 +233,7 @@ class Site:
     hosts: tuple[Host, ...]
     database: Database | None = None
     objects: Objects | None = None
-    balancer: Balancer = Balancer()
+    balancer: Balancer = field(default_factory=Balancer)
     #: Uploads that a browser would run are shown as pages, and not only offered to be saved.
     active: bool = False
 

@@ -11,7 +11,7 @@ from outgrow.errors import ConfigurationError
 from outgrow.topology.front import front
 from outgrow.topology.keys import suggestion
 from outgrow.topology.load import load
-from outgrow.topology.model import Host, Site
+from outgrow.topology.model import Host, Service, Site
 from outgrow.topology.render import File, haproxy, nginx, nginx_front, shared, systemd
 from outgrow.topology.render.systemd import Places
 from outgrow.topology.write import write

@@ -135,7 +135,7 @@ _REDIRECT: Final = """\
 
 
 def render(front: Front, state: PurePath, *, user: str = "") -> Iterator[File]:
-    """nginx's configuration for one balancer.
+    """The configuration for one balancer.
 
     `state` is for its own files; `user` for an nginx that root starts: "user group".
     Raises `ConfigurationError` for a path that nginx can't be given.
