@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from outgrow.topology.database import ENGINES as DATABASES
 from outgrow.topology.database import PORTS, WHEN_BEHIND, WRITE_ON_READ, Database, Replication
+from outgrow.topology.balancer import ENGINES as BALANCERS
+from outgrow.topology.balancer import Balancer
 from outgrow.topology.model import ENGINES, NAMES, Host, Media, Port, Service, Site
 
 TINY = Path(__file__).parent / "tiny"
@@ -31,14 +33,17 @@ def hosts(draw: st.DrawFn, name: str, number: int, roles: tuple[str, ...]) -> Ho
     address = draw(
         st.sampled_from([f"10.0.0.{number}", f"host{number}.example", f"fd00::{number}"])
     )
-    ports = draw(st.lists(st.integers(1, 65535), min_size=2, max_size=2, unique=True))
-    engine = draw(st.sampled_from(ENGINES))
+    ports = draw(st.lists(st.integers(1, 65535), min_size=3, max_size=3, unique=True))
+    engines = {
+        "media": draw(st.sampled_from(ENGINES)),
+        "balancer": draw(st.sampled_from(BALANCERS)),
+    }
     services = tuple(
         Service(
             name if len(roles) == 1 else f"{name}:{role}",
             role,
             Port(address, port),
-            engine if role == "media" else "",
+            engines.get(role, ""),
         )
         for role, port in zip(roles, ports, strict=False)
     )
@@ -78,9 +83,26 @@ def database_hosts(database: Database) -> Iterator[Host]:
 
 
 @st.composite
+def balancers(draw: st.DrawFn) -> Balancer:
+    root = PurePosixPath("/")
+    files = (root / draw(_paths), root / draw(_paths)) if draw(st.booleans()) else (None, None)
+    return Balancer(draw(st.integers(1, 1000)), draw(st.integers(1, 1000)), "/up/", *files)
+
+
+@st.composite
 def sites(draw: st.DrawFn) -> Site:
     names = draw(st.lists(_names, min_size=2, max_size=6, unique=True))
-    each = st.sampled_from([("app",), ("media",), ("app", "media"), ("media", "app")])
+    each = st.sampled_from(
+        [
+            ("app",),
+            ("media",),
+            ("app", "media"),
+            ("media", "app"),
+            ("balancer",),
+            ("balancer", "app", "media"),
+            ("media", "balancer"),
+        ]
+    )
     roles = [("app",), ("media",), *(draw(each) for _ in names[2:])]
     members = tuple(draw(hosts(name, number, roles[number])) for number, name in enumerate(names))
     root = PurePosixPath("/")
@@ -113,16 +135,23 @@ def sites(draw: st.DrawFn) -> Site:
         ),
         hosts=members,
         database=database,
+        balancer=draw(balancers()),
         active=draw(st.booleans()),
     )
 
 
 def tiny_site(
-    folder: Path, *, engine: str = "outgrow", database: str = "", replicas: tuple[str, ...] = ()
+    folder: Path,
+    *,
+    engine: str = "outgrow",
+    database: str = "",
+    replicas: tuple[str, ...] = (),
+    balancer: str = "",
 ) -> Path:
     """A copy of the tiny site below `folder`; the path of its topology file.
 
-    With the engine of a `database` it has the primary "db1" and these replicas.
+    With the engine of a `database` it has the primary "db1" and these replicas; with that
+    of a `balancer` the balancer "front".
     """
     copy = folder / "tiny site"  # a name with a space, as users have them
     shutil.copytree(TINY, copy, ignore=shutil.ignore_patterns("__pycache__", ".outgrow-run"))
@@ -138,5 +167,8 @@ def tiny_site(
         for number, name in enumerate(("db1", *replicas)):
             role = "replica" if number else "primary"
             text += f'\n[servers.{name}]\nroles = ["{role}"]\naddress = "10.0.0.{31 + number}"\n'
+    if balancer:
+        text += f'\n[servers.front]\nroles = ["balancer"]\nengine = "{balancer}"\n'
+        text += 'address = "10.0.0.1"\n'
     path.write_text(text)
     return path

@@ -83,6 +83,7 @@ def test_the_example_in_the_module_is_a_site() -> None:
     _, _, example = model_module.__doc__.partition("The file in full::\n")
     site = parse(tomllib.loads(example), PurePosixPath("/srv"))
     assert [service.name for service in site.services()] == [
+        "front",
         "app1",
         "media1",
         "db1",
