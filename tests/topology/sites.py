@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from hypothesis import strategies as st
 
-from outgrow.topology.database import ENGINES as DATABASES
-from outgrow.topology.database import PORTS, WHEN_BEHIND, WRITE_ON_READ, Database, Replication
 from outgrow.topology.balancer import ENGINES as BALANCERS
 from outgrow.topology.balancer import Balancer
+from outgrow.topology.cache import Cache
+from outgrow.topology.database import ENGINES as DATABASES
+from outgrow.topology.database import PORTS, WHEN_BEHIND, WRITE_ON_READ, Database, Replication
 from outgrow.topology.model import ENGINES, NAMES, Host, Media, Port, Service, Site
 
 TINY = Path(__file__).parent / "tiny"
@@ -37,6 +38,7 @@ def hosts(draw: st.DrawFn, name: str, number: int, roles: tuple[str, ...]) -> Ho
     engines = {
         "media": draw(st.sampled_from(ENGINES)),
         "balancer": draw(st.sampled_from(BALANCERS)),
+        "cache": "memcached",
     }
     services = tuple(
         Service(
@@ -101,6 +103,7 @@ def sites(draw: st.DrawFn) -> Site:
             ("balancer",),
             ("balancer", "app", "media"),
             ("media", "balancer"),
+            ("cache", "app"),
         ]
     )
     roles = [("app",), ("media",), *(draw(each) for _ in names[2:])]
@@ -136,6 +139,7 @@ def sites(draw: st.DrawFn) -> Site:
         hosts=members,
         database=database,
         balancer=draw(balancers()),
+        cache=Cache(memory=draw(st.integers(1, 100))),
         active=draw(st.booleans()),
     )
 
@@ -147,11 +151,13 @@ def tiny_site(
     database: str = "",
     replicas: tuple[str, ...] = (),
     balancer: str = "",
+    cache: str = "",
+    caches: int = 1,
 ) -> Path:
     """A copy of the tiny site below `folder`; the path of its topology file.
 
     With the engine of a `database` it has the primary "db1" and these replicas; with that
-    of a `balancer` the balancer "front".
+    of a `balancer` the balancer "front"; with that of a `cache` so many, from "cache1" on.
     """
     copy = folder / "tiny site"  # a name with a space, as users have them
     shutil.copytree(TINY, copy, ignore=shutil.ignore_patterns("__pycache__", ".outgrow-run"))
@@ -170,5 +176,9 @@ def tiny_site(
     if balancer:
         text += f'\n[servers.front]\nroles = ["balancer"]\nengine = "{balancer}"\n'
         text += 'address = "10.0.0.1"\n'
+    if cache:
+        text += f'\n[cache]\nengine = "{cache}"\nmemory = 8\n'
+    for number in range(1, 1 + caches if cache else 1):
+        text += f'\n[servers.cache{number}]\nroles = ["cache"]\naddress = "10.0.0.{40 + number}"\n'
     path.write_text(text)
     return path

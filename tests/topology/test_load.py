@@ -88,6 +88,7 @@ def test_the_example_in_the_module_is_a_site() -> None:
         "media1",
         "db1",
         "db2",
+        "cache1",
         "store",
     ]
 

@@ -24,6 +24,7 @@ def check(site: Site, problems: Problems) -> None:
         if not site.services(role) and not site.services(INSTEAD.get(role, role)):
             problems.add("servers", f'no server has the role "{role}", and a site needs one.')
     _check_objects(site, problems)
+    _check_caches(site, problems)
     media = len(site.services("media"))
     if isinstance(site.media.need, int) and site.media.need > media:
         hint = 'Lower it, or add servers with the role "media".'
@@ -43,6 +44,16 @@ def _check_objects(site: Site, problems: Problems) -> None:
     for path, _ in stores[1:]:
         first = stores[0][1].name
         problems.add(path, f'"{first}" is the object store already, and there can be but one.')
+
+
+def _check_caches(site: Site, problems: Problems) -> None:
+    if site.cache.engine != "redis":
+        return
+    for path, _ in list(_having(site, "cache"))[1:]:
+        # Django writes to the first of several alone, and takes the others for its replicas
+        # (docs.djangoproject.com/en/stable/topics/cache/#redis).
+        hint = 'Several servers share the load with engine = "memcached".'
+        problems.add(path, "Redis is the cache, and there can be but one.", hint)
 
 
 def _check_database(site: Site, problems: Problems) -> None:

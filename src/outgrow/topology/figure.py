@@ -18,6 +18,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "app": "application servers",
     "media": "media servers",
     "objects": "object store",
+    "cache": "caches",
     "primary": "primary database",
     "replica": "replicas",
 }
@@ -27,6 +28,7 @@ _ENGINES: Final[Mapping[str, str]] = {
     "outgrow": "Outgrow",
     "external": "",
     "haproxy": "HAProxy",
+    "redis": "Redis",
     "swift": "Swift",
 }
 
@@ -130,6 +132,7 @@ def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
         Arrow(passes, files, "files"),
         Arrow("app", "media", "uploads, to each"),
         Arrow("app", "objects", "uploads"),
+        Arrow("app", "cache", "what is remembered"),
         Arrow("app", "primary", writes),
         Arrow("app", "replica", "reads"),
         Arrow("primary", "replica", "replication"),

@@ -54,6 +54,10 @@ The file in full::
     write_on_read = "pin"                # or "refuse" or "log"
     read_timeout = 10.0
 
+    [cache]                              # how those with this role work
+    engine = "memcached"                 # or "redis"
+    memory = 64                          # megabytes of each
+
     [objects]                            # with it uploads lie in an object store
     engine = "external"                  # or "swift", which `outgrow up` starts in any case
     bucket = "photos"
@@ -92,6 +96,11 @@ The file in full::
     roles = ["replica"]                  # any number of these; "db2" is the alias, too
     address = "10.0.0.32"
 
+    [servers.cache1]
+    roles = ["cache"]                    # any number of these with memcached, one with Redis
+    address = "10.0.0.41"
+    ports = { cache = 11211 }            # the default for memcached; 6379 for Redis
+
     [servers.store]
     roles = ["objects"]                  # the object store; then no media server is needed
     address = "s3.example.org"
@@ -107,14 +116,15 @@ from typing import Final
 
 from outgrow.errors import TopologyErrors
 from outgrow.servers import Server
-from outgrow.topology import agreement, balancer, database, objects, rules
+from outgrow.topology import agreement, balancer, cache, database, objects, rules
 from outgrow.topology.balancer import Balancer
+from outgrow.topology.cache import Cache
 from outgrow.topology.database import Database
 from outgrow.topology.keys import Problems, Table, suggestion
 from outgrow.topology.objects import LOCAL_KEY, Objects
 
 #: What a server can do.
-ROLES: Final = ("balancer", "app", "media", "primary", "replica", "objects")
+ROLES: Final = ("balancer", "app", "media", "primary", "replica", "cache", "objects")
 
 #: Where it does it, unless `ports` says otherwise. A database's, and an object store's, depends
 #: on its engine, and a balancer's on whether it has a certificate.
@@ -234,6 +244,7 @@ class Site:
     database: Database | None = None
     objects: Objects | None = None
     balancer: Balancer = field(default_factory=Balancer)
+    cache: Cache = field(default_factory=Cache)
     #: Uploads that a browser would run are shown as pages, and not only offered to be saved.
     active: bool = False
 
@@ -278,9 +289,10 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     """
     problems = Problems()
     top = Table("", content, problems)
-    site, fronts, media, data, store, servers = (
+    site, fronts, caches, media, data, store, servers = (
         top.table("site", required=True),
         top.table("balancer"),
+        top.table("cache"),
         top.table("media"),
         top.table("database"),
         top.table("objects"),
@@ -296,6 +308,8 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     files = objects.parse(store, folder) if top.has("objects") else None
     for role, table in (("balancer", fronts), ("media", media)):
         engines[role] = table.choice("engine", CHOICES[role], "an engine") or CHOICES[role][0]
+    shared = cache.parse(caches)
+    engines["cache"] = shared.engine
     balancers = balancer.parse(fronts, folder)
     hosts = tuple(
         _host(name, table, engines, _ports(engines, balancers)) for name, table in servers.tables()
@@ -307,6 +321,7 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
         database=rows,
         objects=files,
         balancer=balancers,
+        cache=shared,
         active=active,
     )
     if not problems.below("servers"):
@@ -412,6 +427,7 @@ def _ports(engines: Mapping[str, str], balancers: Balancer) -> dict[str, int]:
         "primary": database.PORTS[engines["primary"]],
         "replica": database.PORTS[engines["replica"]],
         "objects": objects.PORTS[engines["objects"]],
+        "cache": cache.PORTS[engines["cache"]],
     }
 
 

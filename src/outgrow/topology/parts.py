@@ -17,9 +17,9 @@ HOME: Final = "_database"
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The programs to run: paths of Python, nginx, HAProxy, and each of the database's by name.
+    """The programs to run: paths, and for the database's several a path by name.
 
-    `user` is for an nginx that root starts. `account` runs the database servers where
+    `user` is for what root starts and asks whom to be. `account` runs the database servers where
     we are root, as whom they refuse to run: a user's and a group's id. `home` is where
     they have their files, when that account can't reach the run's folder.
     """
@@ -27,6 +27,7 @@ class Programs:
     python: str
     nginx: str = "nginx"
     haproxy: str = "haproxy"
+    cache: str = ""
     user: str = ""
     database: Mapping[str, str] = field(default_factory=dict)
     account: tuple[int, int] | None = None

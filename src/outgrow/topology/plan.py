@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from outgrow.topology import balancing
+from outgrow.topology import balancing, caching
 from outgrow.topology.load import VARIABLE
 from outgrow.topology.mariadb import MariaDB
 from outgrow.topology.model import MIGRATE, PASSWORD_FILE, REPAIR, Service, Site
@@ -50,12 +50,15 @@ def plan(site: Site, folder: Path, programs: Programs, password: str = "") -> Pl
     servers = tuple(_media(site, service, folder, programs) for service in media)
     stores = tuple(_objects(service, folder, programs) for service in site.services("objects"))
     folders += [service.name for service in site.services("objects")]
+    caches = tuple(caching.planned(site, s, folder, programs) for s in site.services("cache"))
+    for service in site.services("cache"):
+        files += caching.files(site, service)
     rows = _rows(site, folder, programs, password)
     if stores and not rows.files:
         files.append(_secret(password))
     stages = (
         *rows.stages,
-        Stage((*rows.replicas, *servers, *stores)),
+        Stage((*rows.replicas, *servers, *stores, *caches)),
         *((Stage(steps=(_migrate(site, folder, programs),)),) if site.database else ()),
         Stage(tuple(_app(site, service, folder, programs) for service in site.services("app"))),
         *_last(site, folder, programs),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import secrets
+import socket
 import subprocess
 import time
 from contextlib import closing
@@ -41,6 +42,32 @@ class Answers:
         if status < self.below:
             return ""
         return f"GET {self.port.url}/ was answered with status {status}"
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """Sends `ask` to a server that does not speak HTTP: its reply begins with `begins`."""
+
+    port: Port
+    ask: bytes
+    begins: bytes
+
+    def __str__(self) -> str:
+        return f"{self.port} replies {self.begins.decode()} to {self.ask.decode().strip()}"
+
+    def problem(self) -> str:
+        """Why it is not ready, or ""."""
+        address = (self.port.host, self.port.number)
+        try:
+            with socket.create_connection(address, timeout=TIMEOUT) as connection:
+                connection.sendall(self.ask)
+                # Short enough to come in one piece.
+                reply = connection.recv(1024)
+        except OSError as error:
+            return f"{self.port}: {_reason(error)}"
+        if reply.startswith(self.begins):
+            return ""
+        return f"{self.port} replied {plain(reply)!r}"
 
 
 @dataclass(frozen=True, slots=True)

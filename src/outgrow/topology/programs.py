@@ -39,6 +39,9 @@ _VERSION: Final = re.compile(r"\d+(?:\.\d+)?")
 #: Where nginx may be beside PATH: Debian's is not in that of a plain user.
 SYSTEM_PROGRAMS: Final = "/usr/sbin:/usr/local/sbin"
 
+#: What Django speaks to each kind of cache with.
+CLIENTS: Final = {"memcached": "pymemcache", "redis": "redis"}
+
 #: What else a server can run in a role, where there is no nginx.
 INSTEAD_OF_NGINX: Final = {"media": "outgrow", "balancer": "haproxy"}
 
@@ -57,6 +60,8 @@ def find(site: Site, folder: Path) -> Programs:
         raise MissingExtra("An object store on this machine", "swift", "local-swift")
     programs = Programs(sys.executable)
     programs = _fronts(site, programs)
+    if site.services("cache"):
+        programs = replace(programs, cache=_cache(site.cache.engine), user=_root_as())
     if site.database and site.database.has_servers:
         user = account.account()
         home = None if account.can_reach(folder / HOME, user) else account.elsewhere(folder)
@@ -72,10 +77,10 @@ def _fronts(site: Site, programs: Programs) -> Programs:
     if host := using.get(("media", "nginx")):
         path = _nginx(_engine_of(host), INSTEAD_OF_NGINX["media"])
         _check_dav(path, _engine_of(host))
-        programs = replace(programs, nginx=path, user=_nginx_user())
+        programs = replace(programs, nginx=path, user=_root_as())
     elif host := using.get(("balancer", "nginx")):
         path = _nginx(_engine_of(host), INSTEAD_OF_NGINX["balancer"])
-        programs = replace(programs, nginx=path, user=_nginx_user())
+        programs = replace(programs, nginx=path, user=_root_as())
     if host := using.get(("balancer", "haproxy")):
         programs = replace(programs, haproxy=_haproxy(_engine_of(host)))
     return programs
@@ -91,6 +96,23 @@ def _haproxy(where: str) -> str:
         install = 'Install it (Debian, Ubuntu: haproxy), or write engine = "nginx".'
         raise TopologyError(where, "HAProxy is not installed.", install)
     return path
+
+
+def _cache(engine: str) -> str:
+    """The path of memcached; or of Redis, or of Valkey, which is the same to a client."""
+    names = {"memcached": ("memcached",), "redis": ("redis-server", "valkey-server")}[engine]
+    found = next(filter(None, map(_program, names)), None)
+    if found is None:
+        package = names[0]
+        other = "redis" if engine == "memcached" else "memcached"
+        raise TopologyError(
+            "cache.engine",
+            f"{package} is not installed.",
+            f'Install it (Debian, Ubuntu: {package}), or write engine = "{other}".',
+        )
+    if importlib.util.find_spec(CLIENTS[engine]) is None:
+        raise MissingExtra(f"A cache of {engine}", CLIENTS[engine], engine)
+    return found
 
 
 def _program(name: str) -> str | None:
@@ -165,8 +187,8 @@ def _check_dav(path: str, where: str) -> None:
         raise TopologyError(where, f"{path} has no module for DAV, so it can't store.", install)
 
 
-def _nginx_user() -> str:
-    """Whom nginx's workers run as: ourselves; root's would become somebody else."""
+def _root_as() -> str:
+    """Whom a program runs as that root starts and that asks: ourselves."""
     if os.geteuid() != 0:
         return ""
     return f"{pwd.getpwuid(os.geteuid()).pw_name} {grp.getgrgid(os.getegid()).gr_name}"

@@ -12,7 +12,7 @@ from outgrow.topology.front import front
 from outgrow.topology.keys import suggestion
 from outgrow.topology.load import load
 from outgrow.topology.model import Host, Service, Site
-from outgrow.topology.render import File, haproxy, nginx, nginx_front, shared, systemd
+from outgrow.topology.render import File, caches, haproxy, nginx, nginx_front, shared, systemd
 from outgrow.topology.render.systemd import Places
 from outgrow.topology.write import write
 
@@ -49,6 +49,8 @@ def _files(site: Site, host: Host, places: Places, visitors: int | None) -> Iter
     for service in host.services:
         if service.role == "media" and service.engine == "nginx":
             yield from nginx.render(site, service, root, state, visitors=visitors)
+        if service.role == "cache" and service.engine == "redis":
+            yield from caches.redis(service.port, site.cache)
         if service.role == "balancer":
             yield from _balancer(site, service, places)
 

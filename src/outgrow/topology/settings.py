@@ -9,6 +9,7 @@ A site's settings.py writes two lines::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 from urllib.parse import quote
@@ -36,6 +37,26 @@ _KEPT: Final = 600
 #: The header that says how a visitor has come, and its value for HTTPS.
 _HTTPS: Final = ("HTTP_X_FORWARDED_PROTO", "https")
 
+#: Seconds for a cache, instead of which there is the database.
+_CACHE_TIMEOUT: Final = 1
+
+_CACHES: Final[Mapping[str, dict[str, Any]]] = {
+    "memcached": {
+        "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+        "OPTIONS": {
+            # One that is away has nothing, and is no error
+            # (pymemcache.readthedocs.io/en/latest/apidoc/pymemcache.client.hash.html).
+            "ignore_exc": True,
+            "connect_timeout": _CACHE_TIMEOUT,
+            "timeout": _CACHE_TIMEOUT,
+        },
+    },
+    "redis": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "OPTIONS": {"socket_connect_timeout": _CACHE_TIMEOUT, "socket_timeout": _CACHE_TIMEOUT},
+    },
+}
+
 #: Replicas refuse a write by themselves; this says it to the client's own session, too.
 _READ_ONLY: Final = {
     "postgresql": {"options": "-c default_transaction_read_only=on"},
@@ -46,6 +67,7 @@ _READ_ONLY: Final = {
 def django_settings(site: Site) -> dict[str, Any]:
     """ALLOWED_HOSTS, MEDIA_ROOT, MEDIA_URL and STORAGES for this site.
 
+    With cache servers also CACHES, and sessions that are in the cache and in the database.
     Behind balancers also SECURE_PROXY_SSL_HEADER, which is safe there: ours write that header
     anew, whatever a visitor has sent.
     With a table [database] also DATABASES, with replicas DATABASE_ROUTERS, and with replicas or
@@ -61,7 +83,25 @@ def django_settings(site: Site) -> dict[str, Any]:
             "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
         },
         **({"SECURE_PROXY_SSL_HEADER": _HTTPS} if site.services("balancer") else {}),
+        **_caches(site),
         **_with_servers(site, _databases(site, site.database) if site.database else {}),
+    }
+
+
+def _caches(site: Site) -> dict[str, Any]:
+    servers = [service.port for service in site.services("cache")]
+    if not servers:
+        return {}
+    if site.cache.engine == "redis":
+        where: object = f"redis://{servers[0]}"
+    else:
+        # In the order of the file, spelt alike on every host: which of them has a key depends
+        # on that.
+        where = list(map(str, servers))
+    return {
+        "CACHES": {"default": {"LOCATION": where, **_CACHES[site.cache.engine]}},
+        # A cache may forget; who is logged in stands in the database too.
+        "SESSION_ENGINE": "django.contrib.sessions.backends.cached_db",
     }
 
 

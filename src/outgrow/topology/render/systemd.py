@@ -12,12 +12,13 @@ from typing import Final
 
 from outgrow.errors import ConfigurationError
 from outgrow.topology.model import Host, Service, Site
-from outgrow.topology.render import File, haproxy, nginx_front
+from outgrow.topology.render import File, caches, haproxy, nginx_front
 
 #: What the units are called. They are ours, whatever else runs there.
 REPAIR_UNIT: Final = "outgrow-repair.service"
 MEDIA_UNIT: Final = "outgrow-media.service"
 BALANCER_UNIT: Final = "outgrow-balancer.service"
+CACHE_UNIT: Final = "outgrow-cache.service"
 
 _UNIT: Final = """\
 # Written by outgrow. Changes here are lost.
@@ -60,8 +61,11 @@ class Places:
     token_file: str = "/etc/outgrow/token"  # noqa: S105 - a path
     nginx_conf: str = "/etc/outgrow/nginx.conf"
     haproxy: str = "/usr/sbin/haproxy"
-    #: The rendered configurations of balancers, and the folder of nginx's own files there.
-    balancer_conf: str = "/etc/outgrow"
+    memcached: str = "/usr/bin/memcached"
+    redis: str = "/usr/bin/redis-server"
+    #: Where the rendered configurations of balancers and caches are put.
+    configurations: str = "/etc/outgrow"
+    #: What an nginx that is a balancer keeps for itself.
     balancer_state: str = "/run/outgrow-balancer"
     #: Certificate and key, one behind the other, for HAProxy.
     pem: str = "/etc/outgrow/balancer.pem"
@@ -74,6 +78,8 @@ def render(site: Site, host: Host, places: Places) -> Iterator[File]:
     for service in host.services:
         if service.role == "media":
             yield File(MEDIA_UNIT, _media(site, service, places))
+        if service.role == "cache":
+            yield File(CACHE_UNIT, _cache(site, service, places))
         if service.role == "balancer":
             yield File(BALANCER_UNIT, _balancer(service, places))
 
@@ -109,13 +115,21 @@ def _media(site: Site, service: Service, places: Places) -> str:
     return _unit("media server", places, more, words)
 
 
+def _cache(site: Site, service: Service, places: Places) -> str:
+    if service.engine == "redis":
+        words: tuple[str, ...] = (places.redis, f"{places.configurations}/{caches.CONFIGURATION}")
+    else:
+        words = caches.memcached(places.memcached, service.port, site.cache)
+    return _unit("cache", places, ("ProtectSystem=strict",), words)
+
+
 def _balancer(service: Service, places: Places) -> str:
     if service.engine == "nginx":
-        configuration = f"{places.balancer_conf}/{nginx_front.CONFIGURATION}"
+        configuration = f"{places.configurations}/{nginx_front.CONFIGURATION}"
         words: tuple[str, ...] = (places.nginx, "-e", "stderr", "-c", configuration)
         reload = "-HUP"
     else:
-        configuration = f"{places.balancer_conf}/{haproxy.CONFIGURATION}"
+        configuration = f"{places.configurations}/{haproxy.CONFIGURATION}"
         words = (places.haproxy, "-W", "-db", "-f", configuration)
         reload = "-USR2"
     more = (

@@ -33,6 +33,8 @@ def _lines(site: Site) -> Iterator[str]:
     for key, value in asdict(site.balancer).items():
         if value is not None:
             yield f"{key} = {_value(value if isinstance(value, int) else str(value))}"
+    yield "\n[cache]"
+    yield from (f"{key} = {_value(value)}" for key, value in asdict(site.cache).items())
     if site.database:
         yield from _database(site.database)
     if site.objects:

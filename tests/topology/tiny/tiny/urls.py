@@ -39,6 +39,15 @@ def write(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
+def remember(request: HttpRequest) -> HttpResponse:
+    """What is remembered under a key; with a text it is remembered first."""
+    from django.core.cache import cache
+
+    if "text" in request.GET:
+        cache.set(request.GET["key"], request.GET["text"])
+    return HttpResponse(cache.get(request.GET["key"], "nothing"))
+
+
 def read(request: HttpRequest) -> HttpResponse:
     from tiny.rows.models import Note
 
@@ -53,4 +62,5 @@ urlpatterns = [
     path("slow", slow),
     path("write", write),
     path("read", read),
+    path("remember", remember),
 ]
