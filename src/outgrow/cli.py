@@ -143,6 +143,45 @@ def up(
 
 
 @main.command()
+@click.argument("names", nargs=-1, metavar="[all|NAME]...")
+@click.option("--topology", type=click.Path(path_type=Path), default="topology.toml")
+@click.option("--list", "listing", is_flag=True, help="Name the drills of this site; start nothing.")
+@click.option("--seconds", type=SECONDS, default=5.0, show_default=True, help="Of each fault.")
+@click.option("--rate", type=SECONDS, default=40.0, show_default=True, help="Requests a second.")
+@click.option("--json", "machine", is_flag=True, help="For machines.")
+@click.option("--folder", type=click.Path(path_type=Path), help="For its files, which are kept.")
+@click.pass_context
+def drill(
+    context: click.Context,
+    names: tuple[str, ...],
+    topology: Path,
+    listing: bool,
+    seconds: float,
+    rate: float,
+    machine: bool,
+    folder: Path | None,
+) -> None:
+    """Run the site on this machine under load, break one server at a time, and count.
+
+    Fails when something that the site acknowledged is lost, missing or was done twice.
+    """
+    from outgrow.drills import running
+
+    with _errors_in_one_line():
+        context.exit(
+            running.drill(
+                topology,
+                names,
+                folder,
+                seconds=seconds,
+                rate=rate,
+                machine=machine,
+                listing=listing,
+            )
+        )
+
+
+@main.command()
 @click.argument("topology", type=click.Path(path_type=Path), default="topology.toml")
 @click.option("--to", type=click.Path(path_type=Path), required=True, help="The folder.")
 @click.option("--host", "hosts", multiple=True, help="Only this server; may be repeated.")

@@ -70,6 +70,15 @@ class Broken:
             self.stale - other.stale,
         )
 
+    def __or__(self, other: Self) -> Broken:
+        return Broken(
+            self.lost | other.lost,
+            self.twice | other.twice,
+            self.missing | other.missing,
+            self.undeleted | other.undeleted,
+            self.stale | other.stale,
+        )
+
     def __bool__(self) -> bool:
         return any((self.lost, self.twice, self.missing, self.undeleted, self.stale))
 

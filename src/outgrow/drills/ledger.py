@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._origin = time.monotonic()
         self._lock = threading.Lock()
         self._last_failure = 0.0
         self._last_success = 0.0
@@ -35,6 +37,10 @@ class Ledger:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+
+    def now(self) -> float:
+        """Seconds since the run began: the clock of its requests."""
+        return time.monotonic() - self._origin
 
     def add(self, request: Request) -> None:
         """Write down how a request has ended."""

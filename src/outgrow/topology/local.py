@@ -240,6 +240,17 @@ class LocalSite:
         self.planned(name)
         self._watches[name].held = False
 
+    def make_data(self, name: str) -> None:
+        """Make the folder of a process that does not run, where it has lost it.
+
+        That of a database server is filled, too. Raises `ProcessFailed`.
+        """
+        planned = self.planned(name)
+        if planned.data:
+            self._run_steps(filter(steps.needed, (planned.data,)))
+        elif planned.root:
+            planned.root.mkdir(parents=True, exist_ok=True)
+
     def say(self, text: str) -> None:
         """A line of our own among the output."""
         with suppress(OSError):
