@@ -145,7 +145,7 @@ def up(
 @main.command()
 @click.argument("names", nargs=-1, metavar="[all|NAME]...")
 @click.option("--topology", type=click.Path(path_type=Path), default="topology.toml")
-@click.option("--list", "listing", is_flag=True, help="Name the drills of this site; start nothing.")
+@click.option("--list", "listing", is_flag=True, help="Name the drills; start nothing.")
 @click.option("--seconds", type=SECONDS, default=5.0, show_default=True, help="Of each fault.")
 @click.option("--rate", type=SECONDS, default=40.0, show_default=True, help="Requests a second.")
 @click.option("--json", "machine", is_flag=True, help="For machines.")

@@ -100,7 +100,7 @@ class Client:
             self._cookies.extract_cookies(answer, asked)
             return Answer(answer.status, answer.read())
         except (OSError, http.client.HTTPException) as error:
-            return Answer(problem=f"{door}: {error or type(error).__name__}")
+            return Answer(problem=f"{door}: {error!r}")
 
 
 class Load:

@@ -113,6 +113,6 @@ def _ask(
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException) as error:
         raise ProcessFailed(
-            f"{server.name} did not answer {method} {path}: {error or type(error).__name__}. "
+            f"{server.name} did not answer {method} {path}: {error!r}. "
             "What it has is not known; look at what it printed."
         ) from error

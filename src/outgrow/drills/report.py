@@ -68,9 +68,7 @@ def _one(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def print_report(
-    outcomes: Sequence[Outcome], skipped: Sequence[Skipped], stream: TextIO
-) -> None:
+def print_report(outcomes: Sequence[Outcome], skipped: Sequence[Skipped], stream: TextIO) -> None:
     """The table, and below it what a person should look at."""
     table = Table()
     for heading in ("drill", "server"):

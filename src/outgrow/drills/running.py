@@ -159,7 +159,7 @@ def _run(
         local = LocalSite(
             replace(site, settings=wiring.SETTINGS),
             used.path,
-            write=lambda name, line: print(f"{name} | {line}", file=output, flush=True),  # noqa: T201
+            write=lambda name, line: print(f"{name} | {line}", file=output, flush=True),
         )
         local.prepare()
         used.home = local.plan.home

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.db import models
 
 
@@ -11,6 +13,8 @@ class Execution(models.Model):
     id = models.BigAutoField(primary_key=True)
     request = models.CharField(max_length=64, db_index=True)
     execution = models.CharField(max_length=64)
+
+    objects: ClassVar[models.Manager[Execution]] = models.Manager()
 
     class Meta:
         """Its app may be asked for before it is installed: by tools that read the source."""
