@@ -29,6 +29,8 @@ PURE = {
     "media/journal": "tests/media/test_journal.py",
     "media/listing": "tests/media/test_listing.py",
     "media/proof": "tests/media/test_proof.py",
+    "drills/catalogue": "tests/drills/test_catalogue.py",
+    "drills/judge": "tests/drills/test_judge.py",
     "names": "tests/test_names.py",
     "header_fields": "tests/test_header_fields.py",
     "fastcgi/options": "tests/fastcgi/test_options.py",
