@@ -72,6 +72,7 @@ def databases(draw: st.DrawFn) -> Database:
         "PHOTOS" if password == "variable" else "",
         PurePosixPath("/") / draw(_paths) if password == "file" else None,
         replication,
+        engine == "postgresql" and draw(st.booleans()),
     )
 
 
@@ -153,6 +154,7 @@ def tiny_site(
     balancer: str = "",
     cache: str = "",
     caches: int = 1,
+    synchronous: bool = False,
 ) -> Path:
     """A copy of the tiny site below `folder`; the path of its topology file.
 
@@ -170,6 +172,7 @@ def tiny_site(
             text = text.replace('user = "tiny-user"\n', "")
         else:
             text += 'password_env = "NOT_SET_ON_A_LAPTOP"\n'
+        text += "synchronous = true\n" if synchronous else ""
         for number, name in enumerate(("db1", *replicas)):
             role = "replica" if number else "primary"
             text += f'\n[servers.{name}]\nroles = ["{role}"]\naddress = "10.0.0.{31 + number}"\n'

@@ -71,6 +71,9 @@ def _check_database(site: Site, problems: Problems) -> None:
             problems.add(path, "there is no primary for this replica.", hint)
         elif host is primaries[0][1]:
             problems.add(path, "a primary can't be its own replica.")
+    if site.database and site.database.synchronous and not replicas:
+        hint = 'Give a server the role "replica"; better two, for writes wait while one is away.'
+        problems.add("database.synchronous", "there is no replica to wait for.", hint)
     _check_aliases(replicas, problems)
     if site.database and site.database.has_servers and not primaries and not replicas:
         problems.add("database", f'{site.database.engine} needs a server with the role "primary".')

@@ -53,6 +53,7 @@ The file in full::
     wait = 0.1
     write_on_read = "pin"                # or "refuse" or "log"
     read_timeout = 10.0
+    synchronous = true                   # a commit waits until a replica has it; PostgreSQL's
 
     [cache]                              # how those with this role work
     engine = "memcached"                 # or "redis"

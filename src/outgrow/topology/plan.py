@@ -100,9 +100,10 @@ def _rows(site: Site, folder: Path, programs: Programs, password: str) -> _Rows:
             home,
         )
     postgres = Postgres(site.database, primary, home, programs)
+    standbys = tuple(host for _, host in replicas)
     return _Rows(
-        (secret, *postgres.files(password, tuple(host for _, host in replicas))),
-        (Stage((postgres.start_primary(),)), Stage(steps=(postgres.set_up(),))),
+        (secret, *postgres.files(password, standbys)),
+        (Stage((postgres.start_primary(standbys),)), Stage(steps=(postgres.set_up(),))),
         tuple(postgres.start_standby(service, host) for service, host in replicas),
         home,
     )

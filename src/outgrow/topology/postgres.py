@@ -9,7 +9,9 @@ The laws:
 3. A standby has a slot of its name, so that the primary keeps what it still lacks; at
    most 1 GB of it. One that has lost its place is made anew (`LocalSite`).
 4. Whatever makes the roles, the database and the slots can be repeated, and is.
-5. SIGKILL is survived, by primary and standbys. Loss of power is not: fsync is off.
+5. With `synchronous` a commit waits until any one standby has it on its disk: so the primary
+   may be lost with its disk. What is set up before there are standbys does not wait.
+6. SIGKILL is survived, by primary and standbys. Loss of power is not: fsync is off.
 
 Sources: postgresql.org/docs/current/warm-standby.html and app-pgbasebackup.html.
 """
@@ -56,6 +58,8 @@ _SETTINGS: Final = {
 # psql's \gexec runs what a query returns. Names hold nothing to quote (`rules.identifier`).
 _SETUP_SQL: Final = """\
 SET client_min_messages = warning;
+-- Standbys are made after this.
+SET synchronous_commit = local;
 SELECT 'CREATE ROLE "{user}"'
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{user}') \\gexec
 ALTER ROLE "{user}" LOGIN CREATEDB PASSWORD '{password}';
@@ -142,7 +146,7 @@ class Postgres:
             File(str(self.home / name), content, private=True) for name, content in contents.items()
         )
 
-    def start_primary(self) -> Planned:
+    def start_primary(self, standbys: tuple[Host, ...] = ()) -> Planned:
         """The primary, and how its data are made."""
         data = self.home / self.primary.name
         words = (
@@ -154,7 +158,8 @@ class Postgres:
         )
         step = Step(f"{self.primary.name} initdb", self._as_server(words), data)
         check = self._asks(self.primary, _WRITES)
-        return self._server(self.primary, step, {}, "accepts a write", check)
+        more = synchronous_settings(self.database, standbys)
+        return self._server(self.primary, step, more, "accepts a write", check)
 
     def set_up(self) -> Step:
         """Roles, database and slots, in a primary that runs."""
@@ -235,6 +240,17 @@ class Postgres:
 
     def _as_us(self, words: tuple[str, ...]) -> Command:
         return Command(words, self.home)
+
+
+def synchronous_settings(database: Database, standbys: tuple[Host, ...]) -> dict[str, str]:
+    """What a primary is told of standbys that a commit waits for: any one of them.
+
+    postgresql.org/docs/current/runtime-config-replication.html#GUC-SYNCHRONOUS-STANDBY-NAMES
+    """
+    if not database.synchronous:
+        return {}
+    names = ", ".join(f'"{alias(host.name)}"' for host in standbys)
+    return {"synchronous_standby_names": f"ANY 1 ({names})"}
 
 
 def _new(data: Path) -> Path:

@@ -49,6 +49,8 @@ def _database(database: Database) -> Iterator[str]:
     for key in ("engine", "name", "user", "password_env", "password_file"):
         if value := getattr(database, key):
             yield f"{key} = {_value(str(value))}"
+    if database.synchronous:
+        yield "synchronous = true"
     for key, value in asdict(database.replication).items():
         if value is not None:
             yield f"{key} = {_value(value)}"
