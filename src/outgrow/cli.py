@@ -189,14 +189,15 @@ def render(
 
 
 @main.command()
-@click.argument("kind", metavar="[single|database|media]", default="single")
+@click.argument("kind", metavar="[single|database|media|redundant|big]", default="single")
 @click.option("--name", help="The site's; by default this folder's.")
 @click.option("--domain", default="www.example.org", show_default=True)
 @click.option("--to", type=click.Path(path_type=Path), default="topology.toml", show_default=True)
 def new(kind: str, name: str | None, domain: str, to: Path) -> None:
     """Write a topology file to begin with.
 
-    One server for all; or the database on a server of its own; or the media, too.
+    One server for all; the database on a server of its own; the media, too; two or three of
+    each, so that any one can die; or many.
     """
     from outgrow.topology.load import create
 

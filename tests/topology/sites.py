@@ -13,7 +13,7 @@ from outgrow.topology.balancer import Balancer
 from outgrow.topology.cache import Cache
 from outgrow.topology.database import ENGINES as DATABASES
 from outgrow.topology.database import PORTS, WHEN_BEHIND, WRITE_ON_READ, Database, Replication
-from outgrow.topology.model import ENGINES, NAMES, Host, Media, Port, Service, Site
+from outgrow.topology.model import ENGINES, NAMES, STORAGES, Host, Media, Port, Service, Site
 
 TINY = Path(__file__).parent / "tiny"
 
@@ -111,6 +111,8 @@ def sites(draw: st.DrawFn) -> Site:
     members = tuple(draw(hosts(name, number, roles[number])) for number, name in enumerate(names))
     root = PurePosixPath("/")
     database = draw(st.none() | databases())
+    served = database is not None and database.has_servers
+    storage = draw(st.sampled_from(STORAGES if served else STORAGES[:1]))
     if database:
         members += tuple(database_hosts(database))
     return Site(
@@ -136,7 +138,9 @@ def sites(draw: st.DrawFn) -> Site:
             deadline=draw(_seconds),
             downtime=draw(_seconds),
             fsync=draw(st.none() | st.booleans()),
-        ),
+        )
+        if storage == "hybrid"
+        else Media(need=1, storage=storage),
         hosts=members,
         database=database,
         balancer=draw(balancers()),

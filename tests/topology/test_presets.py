@@ -34,7 +34,18 @@ def test_each_is_a_site(kind: str, servers: dict[str, list[str]], arrows: int) -
 
 
 def test_the_smallest_first() -> None:
-    assert PRESETS == ("single", "database", "media")
+    assert PRESETS == ("single", "database", "media", "redundant", "big")
+
+
+@pytest.mark.parametrize(("kind", "web", "caches"), [("redundant", 2, 0), ("big", 4, 2)])
+def test_of_what_matters_there_are_several(kind: str, web: int, caches: int) -> None:
+    site = parse(tomllib.loads(preset(kind, "shop", "shop.example.org")), PurePath("/srv"))
+    roles = ("balancer", "app", "media", "primary", "replica", "cache")
+    assert [len(site.services(role)) for role in roles] == [2, web, 3, 1, 2, caches]
+    # T2: whatever dies, an acknowledged row is on a replica, a file on another server.
+    assert site.database is not None
+    assert site.database.synchronous
+    assert (site.media.storage, site.media.need) == ("distributed", "majority")
 
 
 def run(*words: object) -> tuple[int, str]:

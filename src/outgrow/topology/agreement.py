@@ -29,6 +29,11 @@ def check(site: Site, problems: Problems) -> None:
     if isinstance(site.media.need, int) and site.media.need > media:
         hint = 'Lower it, or add servers with the role "media".'
         problems.add("media.need", f"{site.media.need} are needed, and there are {media}.", hint)
+    if site.media.is_distributed and not (site.database and site.database.has_servers):
+        hint = 'Write it, with engine = "postgresql" or "mariadb", or write storage = "hybrid".'
+        problems.add(
+            "database", "is missing: the catalogue of a distributed storage is there.", hint
+        )
     _check_database(site, problems)
     _check_addresses(site, problems)
 

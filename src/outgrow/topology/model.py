@@ -21,7 +21,8 @@ The file in full::
     media_url = "/media/"                # the default
     folder = "."                         # where the code is; the default
 
-    [media]                              # options of HybridStorage, as it documents them
+    [media]                              # options of the storage, as it documents them
+    storage = "hybrid"                   # or "distributed": without a master copy
     need = 1                             # a number, "majority" or "all"
     names = "unique"                     # or "keep"
     timeout = 2.0                        # seconds
@@ -137,6 +138,10 @@ ENGINES: Final = ("outgrow", "nginx")
 #: Roles in which a server may run one thing or another, whatever the other servers run.
 CHOICES: Final = {"balancer": balancer.ENGINES, "media": ENGINES}
 
+#: Where the whole of the uploads is: on a disk that all app servers share, or on the media
+#: servers alone, with a catalogue in the database.
+STORAGES: Final = ("hybrid", "distributed")
+
 #: How the storage names files; see HybridStorage.
 NAMES: Final = ("unique", "keep")
 
@@ -213,7 +218,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """Options of the storage. What is None is left to the storage's own default.
+    """Which storage, and its options. What is None is left to the storage's own default.
 
     `timeout`, `deadline` and `downtime` are in seconds.
     """
@@ -224,6 +229,12 @@ class Media:
     deadline: float | None = None
     downtime: float | None = None
     fsync: bool | None = None
+    storage: str = STORAGES[0]
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether there is no master copy."""
+        return self.storage == "distributed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,7 +409,7 @@ def _site(table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath)
         wsgi=table.text("wsgi", rules.wsgi),
         domains=table.texts("domains", rules.domain),
         folder=folder / table.text("folder", rules.path, default="."),
-        media_root=folder / table.text("media_root", rules.path),
+        media_root=folder / _media_root(table, media),
         media_url=table.text("media_url", rules.media_url, default="/media/"),
         media=media,
         hosts=hosts,
@@ -407,7 +418,18 @@ def _site(table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath)
     return site
 
 
+def _media_root(table: Table, media: Media) -> str:
+    if media.is_distributed:
+        # Nothing of the uploads is there; other storages of the site may use it.
+        return table.text("media_root", rules.path, default="media")
+    return table.text("media_root", rules.path)
+
+
 def _media(table: Table) -> Media:
+    storage = table.choice("storage", STORAGES, "a storage") or STORAGES[0]
+    if storage == "distributed":
+        for key in ("names", "fsync"):
+            table.refuse(key, 'is for storage = "hybrid", which has a master copy.')
     media = Media(
         need=table.word_or_whole("need", ("majority", "all"), 0),
         names=table.choice("names", NAMES, "a way to name files"),
@@ -415,6 +437,7 @@ def _media(table: Table) -> Media:
         deadline=table.number("deadline", more_than=0),
         downtime=table.number("downtime", more_than=0),
         fsync=table.flag("fsync"),
+        storage=storage,
     )
     table.close()
     return media

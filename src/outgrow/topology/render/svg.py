@@ -137,12 +137,23 @@ def _arrow(arrow: Arrow, placed: dict[str, _Placed]) -> Iterator[str]:
         yield _path(f"M{left} {y}H{right}")
         yield _label(arrow.label, (left + right) // 2, y - 8, "middle")
         return
+    if between := [one for one in placed.values() if start.y < one.y < end.y]:
+        yield from _past(arrow, start, end, between)
+        return
     bottom, x = start.y + start.height, end.middle
     # Straight down where the group above is so wide, else round a corner.
     out = min(max(x, start.x + _INSIDE), start.x + start.width - _INSIDE)
     corner = bottom + _BELOW // 3
     yield _path(f"M{out} {bottom}V{corner}H{x}V{end.y}")
     yield _label(arrow.label, x + 8, end.y - _BELOW // 3, "start")
+
+
+def _past(arrow: Arrow, start: _Placed, end: _Placed, between: list[_Placed]) -> Iterator[str]:
+    """Past the rows between, on their left."""
+    x = min(end.x, start.x, *(one.x for one in between)) - _GUTTER // 2
+    out, into = start.y + start.height // 2, end.y + end.height // 2
+    yield _path(f"M{start.x} {out}H{x}V{into}H{end.x}")
+    yield _label(arrow.label, x + 8, out - 8, "start")
 
 
 def _of_visitors(arrow: Arrow, end: _Placed, first: _Placed) -> Iterator[str]:
