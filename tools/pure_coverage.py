@@ -15,7 +15,7 @@ from pathlib import Path
 
 #: One parser in several modules.
 TOPOLOGY = " ".join(
-    f"tests/topology/test_{name}.py" for name in ("model", "keys", "rules", "store")
+    f"tests/topology/test_{name}.py" for name in ("model", "keys", "rules", "store", "roles")
 )
 
 #: Module below src/outgrow -> its own test file (or files, with a space between).
@@ -74,9 +74,14 @@ PURE = {
     "topology/keys": TOPOLOGY,
     "topology/rules": TOPOLOGY,
     "topology/database": TOPOLOGY,
+    "topology/balancer": TOPOLOGY,
+    "topology/cache": TOPOLOGY,
+    "topology/front": TOPOLOGY,
     "topology/objects": TOPOLOGY,
     "topology/agreement": TOPOLOGY,
-    "topology/settings": "tests/topology/test_settings.py tests/topology/test_store.py",
+    "topology/settings": (
+        "tests/topology/test_settings.py tests/topology/test_store.py tests/topology/test_roles.py"
+    ),
 }
 
 

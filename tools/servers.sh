@@ -27,6 +27,8 @@ need mariadb-server-core /usr/sbin/mariadbd "$(command -v mariadbd || true)"
 need mariadb-client-core /usr/bin/mariadb "$(command -v mariadb || true)"
 need lighttpd-modules-lua /usr/lib/lighttpd/mod_magnet.so
 need caddy "$(command -v caddy || true)"
+need haproxy /usr/sbin/haproxy
+need memcached "$(command -v memcached || true)"
 need chromium "$(command -v chromium || command -v chromium-browser || true)"
 need s3fs "$(command -v s3fs || true)"
 need redis-server "$(command -v redis-server || command -v valkey-server || true)"
