@@ -76,6 +76,7 @@ PURE = {
     "topology/database": TOPOLOGY,
     "topology/balancer": TOPOLOGY,
     "topology/cache": TOPOLOGY,
+    "topology/worker": "tests/topology/test_workers.py",
     "topology/front": TOPOLOGY,
     "topology/objects": TOPOLOGY,
     "topology/agreement": TOPOLOGY,

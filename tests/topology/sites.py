@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from outgrow.topology.cache import Cache
 from outgrow.topology.database import ENGINES as DATABASES
 from outgrow.topology.database import PORTS, WHEN_BEHIND, WRITE_ON_READ, Database, Replication
 from outgrow.topology.model import ENGINES, NAMES, STORAGES, Host, Media, Port, Service, Site
+from outgrow.topology.worker import Worker
 
 TINY = Path(__file__).parent / "tiny"
 
@@ -44,7 +46,7 @@ def hosts(draw: st.DrawFn, name: str, number: int, roles: tuple[str, ...]) -> Ho
         Service(
             name if len(roles) == 1 else f"{name}:{role}",
             role,
-            Port(address, port),
+            Port(address, 0 if role == "worker" else port),
             engines.get(role, ""),
         )
         for role, port in zip(roles, ports, strict=False)
@@ -105,6 +107,7 @@ def sites(draw: st.DrawFn) -> Site:
             ("balancer", "app", "media"),
             ("media", "balancer"),
             ("cache", "app"),
+            ("worker",),
         ]
     )
     roles = [("app",), ("media",), *(draw(each) for _ in names[2:])]
@@ -144,6 +147,7 @@ def sites(draw: st.DrawFn) -> Site:
         hosts=members,
         database=database,
         balancer=draw(balancers()),
+        worker=Worker(("python", draw(_paths))),
         cache=Cache(memory=draw(st.integers(1, 100))),
         active=draw(st.booleans()),
     )
@@ -159,6 +163,7 @@ def tiny_site(
     cache: str = "",
     caches: int = 1,
     synchronous: bool = False,
+    worker: str = "",
 ) -> Path:
     """A copy of the tiny site below `folder`; the path of its topology file.
 
@@ -183,6 +188,9 @@ def tiny_site(
     if balancer:
         text += f'\n[servers.front]\nroles = ["balancer"]\nengine = "{balancer}"\n'
         text += 'address = "10.0.0.1"\n'
+    if worker:
+        text += f"\n[worker]\ncommand = {json.dumps(worker)}\n"
+        text += '\n[servers.work1]\nroles = ["worker"]\naddress = "10.0.0.51"\n'
     if cache:
         text += f'\n[cache]\nengine = "{cache}"\nmemory = 8\n'
     for number in range(1, 1 + caches if cache else 1):

@@ -25,6 +25,11 @@ def check(site: Site, problems: Problems) -> None:
             problems.add("servers", f'no server has the role "{role}", and a site needs one.')
     _check_objects(site, problems)
     _check_caches(site, problems)
+    for path, _ in _having(site, "worker"):
+        if not site.worker.command:
+            hint = 'Write it, as in command = "python -m celery -A photos worker".'
+            problems.add("worker.command", f"is missing, and {path} asks for it.", hint)
+            break
     media = len(site.services("media"))
     if isinstance(site.media.need, int) and site.media.need > media:
         hint = 'Lower it, or add servers with the role "media".'

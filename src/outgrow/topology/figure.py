@@ -19,6 +19,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "media": "media servers",
     "objects": "object store",
     "cache": "caches",
+    "worker": "workers",
     "primary": "primary database",
     "replica": "replicas",
 }
@@ -133,6 +134,7 @@ def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
         Arrow("app", "media", "uploads, to each"),
         Arrow("app", "objects", "uploads"),
         Arrow("app", "cache", "what is remembered"),
+        Arrow("app", "worker", "tasks"),
         Arrow("app", "primary", writes),
         Arrow("app", "replica", "reads"),
         Arrow("primary", "replica", "replication"),

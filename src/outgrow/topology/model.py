@@ -60,6 +60,9 @@ The file in full::
     engine = "memcached"                 # or "redis"
     memory = 64                          # megabytes of each
 
+    [worker]                             # what those with this role run, in the site's folder
+    command = "python -m celery -A photos worker"
+
     [objects]                            # with it uploads lie in an object store
     engine = "external"                  # or "swift", which `outgrow up` starts in any case
     bucket = "photos"
@@ -103,6 +106,10 @@ The file in full::
     address = "10.0.0.41"
     ports = { cache = 11211 }            # the default for memcached; 6379 for Redis
 
+    [servers.work1]
+    roles = ["worker"]                   # any number of these, on servers of their own or not
+    address = "10.0.0.51"
+
     [servers.store]
     roles = ["objects"]                  # the object store; then no media server is needed
     address = "s3.example.org"
@@ -118,15 +125,16 @@ from typing import Final
 
 from outgrow.errors import TopologyErrors
 from outgrow.servers import Server
-from outgrow.topology import agreement, balancer, cache, database, objects, rules
+from outgrow.topology import agreement, balancer, cache, database, objects, rules, worker
 from outgrow.topology.balancer import Balancer
 from outgrow.topology.cache import Cache
 from outgrow.topology.database import Database
 from outgrow.topology.keys import Problems, Table, suggestion
 from outgrow.topology.objects import LOCAL_KEY, Objects
+from outgrow.topology.worker import Worker
 
 #: What a server can do.
-ROLES: Final = ("balancer", "app", "media", "primary", "replica", "cache", "objects")
+ROLES: Final = ("balancer", "app", "media", "primary", "replica", "cache", "worker", "objects")
 
 #: Where it does it, unless `ports` says otherwise. A database's, and an object store's, depends
 #: on its engine, and a balancer's on whether it has a certificate.
@@ -257,6 +265,7 @@ class Site:
     objects: Objects | None = None
     balancer: Balancer = field(default_factory=Balancer)
     cache: Cache = field(default_factory=Cache)
+    worker: Worker = field(default_factory=Worker)
     #: Uploads that a browser would run are shown as pages, and not only offered to be saved.
     active: bool = False
 
@@ -301,10 +310,11 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     """
     problems = Problems()
     top = Table("", content, problems)
-    site, fronts, caches, media, data, store, servers = (
+    site, fronts, caches, workers, media, data, store, servers = (
         top.table("site", required=True),
         top.table("balancer"),
         top.table("cache"),
+        top.table("worker"),
         top.table("media"),
         top.table("database"),
         top.table("objects"),
@@ -334,6 +344,7 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
         objects=files,
         balancer=balancers,
         cache=shared,
+        worker=worker.parse(workers),
         active=active,
     )
     if not problems.below("servers"):
@@ -452,6 +463,8 @@ def _ports(engines: Mapping[str, str], balancers: Balancer) -> dict[str, int]:
         "replica": database.PORTS[engines["replica"]],
         "objects": objects.PORTS[engines["objects"]],
         "cache": cache.PORTS[engines["cache"]],
+        # It serves nobody: it takes its work from a queue.
+        "worker": 0,
     }
 
 
@@ -501,7 +514,8 @@ def _own_engines(table: Table, roles: tuple[str, ...]) -> dict[str, str]:
 def _number(role: str, ports: Table, defaults: Mapping[str, int]) -> int:
     if default := defaults[role]:
         return ports.whole(role, 1, 65535, default=default)
-    ports.refuse(role, "is for a database that listens; SQLite is a file.")
+    what = "a worker does not" if role == "worker" else "SQLite is a file"
+    ports.refuse(role, f"is for a server that listens; {what}.")
     return 0
 
 

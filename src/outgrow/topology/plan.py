@@ -21,7 +21,7 @@ from outgrow.topology.model import MIGRATE, PASSWORD_FILE, REPAIR, Service, Site
 from outgrow.topology.objects import LOCAL_KEY
 from outgrow.topology.parts import HOME, Plan, Planned, Programs, Stage, Step
 from outgrow.topology.postgres import Postgres
-from outgrow.topology.probes import Answers, Stores, Succeeds
+from outgrow.topology.probes import Answers, Runs, Stores, Succeeds
 from outgrow.topology.process import Command
 from outgrow.topology.render import File, nginx, toml
 
@@ -69,8 +69,9 @@ def plan(site: Site, folder: Path, programs: Programs, password: str = "") -> Pl
 def _last(site: Site, folder: Path, programs: Programs) -> Iterator[Stage]:
     """What needs the application servers, or nobody else."""
     balancers = (balancing.planned(s, folder, programs) for s in site.services("balancer"))
+    workers = (_worker(site, s, folder, programs) for s in site.services("worker"))
     repair = (_repair(site, folder, programs),) if site.services("media") else ()
-    if processes := (*balancers, *repair):
+    if processes := (*balancers, *workers, *repair):
         yield Stage(processes)
 
 
@@ -220,6 +221,12 @@ def _migrate(site: Site, folder: Path, programs: Programs) -> Step:
     command = _manage(site, folder, programs, "migrate", "--noinput")
     # As long as a large migration takes on a laptop.
     return Step(MIGRATE, command, limit=600.0, shown=True)
+
+
+def _worker(site: Site, service: Service, folder: Path, programs: Programs) -> Planned:
+    words = site.worker.words(programs.python)
+    command = Command(words, Path(site.folder), environment(site, folder, service.name))
+    return Planned(service.name, "worker", command, "runs", Runs())
 
 
 def _repair(site: Site, folder: Path, programs: Programs) -> Planned:

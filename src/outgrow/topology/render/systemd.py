@@ -19,6 +19,7 @@ REPAIR_UNIT: Final = "outgrow-repair.service"
 MEDIA_UNIT: Final = "outgrow-media.service"
 BALANCER_UNIT: Final = "outgrow-balancer.service"
 CACHE_UNIT: Final = "outgrow-cache.service"
+WORKER_UNIT: Final = "outgrow-worker.service"
 
 _UNIT: Final = """\
 # Written by outgrow. Changes here are lost.
@@ -78,6 +79,8 @@ def render(site: Site, host: Host, places: Places) -> Iterator[File]:
     for service in host.services:
         if service.role == "media":
             yield File(MEDIA_UNIT, _media(site, service, places))
+        if service.role == "worker":
+            yield File(WORKER_UNIT, _worker(site, places))
         if service.role == "cache":
             yield File(CACHE_UNIT, _cache(site, service, places))
         if service.role == "balancer":
@@ -85,16 +88,25 @@ def render(site: Site, host: Host, places: Places) -> Iterator[File]:
 
 
 def _repair(site: Site, places: Places) -> str:
-    # The code may write where it likes, but not to the system.
-    more = (
+    words = (places.python, "-m", "django", "outgrow", "media", "repair", "--watch")
+    # It ends after the file that it is just sending.
+    return _unit("repair of the media servers", places, _of_the_site(site), words)
+
+
+def _worker(site: Site, places: Places) -> str:
+    # It ends after the task that it has begun.
+    return _unit("worker", places, _of_the_site(site), site.worker.words(places.python))
+
+
+def _of_the_site(site: Site) -> tuple[str, ...]:
+    """For what runs the site's code: it may write where it likes, but not to the system."""
+    return (
         f"WorkingDirectory={_path(str(site.folder))}",
         f"Environment={_word(f'DJANGO_SETTINGS_MODULE={site.settings}', dollars=False)}",
         "ProtectSystem=full",
-        # It ends after the file that it is just sending.
+        # Time to end what it has begun.
         "TimeoutStopSec=60",
     )
-    words = (places.python, "-m", "django", "outgrow", "media", "repair", "--watch")
-    return _unit("repair of the media servers", places, more, words)
 
 
 def _media(site: Site, service: Service, places: Places) -> str:
