@@ -17,9 +17,9 @@ from outgrow.topology.presets import PRESETS, preset
 @pytest.mark.parametrize(
     ("kind", "servers", "arrows"),
     [
-        ("single", {"web": ["app", "media"]}, 1),
-        ("database", {"web": ["app", "media"], "db": ["primary"]}, 2),
-        ("media", {"web": ["app"], "media": ["media"], "db": ["primary"]}, 4),
+        ("single", {"web": ["balancer", "app", "media"]}, 1),
+        ("database", {"web": ["balancer", "app", "media"], "db": ["primary"]}, 2),
+        ("media", {"web": ["balancer", "app"], "media": ["media"], "db": ["primary"]}, 3),
     ],
 )
 def test_each_is_a_site(kind: str, servers: dict[str, list[str]], arrows: int) -> None:
@@ -29,7 +29,8 @@ def test_each_is_a_site(kind: str, servers: dict[str, list[str]], arrows: int) -
     assert (site.name, site.settings) == ("my-shop.org", "my_shop_org.settings")
     assert site.domains == ("shop.example.org",)
     assert len(figure(site).arrows) == arrows
-    if site.database is not None:
+    assert site.database is not None
+    if site.database.has_servers:
         assert site.database.password_env == "MY_SHOP_ORG_DATABASE_PASSWORD"
 
 

@@ -23,6 +23,12 @@ _MEDIA_ROOT: Final = """\
 media_root = "media"
 """
 
+_SQLITE: Final = """
+[database]
+engine = "sqlite"
+name = "{module}.sqlite3"
+"""
+
 _DATABASE: Final = """
 [database]
 engine = "postgresql"
@@ -32,15 +38,16 @@ password_env = "{variable}_DATABASE_PASSWORD"
 """
 
 _WEB_WITH_MEDIA: Final = """
-# The application, and the files that visitors upload.
+# Visitors come here: nginx, the application behind it, and the files that they upload.
 [servers.web]
-roles = ["app", "media"]
+roles = ["balancer", "app", "media"]
 address = "10.0.0.1"
 """
 
 _WEB: Final = """
+# Visitors come here: nginx, and the application behind it.
 [servers.web]
-roles = ["app"]
+roles = ["balancer", "app"]
 address = "10.0.0.1"
 """
 
@@ -51,7 +58,7 @@ address = "10.0.0.{number}"
 """
 
 _MEDIA: Final = """
-# Visitors get the files from here, and the application has time for pages.
+# The files that visitors upload, so that the application has time for pages.
 [servers.media]
 roles = ["media"]
 address = "10.0.0.2"
@@ -89,7 +96,7 @@ memory = 256
 """
 
 _HEADS: Final = {
-    "single": "# One server does all of it, and its rows are where its settings say.\n",
+    "single": "# One server does all of it.\n",
     "database": "# The database has a server of its own: put the addresses of both.\n",
     "media": "# Application, media and database each have a server: put their addresses.\n",
     "redundant": "# Any one server can die, its disk with it: put the addresses of all.\n",
@@ -125,7 +132,7 @@ def _servers(name: str, role: str, address: int, count: int, first: int = 1) -> 
 
 
 _BODIES: Final = {
-    "single": _SITE + _MEDIA_ROOT + _WEB_WITH_MEDIA,
+    "single": _SITE + _MEDIA_ROOT + _SQLITE + _WEB_WITH_MEDIA,
     "database": _SITE + _MEDIA_ROOT + _DATABASE + _WEB_WITH_MEDIA + _DB.replace("{number}", "2"),
     "media": _SITE + _MEDIA_ROOT + _DATABASE + _WEB + _MEDIA + _DB.replace("{number}", "3"),
     "redundant": _several(web=2, caches=0),
