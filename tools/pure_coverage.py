@@ -73,6 +73,8 @@ PURE = {
     "topology/difference": "tests/topology/test_changes.py",
     "topology/doors": "tests/topology/test_changes.py",
     "topology/moves": "tests/topology/test_changes.py",
+    "topology/render/gunicorn": "tests/topology/test_readme.py",
+    "topology/render/readme": "tests/topology/test_readme.py",
     "topology/ways": "tests/topology/test_changes.py",
     "topology/figure": "tests/topology/test_figure.py",
     "topology/presets": "tests/topology/test_presets.py",

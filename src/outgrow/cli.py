@@ -167,10 +167,10 @@ def render(
     visitors: int | None,
     target: str | None,
 ) -> None:
-    """Write what the servers of TOPOLOGY need: units of systemd, and nginx.conf.
+    """Write what the servers of TOPOLOGY need: README.md, units of systemd, and nginx.conf.
 
-    Each server has a folder below --to: the repair for those with the site, and the
-    media server for those with files. With --target shared-hosting it is what a site needs
+    Each server has a folder below --to: application and repair for those with the site,
+    and the media server for those with files. With --target shared-hosting it is what a site needs
     that shares its Apache with others.
     """
     import sys

@@ -1,4 +1,4 @@
-"""One server's services -> units of systemd: the repair, and a media server.
+"""One server's services -> units of systemd: the application, the repair, and a media server.
 
 Sources: systemd.service(5) for the words of a command, systemd.exec(5) for the rest.
 """
@@ -11,11 +11,22 @@ from typing import Final
 
 from outgrow.errors import ConfigurationError
 from outgrow.topology.model import Host, Service, Site
-from outgrow.topology.render import File
+from outgrow.topology.render import File, gunicorn
 
 #: What the units are called. They are ours, whatever else runs there.
+APP_UNIT: Final = "outgrow-app.service"
 REPAIR_UNIT: Final = "outgrow-repair.service"
 MEDIA_UNIT: Final = "outgrow-media.service"
+
+#: Worker processes of an application server: one for each core of a small machine, and one more.
+WORKERS: Final = 3
+
+#: Seconds that running requests have when a worker ends: more than the deadline of a save.
+GRACE: Final = 30
+
+#: Seconds for which an idle connection is kept: longer than a balancer keeps it (60 s by nginx's
+#: default), so that it is never the application that closes while a request is on its way.
+KEEP_ALIVE: Final = 75
 
 _UNIT: Final = """\
 # Written by outgrow. Changes here are lost.
@@ -57,10 +68,15 @@ class Places:
     #: What the site's settings and Outgrow's media servers share.
     token_file: str = "/etc/outgrow/token"  # noqa: S105 - a path
     nginx_conf: str = "/etc/outgrow/nginx.conf"
+    #: Variables of the site's processes, one NAME=value a line: the secrets.
+    environment: str = "/etc/outgrow/environment"
 
 
 def render(site: Site, host: Host, places: Places) -> Iterator[File]:
     """The units of one server. Raises `ConfigurationError` for what a unit can't hold."""
+    for service in host.services:
+        if service.role == "app":
+            yield File(APP_UNIT, _app(site, service, places))
     if site.services("media") and any(service.role == "app" for service in host.services):
         yield File(REPAIR_UNIT, _repair(site, places))
     for service in host.services:
@@ -68,12 +84,42 @@ def render(site: Site, host: Host, places: Places) -> Iterator[File]:
             yield File(MEDIA_UNIT, _media(site, service, places))
 
 
-def _repair(site: Site, places: Places) -> str:
-    # The code may write where it likes, but not to the system.
+def _app(site: Site, service: Service, places: Places) -> str:
+    words = gunicorn.words(
+        places.python,
+        site.wsgi,
+        service.port,
+        site.folder,
+        workers=WORKERS,
+        grace=GRACE,
+        keep_alive=KEEP_ALIVE,
+    )
     more = (
+        *_code(site, places),
+        # New workers read code and settings anew; the old ones answer what they have.
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        # The signal is for the main process, which ends its workers.
+        "KillMode=mixed",
+        f"TimeoutStopSec={GRACE + 10}",
+    )
+    return _unit("application server", places, more, words)
+
+
+def _code(site: Site, places: Places) -> tuple[str, ...]:
+    """What all processes of the site's code have."""
+    return (
         f"WorkingDirectory={_path(str(site.folder))}",
         f"Environment={_word(f'DJANGO_SETTINGS_MODULE={site.settings}', dollars=False)}",
+        # Without the file the site's own settings hold.
+        f"EnvironmentFile=-{_path(places.environment)}",
+        # The code may write where it likes, but not to the system.
         "ProtectSystem=full",
+    )
+
+
+def _repair(site: Site, places: Places) -> str:
+    more = (
+        *_code(site, places),
         # It ends after the file that it is just sending.
         "TimeoutStopSec=60",
     )
