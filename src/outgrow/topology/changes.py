@@ -229,9 +229,9 @@ class _Steps:
 
     def _drain(self, phase: str, part: Part, why: str, commands: tuple[str, ...]) -> Change:
         row = way(part.role)
-        return Change(
-            phase, part.name, DRAIN, f"it: {row.leave}", why, self._all(commands, part), row.page
-        )
+        alone = part.role == "media" and not self.after.services("media")
+        what = f"it: {'the store has every file' if alone else row.leave}"
+        return Change(phase, part.name, DRAIN, what, why, self._all(commands, part), row.page)
 
     def _forgotten(self) -> Iterator[Change]:
         for part in self.differs.gone:
@@ -301,7 +301,7 @@ class _Steps:
             )
 
     def _door(self, phase: str, part: Part, what: str, why: str) -> Change:
-        if part.service.engine == "nginx":
+        if part.role == "media" and part.service.engine == "nginx":
             why += " nginx has a line `allow` for each, twice; then reload it."
         return Change(phase, part.name, RECONFIGURE, what, why, (), f"{_PAGE}#open-and-close")
 

@@ -96,7 +96,7 @@ def _install(site: Site, host: Host, places: Places) -> Iterator[str]:
     if any(service.role == "media" for service in host.services):
         owner = ["-o", places.user, "-g", places.user]
         folders = [places.copies]
-        if any(service.engine == "nginx" for service in host.services):
+        if any(s.role == "media" and s.engine == "nginx" for s in host.services):
             folders.append(places.state)
         yield from _shell(shlex.join(["sudo", "install", "-d", *owner, *folders]))
     if any(service.engine == "external" for service in host.services):
