@@ -167,10 +167,10 @@ def render(
     visitors: int | None,
     target: str | None,
 ) -> None:
-    """Write what the servers of TOPOLOGY need: units of systemd, and nginx.conf.
+    """Write what the servers of TOPOLOGY need: README.md, units of systemd, and nginx.conf.
 
-    Each server has a folder below --to: the repair for those with the site, and the
-    media server for those with files. With --target shared-hosting it is what a site needs
+    Each server has a folder below --to: application and repair for those with the site,
+    and the media server for those with files. With --target shared-hosting it is what a site needs
     that shares its Apache with others.
     """
     import sys
@@ -186,6 +186,29 @@ def render(
         if diff:
             context.exit(int(rendering.compare(files, to, sys.stdout)))
         rendering.render(files, to, sys.stdout, dry_run=dry_run)
+
+
+@main.command("plan")
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_context
+def plan_changes(context: click.Context, before: Path, after: Path, as_json: bool) -> None:
+    """Print the steps from the site of BEFORE to that of AFTER, in an order that keeps it up.
+
+    Nothing is carried out. 1 if anything changes.
+    """
+    import json
+
+    from outgrow.topology import change
+    from outgrow.topology.changes import changes
+    from outgrow.topology.load import load
+
+    with _errors_in_one_line():
+        steps = changes(load(before), load(after), str(after))
+        text = f"{json.dumps(change.facts(steps), indent=2)}\n" if as_json else change.text(steps)
+        click.echo(text, nl=False)
+        context.exit(int(bool(steps)))
 
 
 @main.command()

@@ -23,7 +23,7 @@ from outgrow.topology.parts import HOME, Plan, Planned, Programs, Stage, Step
 from outgrow.topology.postgres import Postgres
 from outgrow.topology.probes import Answers, Runs, Stores, Succeeds
 from outgrow.topology.process import Command
-from outgrow.topology.render import File, nginx, toml
+from outgrow.topology.render import File, gunicorn, nginx, toml
 
 TOPOLOGY_FILE: Final = "_topology.toml"
 
@@ -191,19 +191,8 @@ def _state(service: Service) -> str:
 
 
 def _app(site: Site, service: Service, folder: Path, programs: Programs) -> Planned:
-    words = (
-        *(programs.python, "-m", "gunicorn"),
-        # By default all of a user's gunicorns share one control socket in his home.
-        "--no-control-socket",
-        *("--bind", str(service.port)),
-        *("--chdir", str(site.folder)),
-        *("--worker-class", "gthread", "--threads", "8"),
-        # More than the deadline of a save (25 s); a worker that is silent so long hangs.
-        *("--timeout", "60"),
-        *("--graceful-timeout", "5"),
-        *("--access-logfile", "-", "--access-logformat", "%(m)s %(U)s %(s)s %(M)s ms"),
-        site.wsgi,
-    )
+    log = "%(m)s %(U)s %(s)s %(M)s ms"
+    words = gunicorn.words(programs.python, site.wsgi, service.port, site.folder, log=log)
     return Planned(
         service.name,
         "app",

@@ -12,7 +12,16 @@ from outgrow.topology.front import front
 from outgrow.topology.keys import suggestion
 from outgrow.topology.load import load
 from outgrow.topology.model import Host, Service, Site
-from outgrow.topology.render import File, caches, haproxy, nginx, nginx_front, shared, systemd
+from outgrow.topology.render import (
+    File,
+    caches,
+    haproxy,
+    nginx,
+    nginx_front,
+    readme,
+    shared,
+    systemd,
+)
 from outgrow.topology.render.systemd import Places
 from outgrow.topology.write import write
 
@@ -39,8 +48,14 @@ def plan(
         File(f"{host.name}/{file.name}", file.content)
         for host in site.hosts
         if not wanted or host.name in wanted
-        for file in _files(site, host, places, visitors)
+        for file in _with_page(site, host, places, visitors)
     ]
+
+
+def _with_page(site: Site, host: Host, places: Places, visitors: int | None) -> Iterator[File]:
+    files = list(_files(site, host, places, visitors))
+    yield from files
+    yield from readme.render(site, host, places, files, visitors=visitors)
 
 
 def _files(site: Site, host: Host, places: Places, visitors: int | None) -> Iterator[File]:
