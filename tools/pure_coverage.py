@@ -84,6 +84,7 @@ PURE = {
     "topology/database": TOPOLOGY,
     "topology/balancer": TOPOLOGY,
     "topology/cache": TOPOLOGY,
+    "topology/capacity": TOPOLOGY,
     "topology/worker": "tests/topology/test_workers.py",
     "topology/front": TOPOLOGY,
     "topology/objects": TOPOLOGY,

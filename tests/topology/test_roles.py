@@ -11,6 +11,7 @@ import pytest
 from outgrow.errors import TopologyErrors
 from outgrow.topology.balancer import Balancer
 from outgrow.topology.cache import Cache
+from outgrow.topology.capacity import connections
 from outgrow.topology.front import Front, Member, Route, Upstream, front
 from outgrow.topology.model import Port, Site, local, parse
 from outgrow.topology.settings import django_settings
@@ -269,6 +270,26 @@ def test_a_hybrid_storage_has_the_one_alias(content: Content, tmp_path: Path) ->
 def test_what_is_wrong_with_a_storage(content: Content, table: Content, message: str) -> None:
     content["media"] = table
     assert any(message in problem for problem in problems(content))
+
+
+# --- how much a database server must take
+
+
+def test_connections_are_a_sum(content: Content) -> None:
+    # Two application servers with 3 processes of 8 threads; SQLite and others the same.
+    assert connections(site(content), "primary") == 2 * 3 * 8 + 2 + 20
+    content["database"] = {"engine": "postgresql", "name": "photos"}
+    content["media"] = {"storage": "distributed"}
+    content["worker"] = {"command": "python -m celery"}
+    content["servers"] |= {
+        "db1": {"roles": ["primary"], "address": "10.0.0.31"},
+        "db2": {"roles": ["replica"], "address": "10.0.0.32"},
+        "work1": {"roles": ["worker"], "address": "10.0.0.51"},
+    }
+    whole = site(content)
+    # The catalogue has a second connection to the primary, and each process a watch.
+    assert connections(whole, "primary") == (2 * 24 + 8) * 2 + 2 * 2 + (6 + 2) + 20
+    assert connections(whole, "replica") == 2 * 24 + 8 + 2 + (6 + 2) + 20
 
 
 # --- a commit that waits

@@ -7,7 +7,7 @@ it is, and `load.current` reads it for the process that needs it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final
@@ -95,6 +95,15 @@ def alias(server: str) -> str:
     """The alias in DATABASES, and the replication slot, of the replica on this server."""
     name = re.sub(r"[^a-z0-9]", "_", server)
     return f"_{name}" if name[:1].isdigit() else name
+
+
+def any_of(standbys: Iterable[str]) -> str:
+    """PostgreSQL's synchronous_standby_names: a commit waits for any one of these aliases.
+
+    postgresql.org/docs/current/runtime-config-replication.html#GUC-SYNCHRONOUS-STANDBY-NAMES
+    """
+    names = ", ".join(f'"{one}"' for one in standbys)
+    return f"ANY 1 ({names})"
 
 
 def _file(table: Table, folder: PurePath) -> Database:

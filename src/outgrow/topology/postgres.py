@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from outgrow.topology.database import Database, alias
+from outgrow.topology.database import Database, alias, any_of
 from outgrow.topology.model import LOOPBACK, Host, Service
 from outgrow.topology.parts import Planned, Programs, Step
 from outgrow.topology.probes import TIMEOUT, Succeeds
@@ -158,7 +158,10 @@ class Postgres:
         )
         step = Step(f"{self.primary.name} initdb", self._as_server(words), data)
         check = self._asks(self.primary, _WRITES)
-        more = synchronous_settings(self.database, standbys)
+        more = {}
+        if self.database.synchronous:
+            names = any_of(alias(host.name) for host in standbys)
+            more = {"synchronous_standby_names": names}
         return self._server(self.primary, step, more, "accepts a write", check)
 
     def set_up(self) -> Step:
@@ -240,17 +243,6 @@ class Postgres:
 
     def _as_us(self, words: tuple[str, ...]) -> Command:
         return Command(words, self.home)
-
-
-def synchronous_settings(database: Database, standbys: tuple[Host, ...]) -> dict[str, str]:
-    """What a primary is told of standbys that a commit waits for: any one of them.
-
-    postgresql.org/docs/current/runtime-config-replication.html#GUC-SYNCHRONOUS-STANDBY-NAMES
-    """
-    if not database.synchronous:
-        return {}
-    names = ", ".join(f'"{alias(host.name)}"' for host in standbys)
-    return {"synchronous_standby_names": f"ANY 1 ({names})"}
 
 
 def _new(data: Path) -> Path:

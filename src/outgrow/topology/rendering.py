@@ -18,6 +18,7 @@ from outgrow.topology.render import (
     haproxy,
     nginx,
     nginx_front,
+    postgresql,
     readme,
     shared,
     systemd,
@@ -64,6 +65,8 @@ def _files(site: Site, host: Host, places: Places, visitors: int | None) -> Iter
     for service in host.services:
         if service.role == "media" and service.engine == "nginx":
             yield from nginx.render(site, service, root, state, visitors=visitors)
+        if service.engine == "postgresql":
+            yield from postgresql.render(site, host, service)
         if service.role == "cache" and service.engine == "redis":
             yield from caches.redis(service.port, site.cache)
         if service.role == "balancer":

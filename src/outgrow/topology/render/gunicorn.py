@@ -6,9 +6,13 @@ gunicorn's own page is the source: https://docs.gunicorn.org/en/stable/settings.
 from __future__ import annotations
 
 from pathlib import PurePath
+from typing import Final
 
 from outgrow.topology.front import APP_IDLE
 from outgrow.topology.model import Port
+
+#: Threads of each worker process.
+THREADS: Final = 8
 
 
 def words(
@@ -35,7 +39,7 @@ def words(
         *("--bind", str(bind)),
         *("--chdir", str(folder)),
         *(("--workers", str(workers)) if workers > 1 else ()),
-        *("--worker-class", "gthread", "--threads", "8"),
+        *("--worker-class", "gthread", "--threads", str(THREADS)),
         # More than the deadline of a save (25 s); a worker that is silent so long hangs.
         *("--timeout", "60"),
         *("--graceful-timeout", str(grace)),

@@ -14,7 +14,7 @@ from typing import Final
 
 from outgrow.topology.doors import doors
 from outgrow.topology.model import Host, Service, Site
-from outgrow.topology.render import File
+from outgrow.topology.render import File, postgresql
 from outgrow.topology.render.systemd import Places
 from outgrow.topology.ways import way
 
@@ -175,7 +175,8 @@ def _files(names: list[str]) -> Iterator[str]:
     if not names:
         return
     yield "From the folder of this page:"
-    targets = {name: _UNITS if _is_unit(name) else _OURS for name in names}
+    others = [name for name in names if name != postgresql.CONFIGURATION]
+    targets = {name: _UNITS if _is_unit(name) else _OURS for name in others}
     yield from _shell(
         shlex.join(["sudo", "install", "-d", _OURS]),
         *(
@@ -184,6 +185,12 @@ def _files(names: list[str]) -> Iterator[str]:
         ),
         "sudo systemctl daemon-reload",
     )
+    if len(others) < len(names):
+        yield "Of the cluster that PostgreSQL has here (its version stands in the path):"
+        yield from _shell(
+            f"sudo cp {postgresql.CONFIGURATION} /etc/postgresql/*/main/conf.d/",
+            "sudo systemctl restart postgresql",
+        )
 
 
 def _start(site: Site, host: Host, names: list[str]) -> Iterator[str]:
@@ -251,7 +258,7 @@ def _firewall(site: Site, host: Host, visitors: int | None) -> Iterator[str]:
         yield f"| {visitors}/tcp | files, to read | visitors, and the other media servers |"
     if any(door.service.engine == "postgresql" for door in ours):
         yield ""
-        yield "`pg_hba.conf` has a line for each of them, and `listen_addresses` the address."
+        yield "`pg_hba.conf` has a line for each of them."
 
 
 # --- what is not made anew
@@ -259,7 +266,8 @@ def _firewall(site: Site, host: Host, visitors: int | None) -> Iterator[str]:
 
 def _backup(site: Site, host: Host) -> Iterator[str]:
     roles = [service.role for service in host.services]
-    if "app" in roles and site.services("media"):
+    distributed = site.media.is_distributed
+    if "app" in roles and site.services("media") and not distributed:
         yield (
             f"* {_literal(site.media_root)}, the master copy of the uploads, with `.outgrow/` "
             "last. Once for the site: the application servers share it."
@@ -273,7 +281,12 @@ def _backup(site: Site, host: Host) -> Iterator[str]:
         yield f"* The database {_literal(site.database.name)}, before the files: `{program}`."
     if "replica" in roles:
         yield "* No rows: a replica follows each mistake at once, and is no backup."
-    if "media" in roles:
+    if "media" in roles and distributed:
+        yield (
+            "* The files of one of the media servers, after the database: together they are the "
+            "uploads, for there is no master copy."
+        )
+    elif "media" in roles:
         yield "* No files: they are copies of the master's. A media server is no backup."
     if "objects" in roles:
         yield "* The bucket, by its versions or a second bucket at another place."

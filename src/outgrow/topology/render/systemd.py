@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from outgrow.errors import ConfigurationError
+from outgrow.topology.capacity import WORKERS
 from outgrow.topology.model import Host, Service, Site
 from outgrow.topology.render import File, caches, gunicorn, haproxy, nginx_front
 
@@ -21,9 +22,6 @@ MEDIA_UNIT: Final = "outgrow-media.service"
 BALANCER_UNIT: Final = "outgrow-balancer.service"
 CACHE_UNIT: Final = "outgrow-cache.service"
 WORKER_UNIT: Final = "outgrow-worker.service"
-
-#: Worker processes of an application server: one for each core of a small machine, and one more.
-WORKERS: Final = 3
 
 #: Seconds that running requests have when a worker ends: more than the deadline of a save.
 GRACE: Final = 30
