@@ -113,12 +113,17 @@ class Acts:
             self._revive(name)
             return f"{name} can't reload: it was restarted, and is ready."
         self._renew(name, process, reload)
-        self._local.wait_ready(name)
+        self._wait_ready(name)
         return f"{name} has reloaded ({reload.signal.name}), and is ready."
 
     def _revive(self, name: str) -> None:
         self._local.revive(name)
+        self._wait_ready(name)
+
+    def _wait_ready(self, name: str) -> None:
         self._local.wait_ready(name)
+        if self._local.stop_requested:  # then nothing was waited for
+            raise ControlFailed(f"The site was stopped before {name} was ready.")
 
     def _renew(self, name: str, process: Process, reload: Reload) -> None:
         """Send the signal, and wait until those who knew the old configuration are gone."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TextIO
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -54,24 +55,29 @@ class LogFile:
             self._stream.close()
 
 
-def table(statuses: Iterable[Status], now: float, caption: str = "") -> Table:
-    """The processes as a table. `now` is in seconds of Unix time."""
-    found = Table(caption=caption or None, caption_justify="left")
-    for heading in ("server", "role", "state", "since", "address", "process", "memory"):
-        found.add_column(heading, no_wrap=True)
-    found.add_column("problem", overflow="fold")
+def table(statuses: tuple[Status, ...], now: float) -> Group:
+    """The processes as a table, and below it what is wrong. `now` is in seconds of Unix time.
+
+    It has room on a terminal of 80 columns: only the role takes several lines.
+    """
+    found = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("server", "role", "state", "for", "address", "process", "memory"):
+        is_number = heading in {"for", "process", "memory"}
+        found.add_column(
+            heading, no_wrap=heading != "role", justify="right" if is_number else "left"
+        )
     for one in statuses:
         found.add_row(
             one.name,
             one.role,
             Text(shown(one.state), _COLOURS[one.state]),
             shown_age(now - one.since),
-            one.address.removeprefix("http://"),
+            one.address.rpartition("/")[2],
             str(one.pid or ""),
             shown_memory(one.memory),
-            Text(one.problem),
         )
-    return found
+    wrong = [Text(f"{one.name}: {one.problem}") for one in statuses if one.problem]
+    return Group(found, *wrong)
 
 
 def show(looker: Looker, caption: str, stream: TextIO, ended: Callable[[], bool]) -> None:
@@ -79,7 +85,8 @@ def show(looker: Looker, caption: str, stream: TextIO, ended: Callable[[], bool]
     console = Console(file=stream, highlight=False)
     with Live(console=console, screen=True, auto_refresh=False) as screen:
         while not ended():
-            screen.update(table(looker.look(), time.time(), caption), refresh=True)
+            below = Text(f"\n{caption}", "dim")
+            screen.update(Group(table(looker.look(), time.time()), below), refresh=True)
             end = time.monotonic() + _EVERY
             while not ended() and time.monotonic() < end:
                 time.sleep(_PAUSE)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from outgrow.errors import ControlFailed
@@ -207,7 +207,7 @@ def _command_lines(command: Command) -> list[str]:
     return [f"cd {shlex.quote(str(command.folder))}", str(command)]
 
 
-def _print(table: Table, stream: TextIO) -> None:
+def _print(table: RenderableType, stream: TextIO) -> None:
     # Not cut to 80 columns where there is no terminal: a log has room.
     width = None if stream.isatty() else 160
     Console(file=stream, width=width, highlight=False).print(table)

@@ -61,6 +61,7 @@ th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var
 th { color: var(--soft); font-weight: 600; }
 td.number, th.number { text-align: right; }
 td:first-child { font-weight: 600; }
+td.word { color: var(--state); font-weight: 600; }
 td.problem { white-space: normal; color: var(--soft); overflow-wrap: anywhere; }
 .lost-site { opacity: 0.45; }
 """.strip()
@@ -82,7 +83,8 @@ function draw(state) {
     cells.forEach((text, number) => {
       const cell = row.insertCell();
       cell.textContent = text;
-      cell.className = ["", "", "", "number", "", "number", "number", "problem"][number];
+      cell.className = ["", "", "word is-" + text.split(" ")[1], "number", "", "number",
+        "number", "problem"][number];
     });
     return row;
   }));
@@ -106,8 +108,8 @@ async function look() {
 look();
 """.strip()
 
-_HEADINGS: Final = ("server", "role", "state", "since", "address", "process", "memory", "")
-_NUMBERS: Final = {"since", "process", "memory"}
+_HEADINGS: Final = ("server", "role", "state", "for", "address", "process", "memory", "")
+_NUMBERS: Final = {"for", "process", "memory"}
 
 
 class Web:
@@ -191,7 +193,7 @@ def row(status: Status, now: float) -> list[str]:
         status.role,
         shown(status.state),
         shown_age(now - status.since),
-        status.address.removeprefix("http://"),
+        status.address.rpartition("/")[2],
         str(status.pid or ""),
         shown_memory(status.memory),
         status.problem,

@@ -47,9 +47,9 @@ svg { --ink: #24292f; --soft: #57606a; --line: #8c959f; --group: #f6f8fa; --box:
 
 #: The style of states: frame and word in one colour; what does not run has a broken frame.
 _STATES: Final = """
-svg { --good: #1a7f37; --wait: #9a6700; --bad: #cf222e; --cold: #0969da; --off: #6e7781; }
+:root { --good: #1a7f37; --wait: #9a6700; --bad: #cf222e; --cold: #0969da; --off: #6e7781; }
 @media (prefers-color-scheme: dark) {
-  svg { --good: #3fb950; --wait: #d29922; --bad: #f85149; --cold: #58a6ff; --off: #8b949e; }
+  :root { --good: #3fb950; --wait: #d29922; --bad: #f85149; --cold: #58a6ff; --off: #8b949e; }
 }
 .is-ready { --state: var(--good); }
 .is-starting, .is-restarting { --state: var(--wait); }
