@@ -69,6 +69,7 @@ PURE = {
     "publish/policy": "tests/publish/test_policy.py",
     "publish/tables": "tests/publish/test_policy.py",
     "topology/figure": "tests/topology/test_figure.py",
+    "topology/states": "tests/topology/test_states.py",
     "topology/presets": "tests/topology/test_presets.py",
     "topology/model": TOPOLOGY,
     "topology/keys": TOPOLOGY,
