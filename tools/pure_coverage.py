@@ -77,6 +77,7 @@ PURE = {
     "topology/render/readme": "tests/topology/test_readme.py",
     "topology/ways": "tests/topology/test_changes.py",
     "topology/figure": "tests/topology/test_figure.py",
+    "topology/states": "tests/topology/test_states.py",
     "topology/presets": "tests/topology/test_presets.py",
     "topology/model": TOPOLOGY,
     "topology/keys": TOPOLOGY,

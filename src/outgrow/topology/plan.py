@@ -22,13 +22,16 @@ from outgrow.topology.objects import LOCAL_KEY
 from outgrow.topology.parts import HOME, Plan, Planned, Programs, Stage, Step
 from outgrow.topology.postgres import Postgres
 from outgrow.topology.probes import Answers, Runs, Stores, Succeeds
-from outgrow.topology.process import Command
+from outgrow.topology.process import Command, Reload
 from outgrow.topology.render import File, gunicorn, nginx, toml
 
 TOPOLOGY_FILE: Final = "_topology.toml"
 
 #: The name of the server in whose place a process runs, for the site itself to show.
 SERVER_VARIABLE: Final = "OUTGROW_SERVER"
+
+#: How media servers reload, by their engine. Our own does not.
+_RELOADS: Final = {"nginx": Reload(renews=True)}
 
 
 def plan(site: Site, folder: Path, programs: Programs, password: str = "") -> Plan:
@@ -135,7 +138,7 @@ def _media(site: Site, service: Service, folder: Path, programs: Programs) -> Pl
     return Planned(
         service.name,
         f"media ({service.engine})",
-        Command(command, folder, {"PYTHONUNBUFFERED": "1"}),
+        Command(command, folder, {"PYTHONUNBUFFERED": "1"}, reload=_RELOADS.get(service.engine)),
         "stores, serves and deletes a file",
         Stores(service.port),
         # Any answer will do: an empty folder has no page to show.
@@ -196,7 +199,12 @@ def _app(site: Site, service: Service, folder: Path, programs: Programs) -> Plan
     return Planned(
         service.name,
         "app",
-        Command(words, Path(site.folder), environment(site, folder, service.name)),
+        Command(
+            words,
+            Path(site.folder),
+            environment(site, folder, service.name),
+            reload=Reload(renews=True),
+        ),
         "serves a page",
         # A visitor wants a page; to be ready it is enough not to fail.
         Answers(service.port, 400),

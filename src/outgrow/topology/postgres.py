@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,7 @@ from outgrow.topology.database import Database, alias, any_of
 from outgrow.topology.model import LOOPBACK, Host, Service
 from outgrow.topology.parts import Planned, Programs, Step
 from outgrow.topology.probes import TIMEOUT, Succeeds
-from outgrow.topology.process import Command
+from outgrow.topology.process import Command, Reload
 from outgrow.topology.render import File
 
 #: The programs of a PostgreSQL that are needed, in one folder.
@@ -203,7 +203,7 @@ class Postgres:
             service.name,
             f"{service.role} (postgresql)",
             # "Fast": SIGTERM would wait for every client to leave.
-            self._as_server(words, signal.SIGINT),
+            replace(self._as_server(words, signal.SIGINT), reload=Reload()),
             work,
             check,
             Accepts(data, Succeeds(self._as_us(client), seconds=0.0)),
