@@ -87,11 +87,9 @@ def test_it_reloads_and_visitors_do_not_notice(site: LocalSite) -> None:
     for one in visitors:
         one.start()
     try:
+        said = Acts(site).act("reload", "front")
         # HAProxy's word for it is SIGUSR2.
-        assert re.fullmatch(
-            r"front has reloaded \((SIGHUP|SIGUSR2)\), and is ready.",
-            Acts(site).act("reload", "front"),
-        )
+        assert re.fullmatch(r"front has reloaded \((SIGHUP|SIGUSR2)\), and is ready\.", said)
         count = len(seen)
         wait_until(lambda: len(seen) > count + 10, "visitors go on")
     finally:
