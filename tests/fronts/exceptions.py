@@ -1,0 +1,49 @@
+"""Where a pair of a balancer and an application server does not do what all others do.
+
+Each row is asserted to be true (tests/fronts/test_requests.py and test_faults.py), and stands in
+docs/howto/fronts.md.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: Stands for every balancer, or every application server.
+ANY = "any"
+
+
+class Exceptional(NamedTuple):
+    """One deviation. `case` is what the tests ask for; `said` is the documentation's sentence."""
+
+    front: str
+    application: str
+    case: str
+    said: str
+
+
+ROWS: tuple[Exceptional, ...] = (
+    Exceptional(
+        "nginx",
+        "fastcgi",
+        "small pieces",
+        "What is sent piece by piece waits until a buffer is full, unless the response "
+        "has `X-Accel-Buffering: no`",
+    ),
+    Exceptional("haproxy", "gunicorn", "chunked", "A body of unknown length is refused with 411"),
+    Exceptional("haproxy", "granian", "chunked", "A body of unknown length is refused with 411"),
+    Exceptional("haproxy", "fastcgi", "chunked", "A body of unknown length is refused with 411"),
+    Exceptional(
+        "haproxy",
+        "uvicorn",
+        "unlimited",
+        "A body of unknown length has no limit but the site's own",
+    ),
+)
+
+
+def is_exceptional(front: str, application: str, case: str) -> bool:
+    """Whether this pair deviates in this case."""
+    return any(
+        row.front in {ANY, front} and row.application in {ANY, application} and row.case == case
+        for row in ROWS
+    )
