@@ -32,6 +32,7 @@ ROWS: tuple[Exceptional, ...] = (
     Exceptional("haproxy", "gunicorn", "chunked", "A body of unknown length is refused with 411"),
     Exceptional("haproxy", "granian", "chunked", "A body of unknown length is refused with 411"),
     Exceptional("haproxy", "fastcgi", "chunked", "A body of unknown length is refused with 411"),
+    Exceptional("haproxy", "fastcgi", "head", "HEAD is answered with 502 (HAProxy 2.6)"),
     Exceptional(
         "haproxy",
         "uvicorn",

@@ -46,13 +46,15 @@ async def _later(go: Path) -> AsyncIterator[bytes]:
 
 
 def count(request: HttpRequest) -> HttpResponse:
-    """Writes down that it was carried out, and by whom; then it may die."""
+    """Writes down that it was carried out, and by whom; then it may die, or wait."""
     line = f"{request.GET['id']} {os.getpid()}\n"
     descriptor = os.open(request.GET["file"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     os.write(descriptor, line.encode())
     os.close(descriptor)
     if "die" in request.GET:
         os.kill(os.getpid(), signal.SIGKILL)
+    while "go" in request.GET and not Path(request.GET["go"]).exists():
+        time.sleep(0.005)
     return HttpResponse(request.GET["id"])
 
 

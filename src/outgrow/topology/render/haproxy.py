@@ -135,11 +135,13 @@ def _bind(front: Front, pem: PurePath | None) -> Iterator[str]:
         return
     yield f"bind {front.listen} ssl crt {_word(str(pem))} ssl-min-ver TLSv1.2 alpn h2,http/1.1"
     yield f"bind {front.plain}"
-    yield "http-request redirect scheme https code 301 unless { ssl_fc }"
+    host = "%[req.hdr(Host),regsub(:[0-9]+$,)]"
+    place = f"https://{host}{front.https_port}%[pathq]"
+    yield f"http-request redirect code 301 location {place} unless {{ ssl_fc }}"
 
 
 def _backend(front: Front, route: Route) -> str:
-    members = route.upstream.members
+    members = route.upstream.shares
     name, fastcgi = route.upstream.name, route.upstream.protocol == "fastcgi"
     values = {
         "name": name,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final
 
-from outgrow.topology.front import CONNECT, DOWNTIME, FAILURES, IDLE, Front, Route, Upstream
+from outgrow.topology.front import BROKEN, CONNECT, DOWNTIME, IDLE, Front, Route, Upstream
 from outgrow.topology.render import File
 from outgrow.topology.render.nginx import TEMPORARY, quoted
 
@@ -137,7 +137,7 @@ _FILES: Final = """\
 _REDIRECT: Final = """\
     server {{
         listen {listen};
-        return 301 https://$host$request_uri;
+        return 301 https://$host{port}$request_uri;
     }}
 """
 
@@ -171,20 +171,20 @@ def _upstream(upstream: Upstream) -> str:
     servers = (
         # One that is alone is asked in any case.
         f"        server {member.port}{'' if alone else _conditions(member.weight)};"
-        for member in upstream.members
+        for member in upstream.shares
     )
     return _UPSTREAM.format(name=upstream.name, servers="\n".join(servers), idle=IDLE)
 
 
 def _conditions(weight: int) -> str:
     share = f"weight={weight}" if weight else "backup"
-    return f" {share} max_fails={FAILURES} fail_timeout={DOWNTIME}s"
+    return f" {share} max_fails={BROKEN} fail_timeout={DOWNTIME}s"
 
 
 def _redirect(front: Front) -> str:
     if front.options.certificate is None:
         return ""
-    return _REDIRECT.format(listen=front.plain)
+    return _REDIRECT.format(listen=front.plain, port=front.https_port)
 
 
 def _listen(front: Front) -> Iterator[str]:
