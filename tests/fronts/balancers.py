@@ -16,7 +16,7 @@ from typing import Any
 from outgrow.testing import free_port
 from outgrow.topology.front import Front
 from outgrow.topology.model import Port
-from outgrow.topology.render import File, haproxy, nginx_front
+from outgrow.topology.render import File, apache_front, caddy, haproxy, nginx_front
 from tests.fastcgi import serving
 from tests.live.processes import family, missing, server_folder, unprivileged, wait_until
 
@@ -56,6 +56,20 @@ PROGRAMS = {
             lambda front, state: haproxy.render(front, _pem(front, state)),
             ("haproxy", "-W", "-db", "-f", "{conf}"),
             ("haproxy", "-c", "-q", "-f", "{conf}"),
+        ),
+        Program(
+            "apache",
+            "apache2-bin",
+            apache_front.render,
+            ("apache2", "-DFOREGROUND", "-f", "{conf}"),
+            ("apache2", "-t", "-f", "{conf}"),
+        ),
+        Program(
+            "caddy",
+            "caddy",
+            caddy.render,
+            ("caddy", "run", "--adapter", "caddyfile", "--config", "{conf}"),
+            ("caddy", "validate", "--adapter", "caddyfile", "--config", "{conf}"),
         ),
     )
 }

@@ -29,15 +29,23 @@ ROWS: tuple[Exceptional, ...] = (
         "What is sent piece by piece waits until a buffer is full, unless the response "
         "has `X-Accel-Buffering: no`",
     ),
-    Exceptional("haproxy", "gunicorn", "chunked", "A body of unknown length is refused with 411"),
-    Exceptional("haproxy", "granian", "chunked", "A body of unknown length is refused with 411"),
-    Exceptional("haproxy", "fastcgi", "chunked", "A body of unknown length is refused with 411"),
+    *(
+        Exceptional(front, engine, "chunked", "A body of unknown length is refused with 411")
+        for front in ("haproxy", "apache", "caddy")
+        for engine in ("gunicorn", "granian", "fastcgi")
+    ),
     Exceptional("haproxy", "fastcgi", "head", "HEAD is answered with 502 (HAProxy 2.6)"),
+    *(
+        Exceptional(
+            front, "uvicorn", "unlimited", "A body of unknown length has no limit but the site's own"
+        )
+        for front in ("haproxy", "apache")
+    ),
     Exceptional(
-        "haproxy",
-        "uvicorn",
-        "unlimited",
-        "A body of unknown length has no limit but the site's own",
+        "apache",
+        ANY,
+        "only one has",
+        "A file is asked of one file server alone: let them ask each other",
     ),
 )
 
