@@ -19,6 +19,8 @@ class Exceptional(NamedTuple):
     application: str
     case: str
     said: str
+    #: It happens only now and then: allowed, and not asserted.
+    rare: bool = False
 
 
 ROWS: tuple[Exceptional, ...] = (
@@ -33,6 +35,25 @@ ROWS: tuple[Exceptional, ...] = (
         Exceptional(front, engine, "chunked", "A body of unknown length is refused with 411")
         for front in ("haproxy", "apache", "caddy")
         for engine in ("gunicorn", "granian", "fastcgi")
+    ),
+    Exceptional(
+        "apache",
+        ANY,
+        "get in flight",
+        "A GET under way on a server that dies is answered with 502, and asked of no other",
+    ),
+    Exceptional(
+        "caddy",
+        ANY,
+        "many times",
+        "A GET whose server dies is sent up to six times",
+    ),
+    Exceptional(
+        "caddy",
+        ANY,
+        "get under load",
+        "When a server dies, a few GETs may be answered with 502 until that is noticed",
+        rare=True,
     ),
     Exceptional("haproxy", "fastcgi", "head", "HEAD is answered with 502 (HAProxy 2.6)"),
     *(

@@ -135,7 +135,7 @@ def test_one_is_killed_under_load(drill: Drill) -> None:
     failed = {name for name, status in answers.items() if status != 200}
     assert {answers[name] for name in failed} <= FAILED | {BROKEN_OFF}
     # Each front loses a few that were under way; those that others would lose are in the table.
-    if not drill.differs("get in flight"):
+    if not drill.differs("get in flight") and not drill.differs("get under load"):
         gets = {name for name in failed if name.startswith("GET")}
         assert {answers[name] for name in gets} <= {BROKEN_OFF}
     assert len(failed) <= 12
@@ -158,7 +158,7 @@ def in_flight(drill: Drill, method: str, harm: Callable[[ApplicationServer], Non
         go.touch()
         status = asked.result(30)
     times = drill.executed[name]
-    assert times == 1 if method == "POST" else times <= 2
+    assert times <= 2 if method == "GET" else times == 1
     return status
 
 
@@ -177,7 +177,10 @@ def test_a_view_that_kills_its_worker(drill: Drill) -> None:
         drill.heal()
         name = drill.new(method)
         assert drill.ask(method, name, "&die=1") in FAILED
-        assert 1 <= drill.executed[name] <= most
+        if method == "GET" and drill.differs("many times"):
+            assert 2 < drill.executed[name] <= 6
+        else:
+            assert 1 <= drill.executed[name] <= most
     # Its master has others soon.
     started = time.monotonic()
     wait_until(lambda: drill.front.ask("/")[0] == 200, "nobody serves", seconds=3 * DOWNTIME)

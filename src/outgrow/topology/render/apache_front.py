@@ -95,9 +95,14 @@ _LENGTHS: Final = """\
 """
 
 _REDIRECT: Final = """\
+# Visitors keep their sessions themselves (RFC 5077).
+SSLSessionCache none
 <VirtualHost *:{plain}>
+    AllowEncodedSlashes On
     RewriteEngine On
-    RewriteRule ^ "https://%{{SERVER_NAME}}{port}%{{REQUEST_URI}}" [R=301,L,NE]
+    # As it was asked, not as Apache has decoded it.
+    RewriteCond %{{THE_REQUEST}} "^\\S+ (/[^? ]*)"
+    RewriteRule ^ "https://%{{SERVER_NAME}}{port}%1" [R=301,L,NE]
 </VirtualHost>
 """
 
@@ -105,6 +110,8 @@ _REDIRECT: Final = """\
 _FASTCGI: Final = """\
     ProxyFCGISetEnvIf "true" PATH_INFO "%{REQUEST_URI}"
     ProxyFCGISetEnvIf "true" SCRIPT_NAME ""
+    # mod_rewrite's, in which two slashes are one. Django would believe it.
+    ProxyFCGISetEnvIf "true" !SCRIPT_URL
 """
 
 
@@ -116,7 +123,7 @@ def render(front: Front, state: PurePath, *, user: str = "") -> Iterator[File]:
     """
     options = front.options
     secure = options.certificate is not None
-    modules = (*_NAMES, *(("ssl", "socache_shmcb") if secure else ()))
+    modules = (*_NAMES, *(("ssl",) if secure else ()))
     content = _MAIN.format(
         state=quoted(state),
         pid=quoted(state / "apache.pid"),

@@ -90,8 +90,8 @@ _LENGTHS: Final = """\
 _PROXY: Final = """\
 reverse_proxy {servers} {{
     lb_policy round_robin
-    # A request that has been sent is asked of another server if it is a GET, and once.
-    lb_retries 1
+    # Only a GET is sent again once it has been sent.
+    lb_retries 2
     # What comes in pieces goes on in pieces.
     flush_interval -1
 {health}    fail_duration {downtime}s
@@ -201,7 +201,7 @@ def _files(front: Front, upstream: Upstream) -> str:
     """Any of the servers, and behind it one after the other."""
     other = ""
     if len(upstream.members) > 1:
-        for member in upstream.members:
+        for member in upstream.shares:
             other = _proxy(front, upstream, (member,), other)
     return _proxy(front, upstream, upstream.shares, other)
 
