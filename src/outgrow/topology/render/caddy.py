@@ -69,7 +69,8 @@ _FILES: Final = """\
 
 # As the visitor has written it, before Caddy resolves `..` and looks for the route.
 _HIDDEN: Final = """\
-        @written{number} vars_regexp {{http.request.orig_uri}} (?i)^{pattern}([^?]*(/|%2f))?(\\.|%2e)
+        @written{number} vars_regexp {{http.request.orig_uri}} \
+(?i)^{pattern}([^?]*(/|%2f))?(\\.|%2e)
         respond @written{number} 404
 """
 
@@ -209,9 +210,7 @@ def _files(front: Front, upstream: Upstream) -> str:
 def _proxy(front: Front, upstream: Upstream, members: tuple[Member, ...], other: str = "") -> str:
     limits = {"connect": CONNECT, "timeout": front.options.timeout, "idle": IDLE}
     fastcgi = upstream.protocol == "fastcgi"
-    health = _HEALTH.format(
-        health=front.options.health, connect=CONNECT, domain=front.domain
-    )
+    health = _HEALTH.format(health=front.options.health, connect=CONNECT, domain=front.domain)
     return _PROXY.format(
         servers=" ".join(_servers(members)),
         # Of a file server it is not known which file there is.
