@@ -11,6 +11,9 @@ from typing import NamedTuple
 #: Stands for every balancer, or every application server.
 ANY = "any"
 
+#: What the documentation calls the balancers.
+NAMES = {"nginx": "nginx", "haproxy": "HAProxy", "apache": "Apache", "caddy": "Caddy"}
+
 
 class Exceptional(NamedTuple):
     """One deviation. `case` is what the tests ask for; `said` is the documentation's sentence."""
@@ -77,3 +80,14 @@ def is_exceptional(front: str, application: str, case: str) -> bool:
         row.front in {ANY, front} and row.application in {ANY, application} and row.case == case
         for row in ROWS
     )
+
+
+def table() -> list[str]:
+    """The rows as docs/howto/fronts.md shows them."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for row in ROWS:
+        grouped.setdefault((row.front, row.said), []).append(row.application)
+    return [
+        f"| {NAMES[front]} | {', '.join(applications)} | {said} |"
+        for (front, said), applications in grouped.items()
+    ]

@@ -21,6 +21,9 @@ CONFIGURATION: Final = "Caddyfile"
 #: So often one server may stand in the list of an upstream: Caddy 2.6 has no weights.
 _MOST: Final = 20
 
+#: So often a GET is sent again.
+_RETRIES: Final = 2
+
 _MAIN: Final = """\
 # Written by outgrow. Changes here are lost.
 {{
@@ -92,7 +95,7 @@ _PROXY: Final = """\
 reverse_proxy {servers} {{
     lb_policy round_robin
     # Only a GET is sent again once it has been sent.
-    lb_retries 2
+    lb_retries {retries}
     # What comes in pieces goes on in pieces.
     flush_interval -1
 {health}    fail_duration {downtime}s
@@ -216,7 +219,9 @@ def _proxy(front: Front, upstream: Upstream, members: tuple[Member, ...], other:
         # Of a file server it is not known which file there is.
         health="" if other or upstream.name == "media" or len(members) == 1 else health,
         downtime=DOWNTIME,
-        broken=BROKEN,
+        # It counts each of them.
+        broken=BROKEN * (_RETRIES + 1),
+        retries=_RETRIES,
         port=front.listen.number,
         transport=(_FASTCGI if fastcgi else _HTTP).format(**limits),
         missing=_MISSING.format(other=_indented(other, 8)) if other else "",
