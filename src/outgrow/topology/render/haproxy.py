@@ -41,8 +41,9 @@ defaults
     # Sent again once, to another server; what that means for a POST stands below.
     retries 1
     option redispatch 1
-    # An idle connection to a server is closed after 5 to 10 s, the default.
-    http-reuse safe
+    # A connection to a server is one visitor's: where one breaks that others have used before,
+    # he would get no answer at all, and not 502.
+    http-reuse never
 frontend {name}
 {bind}
     # Whatever of this a visitor has sent is replaced: nobody says for himself who he is.
