@@ -58,6 +58,14 @@ ROWS: tuple[Exceptional, ...] = (
         "When a server dies, a few GETs may be answered with 502 until that is noticed",
         rare=True,
     ),
+    Exceptional(
+        "caddy",
+        ANY,
+        "one check",
+        "One failed check takes a server out until the next, a second later: after a page that "
+        "kills workers all may be out, and visitors get 503",
+        rare=True,
+    ),
     Exceptional("haproxy", "fastcgi", "head", "HEAD is answered with 502 (HAProxy 2.6)"),
     *(
         Exceptional(
