@@ -22,7 +22,7 @@ class Exceptional(NamedTuple):
     application: str
     case: str
     said: str
-    #: It happens only now and then: allowed, and not asserted.
+    #: It does not happen each time: allowed, and not asserted.
     rare: bool = False
 
 
@@ -66,7 +66,13 @@ ROWS: tuple[Exceptional, ...] = (
         "kills workers all may be out, and visitors get 503",
         rare=True,
     ),
-    Exceptional("haproxy", "fastcgi", "head", "HEAD is answered with 502 (HAProxy 2.6)"),
+    Exceptional(
+        "haproxy",
+        "fastcgi",
+        "head",
+        "HEAD is most often answered with 502 (HAProxy 2.6)",
+        rare=True,
+    ),
     *(
         Exceptional(
             front, "uvicorn", "unlimited", "A body of unknown length has the site's own limit alone"

@@ -23,7 +23,7 @@ from outgrow.topology.model import Port
 from tests.fronts.balancers import PROGRAMS, Balancer, balancer
 from tests.fronts.exceptions import is_exceptional
 from tests.fronts.servers import ApplicationServer, upstream
-from tests.live.processes import server_folder, wait_until
+from tests.live.processes import all_have_status, server_folder, wait_until
 
 #: Seconds without an answer after which a front gives a server up; production waits longer.
 TIMEOUT = 2
@@ -198,9 +198,8 @@ def test_whoever_asks_again_for_a_page_that_kills_takes_no_site_away(drill: Dril
 
 def test_one_is_frozen(drill: Drill) -> None:
     frozen = drill.servers[0].family()
-    for one in frozen:
-        one.send_signal(signal.SIGSTOP)
     try:
+        freeze(drill.servers[0])
         with ThreadPoolExecutor(2 * BROKEN) as several:
             assert set(several.map(lambda _: drill.front.ask("/")[0], range(2 * BROKEN))) <= {
                 *FAILED,
@@ -213,6 +212,15 @@ def test_one_is_frozen(drill: Drill) -> None:
                 one.send_signal(signal.SIGCONT)
 
 
+def freeze(server: ApplicationServer) -> None:
+    """Stop all of it; a signal is not carried out at once."""
+    frozen = server.family()
+    for one in frozen:
+        one.send_signal(signal.SIGSTOP)
+    stopped = psutil.STATUS_STOPPED
+    wait_until(lambda: all_have_status(frozen, stopped), "it does not freeze")
+
+
 def _all_quick(drill: Drill) -> bool:
     """Whether ten requests one after the other are answered as if nothing were."""
     for _ in range(10):
@@ -223,10 +231,6 @@ def _all_quick(drill: Drill) -> bool:
 
 
 def test_a_frozen_server_never_gets_a_write_twice(drill: Drill) -> None:
-    def freeze(server: ApplicationServer) -> None:
-        for one in server.family():
-            one.send_signal(signal.SIGSTOP)
-
     try:
         assert in_flight(drill, "POST", freeze) in FAILED
     finally:

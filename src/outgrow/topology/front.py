@@ -6,7 +6,8 @@ The laws, which each renderer keeps and tests/fronts asks of the real programs:
    application is passed on as it came: no byte of path or query is decoded.
 2. Host is passed on with its port. X-Forwarded-For, -Proto, -Host and -Port are written
    anew, so no visitor can choose them; `Forwarded` and `Proxy` are dropped
-   (RFC 7239 §8.1; CVE-2016-5385).
+   (RFC 7239 §8.1; CVE-2016-5385), and so are names with an underscore that would become
+   the same variables (RFC 3875 §4.1.18).
 3. A POST or PATCH that may have been carried out is not sent again (RFC 9110 §9.2.2: they are
    not idempotent): one that met a server's death is answered with 502, and the visitor decides.
 4. An idle connection to an application is closed by the front first, which knows that
