@@ -330,7 +330,8 @@ def test_what_only_one_has_is_found(pair: Pair, asked: list[FileServer]) -> None
 def test_files_are_only_read(front: Balancer, asked: list[FileServer], method: str) -> None:
     for path in ("/media/a.txt", "/media/"):
         assert front.ask(path, method, b"a")[0] in REFUSED
-    assert [one for server in asked for one in server.asked] == []
+    # Health checks come at any time.
+    assert {one for server in asked for one in server.asked} <= {("GET", "/")}
 
 
 @pytest.mark.parametrize(
