@@ -138,7 +138,8 @@ def test_one_is_killed_under_load(drill: Drill) -> None:
     if not drill.differs("get in flight") and not drill.differs("get under load"):
         gets = {name for name in failed if name.startswith("GET")}
         assert {answers[name] for name in gets} <= {BROKEN_OFF}
-    assert len(failed) <= 12
+    # Caddy notices it by a check, within a second.
+    assert len(failed) <= (60 if drill.differs("get under load") else 12)
     executed = drill.executed
     posts = {name for name in answers if name.startswith("POST")}
     assert {executed[name] for name in posts - failed} == {1}
