@@ -18,6 +18,9 @@ TOPOLOGY = " ".join(
     f"tests/topology/test_{name}.py" for name in ("model", "keys", "rules", "store", "roles")
 )
 
+#: What balancers do, what each is given, and what is behind them.
+FRONTS = "tests/topology/test_fronts.py"
+
 #: Module below src/outgrow -> its own test file (or files, with a space between).
 PURE = {
     "errors": "tests/test_errors.py",
@@ -79,6 +82,12 @@ PURE = {
     "topology/figure": "tests/topology/test_figure.py",
     "topology/states": "tests/topology/test_states.py",
     "topology/presets": "tests/topology/test_presets.py",
+    "topology/applications": FRONTS,
+    "topology/front": FRONTS,
+    "topology/render/apache_front": FRONTS,
+    "topology/render/caddy": FRONTS,
+    "topology/render/haproxy": FRONTS,
+    "topology/render/nginx_front": FRONTS,
     "topology/model": TOPOLOGY,
     "topology/keys": TOPOLOGY,
     "topology/rules": TOPOLOGY,
@@ -87,7 +96,6 @@ PURE = {
     "topology/cache": TOPOLOGY,
     "topology/capacity": TOPOLOGY,
     "topology/worker": "tests/topology/test_workers.py",
-    "topology/front": TOPOLOGY,
     "topology/objects": TOPOLOGY,
     "topology/agreement": TOPOLOGY,
     "topology/settings": (
