@@ -102,6 +102,7 @@ def test_the_commands_of_a_site(run: Run) -> None:
         *("--bind", str(site.service("app1").port), "--chdir", str(site.folder)),
         *("--worker-class", "gthread", "--threads", "8"),
         *("--timeout", "60", "--graceful-timeout", "5", "--keep-alive", "75"),
+        "--forwarded-allow-ips=",
         *("--access-logfile", "-", "--access-logformat", "%(m)s %(U)s %(s)s %(M)s ms"),
         "tiny.wsgi:application",
     )

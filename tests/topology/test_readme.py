@@ -175,6 +175,7 @@ def test_the_words_of_gunicorn() -> None:
         *("--worker-class", "gthread", "--threads", "8"),
         *("--timeout", "60", "--graceful-timeout", "5"),
         *("--keep-alive", "75"),
+        "--forwarded-allow-ips=",
         "shop.wsgi:application",
     )
     more = gunicorn.words(
