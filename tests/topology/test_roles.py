@@ -12,6 +12,7 @@ from outgrow.errors import TopologyErrors
 from outgrow.topology.balancer import Balancer
 from outgrow.topology.cache import Cache
 from outgrow.topology.capacity import connections
+from outgrow.topology.database import any_of
 from outgrow.topology.front import Front, Member, Route, Upstream, front
 from outgrow.topology.model import Port, Site, local, parse
 from outgrow.topology.settings import django_settings
@@ -316,3 +317,23 @@ def test_who_waits(content: Content) -> None:
     database = site(content).database
     assert database is not None
     assert database.synchronous
+
+
+def test_any_of_the_others_will_do() -> None:
+    assert any_of(["db2", "db_3"]) == 'ANY 1 ("db2", "db_3")'
+
+
+# --- workers
+
+
+def test_a_worker_needs_a_command(content: Content) -> None:
+    content["servers"]["work1"] = {"roles": ["worker"], "address": "10.0.0.51"}
+    content["servers"]["work2"] = {"roles": ["worker"], "address": "10.0.0.52"}
+    assert problems(content) == [
+        (
+            "worker.command: is missing, and servers.work1.roles[0] asks for it. Write it, as in "
+            'command = "python -m celery -A photos worker".'
+        )
+    ]
+    content["worker"] = {"command": "python -m celery -A photos worker"}
+    assert site(content).worker.words("/venv/python")[0] == "/venv/python"
