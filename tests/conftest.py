@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -35,6 +36,12 @@ _UP = {
     "tests/topology/test_up.py",
 }
 
+#: Tests of one balancer share servers that take longer to start than all of them to ask.
+_FRONT = re.compile(
+    r"(tests/fronts/test_(?:requests|faults|tls))\.py::.*\["
+    r"(nginx|haproxy|apache|caddy|lighttpd)\b"
+)
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -46,6 +53,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
+            if found := _FRONT.match(nodeid):
+                return " ".join(found.groups())
             return "up" if nodeid.partition("::")[0] in _UP else nodeid
 
     return Scheduler(config, log)

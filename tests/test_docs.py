@@ -46,7 +46,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 TUTORIAL = ROOT / "docs/tutorial/first-five-minutes.md"
 #: tests/publish/test_tutorial.py does all that it says.
 PUBLISHING = ROOT / "docs/tutorial/publish.md"
-OTHERS = [page for page in PAGES if page != PUBLISHING]
+#: tests/topology/test_tutorial.py does all that it says.
+GROWING = ROOT / "docs/tutorial/from-one-to-many.md"
+OTHERS = [page for page in PAGES if page not in {PUBLISHING, GROWING}]
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 #: Whose blocks for nginx are media servers; that of the other is run by

@@ -24,10 +24,10 @@ from outgrow.cli import main
 from outgrow.media.repair import Repair
 from outgrow.media.watch import Watch
 from outgrow.testing import MediaServer
-from tests.test_docs import PAGES, TUTORIAL, _first_toml, blocks
+from tests.test_docs import GROWING, PAGES, TUTORIAL, _first_toml, blocks
 
 #: The tutorial is run by tests/tutorial.py; the reference has synopses, with what may be left out.
-RUN = [page for page in PAGES if page != TUTORIAL and page.name != "commands.md"]
+RUN = [page for page in PAGES if page not in {TUTORIAL, GROWING} and page.name != "commands.md"]
 
 #: What has no end: tests/test_commands.py, the tutorial and tests/topology/test_up.py run it.
 ENDLESS = {"python manage.py outgrow media repair --watch", "outgrow up topology.toml"}

@@ -15,8 +15,11 @@ from pathlib import Path
 
 #: One parser in several modules.
 TOPOLOGY = " ".join(
-    f"tests/topology/test_{name}.py" for name in ("model", "keys", "rules", "store")
+    f"tests/topology/test_{name}.py" for name in ("model", "keys", "rules", "store", "roles")
 )
+
+#: What balancers do, what each is given, and what is behind them.
+FRONTS = "tests/topology/test_fronts.py"
 
 #: Module below src/outgrow -> its own test file (or files, with a space between).
 PURE = {
@@ -70,15 +73,36 @@ PURE = {
     "publish/facts": "tests/publish/test_facts.py",
     "publish/policy": "tests/publish/test_policy.py",
     "publish/tables": "tests/publish/test_policy.py",
+    "topology/change": "tests/topology/test_changes.py",
+    "topology/changes": "tests/topology/test_changes.py",
+    "topology/difference": "tests/topology/test_changes.py",
+    "topology/doors": "tests/topology/test_changes.py",
+    "topology/moves": "tests/topology/test_changes.py",
+    "topology/render/gunicorn": "tests/topology/test_readme.py",
+    "topology/render/readme": "tests/topology/test_readme.py",
+    "topology/ways": "tests/topology/test_changes.py",
     "topology/figure": "tests/topology/test_figure.py",
+    "topology/states": "tests/topology/test_states.py",
     "topology/presets": "tests/topology/test_presets.py",
+    "topology/applications": FRONTS,
+    "topology/front": FRONTS,
+    "topology/render/apache_front": FRONTS,
+    "topology/render/caddy": FRONTS,
+    "topology/render/haproxy": FRONTS,
+    "topology/render/nginx_front": FRONTS,
     "topology/model": TOPOLOGY,
     "topology/keys": TOPOLOGY,
     "topology/rules": TOPOLOGY,
     "topology/database": TOPOLOGY,
+    "topology/balancer": TOPOLOGY,
+    "topology/cache": TOPOLOGY,
+    "topology/capacity": TOPOLOGY,
+    "topology/worker": "tests/topology/test_workers.py",
     "topology/objects": TOPOLOGY,
     "topology/agreement": TOPOLOGY,
-    "topology/settings": "tests/topology/test_settings.py tests/topology/test_store.py",
+    "topology/settings": (
+        "tests/topology/test_settings.py tests/topology/test_store.py tests/topology/test_roles.py"
+    ),
 }
 
 

@@ -21,12 +21,16 @@ need "lighttpd lighttpd-mod-webdav" /usr/lib/lighttpd/mod_webdav.so
 need lighttpd-mod-openssl /usr/lib/lighttpd/mod_openssl.so
 need apache2-bin /usr/sbin/apache2 /usr/sbin/httpd
 need libapache2-mod-fcgid /usr/lib/apache2/modules/mod_fcgid.so
+need haproxy /usr/sbin/haproxy "$(command -v haproxy || true)"
+need curl "$(command -v curl || true)"
 need postgresql /usr/lib/postgresql/*/bin/initdb "$(command -v initdb || true)"
 need mariadb-server-core /usr/sbin/mariadbd "$(command -v mariadbd || true)"
 # It holds my_print_defaults, which mariadb-install-db calls.
 need mariadb-client-core /usr/bin/mariadb "$(command -v mariadb || true)"
 need lighttpd-modules-lua /usr/lib/lighttpd/mod_magnet.so
 need caddy "$(command -v caddy || true)"
+need haproxy /usr/sbin/haproxy
+need memcached "$(command -v memcached || true)"
 need chromium "$(command -v chromium || command -v chromium-browser || true)"
 need s3fs "$(command -v s3fs || true)"
 need redis-server "$(command -v redis-server || command -v valkey-server || true)"

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -22,6 +22,22 @@ from outgrow.errors import OutgrowError
 
 SECONDS = click.FloatRange(min=0, min_open=True)
 COUNT = click.IntRange(min=0)
+
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class _Port(click.IntRange):
+    """A port that may be left out; the word behind the option is then no port."""
+
+    def fail(
+        self,
+        message: str,
+        param: click.Parameter | None = None,
+        context: click.Context | None = None,
+    ) -> NoReturn:
+        """As the base, with what to do."""
+        super().fail(f"{message} Write the topology file before the option.", param, context)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -127,6 +143,15 @@ def media_server(
 @click.option(
     "--folder", type=click.Path(path_type=Path), help="For its files.  [default: .outgrow-run]"
 )
+@click.option("--live", is_flag=True, help="Show a table of the servers, not their output.")
+@click.option(
+    "--web",
+    type=_Port(0, 65535),
+    is_flag=False,
+    flag_value=0,
+    metavar="[PORT]",
+    help="Serve a page with the site's figure, to this machine alone.",
+)
 @click.pass_context
 def up(
     context: click.Context,
@@ -134,12 +159,96 @@ def up(
     checks_only: bool,
     dry_run: bool,
     folder: Path | None,
+    live: bool,
+    web: int | None,
 ) -> None:
-    """Run the whole site of TOPOLOGY on this machine, until Ctrl-C."""
+    """Run the whole site of TOPOLOGY on this machine, until Ctrl-C.
+
+    One of its servers can be killed, frozen, stopped, started or reloaded from a second
+    terminal, and `outgrow ps` shows them.
+    """
     from outgrow.topology import up as runner
 
     with _errors_in_one_line():
-        context.exit(runner.up(topology, folder, checks_only=checks_only, dry_run=dry_run))
+        context.exit(
+            runner.up(
+                topology,
+                folder,
+                checks_only=checks_only,
+                dry_run=dry_run,
+                table=live,
+                web=web,
+            )
+        )
+
+
+def _where_it_runs(command: _Command) -> _Command:
+    """The options that say which running site is meant."""
+    topology = click.option(
+        "--topology",
+        type=click.Path(path_type=Path),
+        default="topology.toml",
+        show_default=True,
+        help="The file of a site that runs.",
+    )
+    folder = click.option(
+        "--folder",
+        type=click.Path(path_type=Path),
+        help="Where it runs, if `outgrow up` was given a folder.",
+    )
+    return topology(folder(command))
+
+
+def _acting(word: str, text: str) -> None:
+    """Add a command that does something to one server of a running site."""
+
+    @main.command(word, help=text, short_help=text.partition("\n")[0])
+    @click.argument("name")
+    @_where_it_runs
+    def act(name: str, topology: Path, folder: Path | None) -> None:
+        from outgrow.topology import control, runfolder
+
+        with _errors_in_one_line():
+            click.echo(control.act(folder or runfolder.beside(topology), word, name))
+
+
+_acting(
+    "kill",
+    "Kill server NAME of the running site.\n\n"
+    "SIGKILL to its process and all below it. It stays down until `outgrow start NAME`.",
+)
+_acting(
+    "freeze",
+    "Freeze server NAME of the running site.\n\n"
+    "SIGSTOP: it takes connections and answers nobody, until `outgrow thaw NAME`.",
+)
+_acting("thaw", "Let a frozen server NAME go on.")
+_acting(
+    "stop",
+    "Stop server NAME of the running site.\n\n"
+    "It may finish its requests. It stays down until `outgrow start NAME`.",
+)
+_acting("start", "Start server NAME again, and wait until it is ready.")
+_acting(
+    "reload",
+    "Reload server NAME, and wait until it is ready.\n\n"
+    "gunicorn, nginx and PostgreSQL get SIGHUP; others are restarted.",
+)
+
+
+@main.command()
+@_where_it_runs
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def ps(topology: Path, folder: Path | None, as_json: bool) -> None:
+    """List the servers of the running site: state, address, process, memory."""
+    import sys
+
+    from outgrow.topology import control, runfolder
+    from outgrow.topology import up as runner
+
+    with _errors_in_one_line():
+        found = control.look(folder or runfolder.beside(topology))
+    runner.print_statuses(found, sys.stdout, as_json=as_json)
 
 
 @main.command()
@@ -206,10 +315,10 @@ def render(
     visitors: int | None,
     target: str | None,
 ) -> None:
-    """Write what the servers of TOPOLOGY need: units of systemd, and nginx.conf.
+    """Write what the servers of TOPOLOGY need: README.md, units of systemd, and nginx.conf.
 
-    Each server has a folder below --to: the repair for those with the site, and the
-    media server for those with files. With --target shared-hosting it is what a site needs
+    Each server has a folder below --to: application and repair for those with the site,
+    and the media server for those with files. With --target shared-hosting it is what a site needs
     that shares its Apache with others.
     """
     import sys
@@ -227,15 +336,39 @@ def render(
         rendering.render(files, to, sys.stdout, dry_run=dry_run)
 
 
+@main.command("plan")
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_context
+def plan_changes(context: click.Context, before: Path, after: Path, as_json: bool) -> None:
+    """Print the steps from the site of BEFORE to that of AFTER, in an order that keeps it up.
+
+    Nothing is carried out. 1 if anything changes.
+    """
+    import json
+
+    from outgrow.topology import change
+    from outgrow.topology.changes import changes
+    from outgrow.topology.load import load
+
+    with _errors_in_one_line():
+        steps = changes(load(before), load(after), str(after))
+        text = f"{json.dumps(change.facts(steps), indent=2)}\n" if as_json else change.text(steps)
+        click.echo(text, nl=False)
+        context.exit(int(bool(steps)))
+
+
 @main.command()
-@click.argument("kind", metavar="[single|database|media]", default="single")
+@click.argument("kind", metavar="[single|database|media|redundant|big]", default="single")
 @click.option("--name", help="The site's; by default this folder's.")
 @click.option("--domain", default="www.example.org", show_default=True)
 @click.option("--to", type=click.Path(path_type=Path), default="topology.toml", show_default=True)
 def new(kind: str, name: str | None, domain: str, to: Path) -> None:
     """Write a topology file to begin with.
 
-    One server for all; or the database on a server of its own; or the media, too.
+    One server for all; the database on a server of its own; the media, too; two or three of
+    each, so that any one can die; or many.
     """
     from outgrow.topology.load import create
 

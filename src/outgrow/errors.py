@@ -23,6 +23,7 @@
     ├── ForkedProcess           this process was forked, and can't use object stores
     ├── CopyUnderWay            another `media copy` of these two storages is at work
     ├── ProcessFailed           a process of `outgrow up` did not start or stop
+    ├── ControlFailed           a running `outgrow up` did not do what it was asked
     ├── FastCGIError            `runfcgi` can't listen, or runs already
     ├── PublishError            static files could not be published; what is live was left alone
     │   ├── BadSources          files that can't be published
@@ -428,6 +429,13 @@ class UploadRefused(OutgrowError):
 
 class ProcessFailed(OutgrowError):
     """A process of `outgrow up` did not start, did not become ready, or did not stop."""
+
+
+class ControlFailed(OutgrowError):
+    """A running `outgrow up` can't be reached, or did or showed not what it was asked.
+
+    The message names the server, or the folder of the run.
+    """
 
 
 class FastCGIError(OutgrowError):

@@ -142,15 +142,19 @@ def test_a_promoted_replica_serves_nobody(
         assert ask(writer)["names"] == ["a"]
 
 
-@pytest.mark.usefixtures("protocol")
 def test_a_network_that_is_cut_in_a_read_costs_nobody_anything(
-    mariadb_site: Sites, mariadb_cluster: MariaDBCluster
+    mariadb_site: Sites, mariadb_cluster: MariaDBCluster, protocol: str
 ) -> None:
     with mariadb_site():
         client = Client()
+        wait_until(lambda: ask(client)["db"] == "replica1", "the replica does not serve")
         for _ in range(5):
-            assert ask(client)["db"] == "replica1"
             mariadb_cluster.replicas[0].proxy.cut()
+            found = ask(client)["db"]
+            # Of the others that are in flight over ASGI one may have been cut off twice, which
+            # takes a replica out: the next cut comes when it serves again.
+            assert found == "replica1" or protocol == "asgi"
+            wait_until(lambda: ask(client)["db"] == "replica1", "the replica does not serve again")
 
 
 @pytest.mark.usefixtures("protocol")

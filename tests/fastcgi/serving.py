@@ -116,17 +116,27 @@ def serving(folder: Path, place: str, *words: str) -> Iterator[Serving]:
 class Front:
     """A web server before the site."""
 
+    #: Where its visitors come from.
+    source = "127.0.0.1"
+
     def __init__(self, port: int) -> None:
         self.port = port
+
+    def connection(self, timeout: float = 60) -> http.client.HTTPConnection:
+        """One that is not open yet."""
+        place = (self.source, 0)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout, source_address=place)
 
     def ask(
         self, path: str, method: str = "GET", body: Any = None, **headers: str
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = self.connection()
         with closing(connection):
             sent = {name.replace("_", "-"): value for name, value in headers.items()}
             chunked = body is not None and not isinstance(body, (bytes, str))
-            connection.request(method, path, body, sent, encode_chunked=chunked)
+            # Who refuses a body need not have read it.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, path, body, sent, encode_chunked=chunked)
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read()
 

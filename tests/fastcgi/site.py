@@ -21,6 +21,12 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = None
 WSGI_APPLICATION = None
 LOGGING_CONFIG = None
 
+#: What a front says of a visitor.
+FORWARDED = (
+    *("X_FORWARDED_FOR", "X_FORWARDED_PROTO", "X_FORWARDED_HOST", "X_FORWARDED_PORT"),
+    "FORWARDED",
+)
+
 
 def echo(request: HttpRequest) -> HttpResponse:
     """Everything that a front could get wrong."""
@@ -35,6 +41,13 @@ def echo(request: HttpRequest) -> HttpResponse:
             "url": request.build_absolute_uri(),
             "client": request.META["REMOTE_ADDR"],
             "proxy": request.META.get("HTTP_PROXY", ""),
+            "scheme": request.scheme,
+            "secure": request.is_secure(),
+            "forwarded": {
+                name: request.META[f"HTTP_{name}"]
+                for name in FORWARDED
+                if f"HTTP_{name}" in request.META
+            },
             "cookies": request.COOKIES,
             "form": dict(request.POST),
             "files": files,

@@ -94,6 +94,15 @@ def test_an_upload(front: Front) -> None:
     assert found["files"] == {"file": hashlib.sha256(content).hexdigest()}
 
 
+def test_more_than_is_allowed(front: Front) -> None:
+    connection = front.connection()
+    with closing(connection):
+        connection.putrequest("PUT", "/put")
+        connection.putheader("Content-Length", str(101 * 1024 * 1024))
+        connection.endheaders()
+        assert connection.getresponse().status == 413
+
+
 def test_a_body_of_unknown_length(front: Front) -> None:
     pieces = [b"one " * 1000, b"two " * 1000]
     found = front.echo("/chunked", "POST", iter(pieces), Transfer_Encoding="chunked")

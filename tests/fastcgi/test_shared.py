@@ -41,6 +41,8 @@ FcgidIPCDir "{folder}/tmp"
 FcgidProcessTableFile "{folder}/tmp/table"
 FcgidInitialEnv PYTHONPATH "{path}"
 FcgidMaxRequestLen 100000000
+# By default 3 s for a site to start, which a busy machine may not have.
+FcgidConnectTimeout 60
 <Directory "{folder}/root">
     AllowOverride All
     Require all granted
@@ -110,7 +112,7 @@ def runs(program: Path, packages: str) -> bool:
 def elsewhere(folder: Path) -> Path:
     """The interpreter and its library, under another path."""
     base, version = Path(sys.base_prefix), f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    ignored = shutil.ignore_patterns("test", "site-packages", "__pycache__", "config-*")
+    ignored = shutil.ignore_patterns("test", "site-packages", "config-*")
     (folder / "bin").mkdir(parents=True)
     linked(str(base / "bin" / version), str(folder / "bin" / version))
     source, place = base / "lib" / version, folder / "lib" / version

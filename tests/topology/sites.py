@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,8 @@ from outgrow.topology.balancer import Balancer
 from outgrow.topology.cache import Cache
 from outgrow.topology.database import ENGINES as DATABASES
 from outgrow.topology.database import PORTS, WHEN_BEHIND, WRITE_ON_READ, Database, Replication
-from outgrow.topology.model import ENGINES, NAMES, Host, Media, Port, Service, Site
+from outgrow.topology.model import ENGINES, NAMES, STORAGES, Host, Media, Port, Service, Site
+from outgrow.topology.worker import Worker
 
 TINY = Path(__file__).parent / "tiny"
 
@@ -44,7 +46,7 @@ def hosts(draw: st.DrawFn, name: str, number: int, roles: tuple[str, ...]) -> Ho
         Service(
             name if len(roles) == 1 else f"{name}:{role}",
             role,
-            Port(address, port),
+            Port(address, 0 if role == "worker" else port),
             engines.get(role, ""),
         )
         for role, port in zip(roles, ports, strict=False)
@@ -72,6 +74,7 @@ def databases(draw: st.DrawFn) -> Database:
         "PHOTOS" if password == "variable" else "",
         PurePosixPath("/") / draw(_paths) if password == "file" else None,
         replication,
+        engine == "postgresql" and draw(st.booleans()),
     )
 
 
@@ -104,12 +107,15 @@ def sites(draw: st.DrawFn) -> Site:
             ("balancer", "app", "media"),
             ("media", "balancer"),
             ("cache", "app"),
+            ("worker",),
         ]
     )
     roles = [("app",), ("media",), *(draw(each) for _ in names[2:])]
     members = tuple(draw(hosts(name, number, roles[number])) for number, name in enumerate(names))
     root = PurePosixPath("/")
     database = draw(st.none() | databases())
+    served = database is not None and database.has_servers
+    storage = draw(st.sampled_from(STORAGES if served else STORAGES[:1]))
     if database:
         members += tuple(database_hosts(database))
     return Site(
@@ -135,10 +141,13 @@ def sites(draw: st.DrawFn) -> Site:
             deadline=draw(_seconds),
             downtime=draw(_seconds),
             fsync=draw(st.none() | st.booleans()),
-        ),
+        )
+        if storage == "hybrid"
+        else Media(need=1, storage=storage),
         hosts=members,
         database=database,
         balancer=draw(balancers()),
+        worker=Worker(("python", draw(_paths))),
         cache=Cache(memory=draw(st.integers(1, 100))),
         active=draw(st.booleans()),
     )
@@ -153,6 +162,8 @@ def tiny_site(
     balancer: str = "",
     cache: str = "",
     caches: int = 1,
+    synchronous: bool = False,
+    worker: str = "",
 ) -> Path:
     """A copy of the tiny site below `folder`; the path of its topology file.
 
@@ -170,12 +181,16 @@ def tiny_site(
             text = text.replace('user = "tiny-user"\n', "")
         else:
             text += 'password_env = "NOT_SET_ON_A_LAPTOP"\n'
+        text += "synchronous = true\n" if synchronous else ""
         for number, name in enumerate(("db1", *replicas)):
             role = "replica" if number else "primary"
             text += f'\n[servers.{name}]\nroles = ["{role}"]\naddress = "10.0.0.{31 + number}"\n'
     if balancer:
         text += f'\n[servers.front]\nroles = ["balancer"]\nengine = "{balancer}"\n'
         text += 'address = "10.0.0.1"\n'
+    if worker:
+        text += f"\n[worker]\ncommand = {json.dumps(worker)}\n"
+        text += '\n[servers.work1]\nroles = ["worker"]\naddress = "10.0.0.51"\n'
     if cache:
         text += f'\n[cache]\nengine = "{cache}"\nmemory = 8\n'
     for number in range(1, 1 + caches if cache else 1):

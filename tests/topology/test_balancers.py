@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import pytest
 
 from outgrow.errors import TopologyError
 from outgrow.topology import programs
+from outgrow.topology.acts import Acts
 from outgrow.topology.balancer import ENGINES
 from outgrow.topology.load import load
 from outgrow.topology.local import LocalSite
@@ -70,6 +73,30 @@ def test_visitors_do_not_notice_the_end_of_an_application_server(site: LocalSite
         site.release("app1")
     site.wait_ready("app1")
     wait_until(lambda: ask(site, "/") == (200, "app1"), "app1 serves again")
+
+
+def test_it_reloads_and_visitors_do_not_notice(site: LocalSite) -> None:
+    seen: list[int] = []
+    ended = threading.Event()
+
+    def visit() -> None:
+        while not ended.is_set():
+            seen.append(ask(site, "/")[0])
+
+    visitors = [threading.Thread(target=visit) for _ in range(3)]
+    for one in visitors:
+        one.start()
+    try:
+        said = Acts(site).act("reload", "front")
+        # HAProxy's word for it is SIGUSR2.
+        assert re.fullmatch(r"front has reloaded \((SIGHUP|SIGUSR2)\), and is ready\.", said)
+        count = len(seen)
+        wait_until(lambda: len(seen) > count + 10, "visitors go on")
+    finally:
+        ended.set()
+        for one in visitors:
+            one.join()
+    assert set(seen) == {200}
 
 
 def test_without_an_application_server_there_is_an_error_at_once(site: LocalSite) -> None:

@@ -342,7 +342,10 @@ WRONG_DATABASE: list[tuple[Change, str]] = [
         put({"name": "f", "user": "x"}, "database"),
         "database.user: is for a database server, and SQ",
     ),
-    (put({"name": "f"}, "database"), "servers.3db.ports.replica: is for a database that listens;"),
+    (
+        put({"name": "f"}, "database"),
+        "servers.3db.ports.replica: is for a server that listens; SQLite",
+    ),
     (
         remove("database"),
         "database: is missing, and servers.db1.roles[0] asks for it. Write it: the",

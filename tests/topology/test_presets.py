@@ -17,9 +17,9 @@ from outgrow.topology.presets import PRESETS, preset
 @pytest.mark.parametrize(
     ("kind", "servers", "arrows"),
     [
-        ("single", {"web": ["app", "media"]}, 1),
-        ("database", {"web": ["app", "media"], "db": ["primary"]}, 2),
-        ("media", {"web": ["app"], "media": ["media"], "db": ["primary"]}, 4),
+        ("single", {"web": ["balancer", "app", "media"]}, 1),
+        ("database", {"web": ["balancer", "app", "media"], "db": ["primary"]}, 2),
+        ("media", {"web": ["balancer", "app"], "media": ["media"], "db": ["primary"]}, 3),
     ],
 )
 def test_each_is_a_site(kind: str, servers: dict[str, list[str]], arrows: int) -> None:
@@ -29,12 +29,24 @@ def test_each_is_a_site(kind: str, servers: dict[str, list[str]], arrows: int) -
     assert (site.name, site.settings) == ("my-shop.org", "my_shop_org.settings")
     assert site.domains == ("shop.example.org",)
     assert len(figure(site).arrows) == arrows
-    if site.database is not None:
+    assert site.database is not None
+    if site.database.has_servers:
         assert site.database.password_env == "MY_SHOP_ORG_DATABASE_PASSWORD"
 
 
 def test_the_smallest_first() -> None:
-    assert PRESETS == ("single", "database", "media")
+    assert PRESETS == ("single", "database", "media", "redundant", "big")
+
+
+@pytest.mark.parametrize(("kind", "web", "caches"), [("redundant", 2, 0), ("big", 4, 2)])
+def test_of_what_matters_there_are_several(kind: str, web: int, caches: int) -> None:
+    site = parse(tomllib.loads(preset(kind, "shop", "shop.example.org")), PurePath("/srv"))
+    roles = ("balancer", "app", "media", "primary", "replica", "cache")
+    assert [len(site.services(role)) for role in roles] == [2, web, 3, 1, 2, caches]
+    # T2: whatever dies, an acknowledged row is on a replica, a file on another server.
+    assert site.database is not None
+    assert site.database.synchronous
+    assert (site.media.storage, site.media.need) == ("distributed", "majority")
 
 
 def run(*words: object) -> tuple[int, str]:

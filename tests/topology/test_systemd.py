@@ -20,7 +20,7 @@ from outgrow.errors import ConfigurationError
 from outgrow.topology.load import load
 from outgrow.topology.model import Site
 from outgrow.topology.render import systemd
-from outgrow.topology.render.systemd import MEDIA_UNIT, REPAIR_UNIT, Places
+from outgrow.topology.render.systemd import APP_UNIT, GRACE, MEDIA_UNIT, REPAIR_UNIT, Places
 from tests.live.nginx import binary
 from tests.test_docs import check
 from tests.topology.sites import tiny_site
@@ -75,7 +75,7 @@ def verify(folder: Path, text: str) -> str:
 
 def test_each_server_has_the_units_of_its_roles(site: Site) -> None:
     assert list(units(site, Places())) == [
-        *(f"{host}/{REPAIR_UNIT}" for host in ("app1", "app2")),
+        *(f"{host}/{unit}" for host in ("app1", "app2") for unit in (APP_UNIT, REPAIR_UNIT)),
         *(f"{host}/{MEDIA_UNIT}" for host in ("media1", "media2")),
     ]
 
@@ -112,6 +112,8 @@ def test_the_commands_exist(site: Site) -> None:
     for text in units(replace(site, active=True), Places()).values():
         words = shlex.split(service(text)["ExecStart"])
         assert words[:2] == ["/srv/venv/bin/python", "-m"]
+        if words[2] == "gunicorn":
+            continue  # test_gunicorn_takes_its_words
         django = words[2] == "django"
         check(["python", "manage.py", *words[3:]] if django else words[2:])
 
@@ -123,6 +125,31 @@ def test_the_repair_runs_with_the_sites_settings_in_its_folder(site: Site) -> No
     assert one["Environment"] == "DJANGO_SETTINGS_MODULE=tiny.settings"
     assert one["Restart"] == "always"
     assert one["ExecStart"].endswith("-m django outgrow media repair --watch")
+
+
+def test_the_application_is_reloaded_and_has_its_secrets_from_a_file(site: Site) -> None:
+    one = service(units(site, Places(user="site"))[f"app1/{APP_UNIT}"])
+    assert one["ExecStart"].startswith("/srv/venv/bin/python -m gunicorn --no-control-socket ")
+    assert "--bind 10.0.0.11:8000" in one["ExecStart"]
+    assert one["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert one["EnvironmentFile"] == "-/etc/outgrow/environment"
+    assert (one["User"], one["WorkingDirectory"]) == ("site", str(site.folder))
+    # Running requests end before systemd loses patience.
+    assert int(one["TimeoutStopSec"]) > GRACE
+
+
+def test_gunicorn_takes_its_words(site: Site) -> None:
+    text = service(units(site, Places(python=sys.executable))[f"app1/{APP_UNIT}"])["ExecStart"]
+    words = shlex.split(text)
+    done = subprocess.run(
+        [*words[:-1], "--check-config", words[-1]],
+        cwd=site.folder,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": site.settings, "HOME": str(site.folder)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_media_server_may_write_to_its_folder_alone(site: Site) -> None:
@@ -168,24 +195,25 @@ def test_the_command_writes_what_is_new_or_has_changed(tmp_path: Path) -> None:
     topology, to = tiny_site(tmp_path, engine="nginx"), tmp_path / "out"
     code, text = run(topology, "--to", to, "--visitors", 8081)
     assert code == 0
-    assert text.count(": new\n") == 6
+    assert text.count(": new\n") == 12
     assert files(to) == {
-        *(f"{host}/{REPAIR_UNIT}" for host in ("app1", "app2")),
+        *(f"{host}/{name}" for host in ("app1", "app2") for name in (APP_UNIT, REPAIR_UNIT)),
         *(f"{host}/{name}" for host in ("media1", "media2") for name in (MEDIA_UNIT, "nginx.conf")),
+        *(f"{host}/README.md" for host in ("app1", "app2", "media1", "media2")),
     }
     assert "listen 10.0.0.21:8081;" in (to / "media1/nginx.conf").read_text()
     before = {name: (to / name).stat().st_ino for name in files(to)}
-    assert run(topology, "--to", to, "--visitors", 8081)[1].count(": as it is\n") == 6
+    assert run(topology, "--to", to, "--visitors", 8081)[1].count(": as it is\n") == 12
     assert {name: (to / name).stat().st_ino for name in files(to)} == before
     code, text = run(topology, "--to", to, "--visitors", 8081, "--user", "site")
-    assert (text.count(": changed\n"), text.count(": as it is\n")) == (4, 2)
+    assert (text.count(": changed\n"), text.count(": as it is\n")) == (10, 2)
 
 
 def test_a_dry_run_prints_and_writes_nothing(tmp_path: Path) -> None:
     topology, to = tiny_site(tmp_path), tmp_path / "out"
     code, text = run(topology, "--to", to, "--host", "app1", "--dry-run")
     assert code == 0
-    assert text.startswith(f"# {to}/app1/{REPAIR_UNIT}: new\n# Written by outgrow.")
+    assert text.startswith(f"# {to}/app1/{APP_UNIT}: new\n# Written by outgrow.")
     assert "media-server" not in text
     assert not to.exists()
 
@@ -194,7 +222,7 @@ def test_a_difference_is_printed_and_nothing_written(tmp_path: Path) -> None:
     topology, to = tiny_site(tmp_path), tmp_path / "out"
     code, text = run(topology, "--to", to, "--host", "app1", "--diff")
     assert (code, to.exists()) == (1, False)
-    assert text.startswith(f"--- /dev/null\n+++ {to}/app1/{REPAIR_UNIT} (as it should be)\n")
+    assert text.startswith(f"--- /dev/null\n+++ {to}/app1/{APP_UNIT} (as it should be)\n")
     assert run(topology, "--to", to, "--host", "app1")[0] == 0
     assert run(topology, "--to", to, "--host", "app1", "--diff") == (0, "")
     unit = to / "app1" / REPAIR_UNIT

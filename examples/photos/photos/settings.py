@@ -25,6 +25,10 @@ def _secret_key() -> str:
     return path.read_text()
 
 
+# Without cache servers nothing is cached. In memory, the default, each process would have a
+# cache of its own.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+
 # ALLOWED_HOSTS, MEDIA_ROOT, MEDIA_URL, STORAGES, DATABASES, DATABASE_ROUTERS and OUTGROW.
 globals().update(django_settings(current(BASE_DIR / "topology.toml")))
 
@@ -40,9 +44,6 @@ if os.environ.get("PHOTOS_SQLITE") == "1":
     }
     DATABASE_ROUTERS: list[str] = []
     OUTGROW: dict[str, object] = {}
-
-# Nothing is cached here. In memory, the default, each process would have a cache of its own.
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
 
 SECRET_KEY = _secret_key()
 DEBUG = os.environ.get("PHOTOS_DEBUG") == "1"

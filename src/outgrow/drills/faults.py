@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -84,12 +83,11 @@ class Break:
     def _reload(self, seconds: float) -> None:
         """Several times: what is lost by a reload is lost seldom."""
         for name in self.drill.servers:
-            engine = self.local.site.service(name).engine
-            # nginx.org/en/docs/control.html; haproxy's management.txt §4: its master's signal.
-            number = signal.SIGUSR2 if engine == "haproxy" else signal.SIGHUP
+            reload = self.local.planned(name).command.reload
+            if reload is None:
+                raise ProcessFailed(f"{name} can't reload; restart it instead.")
             for _ in range(max(1, int(seconds / _RELOAD_EVERY))):
-                if pid := self.local.process(name).pid:
-                    os.kill(pid, number)
+                self.local.process(name).signal_leader(reload.signal)
                 self.wait(_RELOAD_EVERY)
 
     def _disk(self, seconds: float) -> None:

@@ -68,6 +68,9 @@ def _for_front(application: servers.Application) -> servers.Application:
     """
 
     def site(environ: dict[str, Any], start_response: Any) -> Any:
+        # HAProxy's health checks have neither, and a view may well rely on both (RFC 3875 §4.1).
+        for name in ("REMOTE_ADDR", "QUERY_STRING"):
+            environ.setdefault(name, "")
         script = environ.get("SCRIPT_NAME", "")
         before, slash, last = script.rpartition("/")
         asked = environ.get("REQUEST_URI", script).partition("?")[0]

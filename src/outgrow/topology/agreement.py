@@ -25,10 +25,20 @@ def check(site: Site, problems: Problems) -> None:
             problems.add("servers", f'no server has the role "{role}", and a site needs one.')
     _check_objects(site, problems)
     _check_caches(site, problems)
+    for path, _ in _having(site, "worker"):
+        if not site.worker.command:
+            hint = 'Write it, as in command = "python -m celery -A photos worker".'
+            problems.add("worker.command", f"is missing, and {path} asks for it.", hint)
+            break
     media = len(site.services("media"))
     if isinstance(site.media.need, int) and site.media.need > media:
         hint = 'Lower it, or add servers with the role "media".'
         problems.add("media.need", f"{site.media.need} are needed, and there are {media}.", hint)
+    if site.media.is_distributed and not (site.database and site.database.has_servers):
+        hint = 'Write it, with engine = "postgresql" or "mariadb", or write storage = "hybrid".'
+        problems.add(
+            "database", "is missing: the catalogue of a distributed storage is there.", hint
+        )
     _check_database(site, problems)
     _check_addresses(site, problems)
 
@@ -71,6 +81,9 @@ def _check_database(site: Site, problems: Problems) -> None:
             problems.add(path, "there is no primary for this replica.", hint)
         elif host is primaries[0][1]:
             problems.add(path, "a primary can't be its own replica.")
+    if site.database and site.database.synchronous and not replicas:
+        hint = 'Give a server the role "replica"; better two, for writes wait while one is away.'
+        problems.add("database.synchronous", "there is no replica to wait for.", hint)
     _check_aliases(replicas, problems)
     if site.database and site.database.has_servers and not primaries and not replicas:
         problems.add("database", f'{site.database.engine} needs a server with the role "primary".')

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from outgrow.topology.front import front
 from outgrow.topology.model import Service, Site
 from outgrow.topology.parts import Planned, Programs
 from outgrow.topology.probes import Answers
-from outgrow.topology.process import Command
+from outgrow.topology.process import Command, Reload
 from outgrow.topology.render import File, haproxy, nginx_front
+
+#: How each takes up a new configuration: by new workers, while the old ones answer what they have.
+_RELOADS: Final = {
+    "nginx": Reload(renews=True),
+    "haproxy": Reload(signal.SIGUSR2, renews=True),
+}
 
 
 def folder_of(service: Service) -> str:
@@ -36,7 +44,7 @@ def planned(service: Service, folder: Path, programs: Programs) -> Planned:
     return Planned(
         service.name,
         f"balancer ({service.engine})",
-        Command(words, folder),
+        Command(words, folder, reload=_RELOADS[service.engine]),
         "passes on a page",
         # As for an application server: a visitor wants a page, and 502 is none.
         Answers(service.port, 400),

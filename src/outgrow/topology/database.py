@@ -7,7 +7,7 @@ it is, and `load.current` reads it for the process that needs it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final
@@ -62,6 +62,7 @@ class Replication:
 class Database:
     """The site's database. `name` is that of the database; for SQLite the path of its file.
 
+    `synchronous`: a commit is answered when one replica has it on its disk, too.
     `password` is empty in what `load` reads; see `load.current`.
     """
 
@@ -71,6 +72,7 @@ class Database:
     password_env: str = ""
     password_file: PurePath | None = None
     replication: Replication = Replication()
+    synchronous: bool = False
     password: str = field(default="", repr=False)
 
     @property
@@ -95,9 +97,18 @@ def alias(server: str) -> str:
     return f"_{name}" if name[:1].isdigit() else name
 
 
+def any_of(standbys: Iterable[str]) -> str:
+    """PostgreSQL's synchronous_standby_names: a commit waits for any one of these aliases.
+
+    postgresql.org/docs/current/runtime-config-replication.html#GUC-SYNCHRONOUS-STANDBY-NAMES
+    """
+    names = ", ".join(f'"{one}"' for one in standbys)
+    return f"ANY 1 ({names})"
+
+
 def _file(table: Table, folder: PurePath) -> Database:
     name = table.text("name", rules.path)
-    for key in ("user", "password_env", "password_file"):
+    for key in ("user", "password_env", "password_file", "synchronous"):
         table.refuse(key, _NO_SERVER)
     return Database("sqlite", str(folder / name), replication=_replication(table))
 
@@ -112,7 +123,15 @@ def _served(engine: str, table: Table, folder: PurePath) -> Database:
         file = folder / table.text("password_file", rules.path)
     if variable and file:
         table.wrong("password_file", "is one too many beside password_env.", "Choose one.")
-    return Database(engine, name, user, variable, file, _replication(table))
+    synchronous = _synchronous(engine, table)
+    return Database(engine, name, user, variable, file, _replication(table), synchronous)
+
+
+def _synchronous(engine: str, table: Table) -> bool:
+    if engine == "postgresql":
+        return table.flag("synchronous") or False
+    table.refuse("synchronous", "is for PostgreSQL.")
+    return False
 
 
 def _replication(table: Table) -> Replication:

@@ -85,6 +85,12 @@ def descendants(leader: int) -> set[int]:
     return {pid for pid in found if everyone[pid][1] not in _ZOMBIE}
 
 
+def stopped(pids: frozenset[int]) -> frozenset[int]:
+    """Those of these that are stopped, by whomever."""
+    everyone = _everyone()
+    return frozenset(pid for pid in pids & everyone.keys() if everyone[pid][1] in _STOPPED)
+
+
 def _stop_leader(leader: int) -> None:
     # The leader alone: while a child of vfork(2) is stopped its parent does not stop.
     _signal(leader, signal.SIGSTOP)

@@ -19,6 +19,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "media": "media servers",
     "objects": "object store",
     "cache": "caches",
+    "worker": "workers",
     "primary": "primary database",
     "replica": "replicas",
 }
@@ -82,7 +83,9 @@ class Figure:
 def figure(site: Site) -> Figure:
     """The figure of a site."""
     groups = {
-        role: Group(role, _TITLES[role], boxes) for role in _TITLES if (boxes := _boxes(site, role))
+        role: Group(role, _title(site, role), boxes)
+        for role in _TITLES
+        if (boxes := _boxes(site, role))
     }
     first, second = (
         tuple(group for key, group in groups.items() if key == role) for role in _ALONE
@@ -90,6 +93,13 @@ def figure(site: Site) -> Figure:
     others = tuple(group for key, group in groups.items() if key not in _ALONE)
     rows = tuple(row for row in (first, second, others) if row)
     return Figure(site.name, rows, tuple(_arrows(site, groups)))
+
+
+def _title(site: Site, role: str) -> str:
+    """Balancers that are the application servers as well are web servers."""
+    members = [host for host in site.hosts if _group(host) == role]
+    both = all(any(one.role == "app" for one in host.services) for host in members)
+    return "web servers" if role == "balancer" and both else _TITLES[role]
 
 
 def _boxes(site: Site, role: str) -> tuple[Box, ...]:
@@ -121,7 +131,7 @@ def _short(role: str) -> str:
 
 
 def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
-    files = "media" if "media" in groups else "objects"
+    files = "media" if site.services("media") else "objects"
     writes = "writes" if site.services("replica") else "rows"
     front = "balancer" if "balancer" in groups else VISITORS
     # A whole URL is that of the media servers themselves.
@@ -133,9 +143,21 @@ def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
         Arrow("app", "media", "uploads, to each"),
         Arrow("app", "objects", "uploads"),
         Arrow("app", "cache", "what is remembered"),
+        Arrow("app", "worker", "tasks"),
         Arrow("app", "primary", writes),
         Arrow("app", "replica", "reads"),
         Arrow("primary", "replica", "replication"),
     )
-    known = {VISITORS, *groups}
-    yield from (arrow for arrow in every if {arrow.start, arrow.end} <= known)
+    # What a server does besides is done where that server stands.
+    places = {VISITORS: VISITORS}
+    for host in site.hosts:
+        for service in host.services:
+            places.setdefault(service.role, _group(host))
+    places |= {key: key for key in groups}
+    seen = set()
+    for arrow in every:
+        ends = (places.get(arrow.start), places.get(arrow.end))
+        if None in ends or ends[0] == ends[1] or ends in seen:
+            continue
+        seen.add(ends)
+        yield Arrow(str(ends[0]), str(ends[1]), arrow.label)

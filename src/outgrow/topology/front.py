@@ -6,7 +6,8 @@ The laws, which each renderer keeps and tests/fronts asks of the real programs:
    application is passed on as it came: no byte of path or query is decoded.
 2. Host is passed on with its port. X-Forwarded-For, -Proto, -Host and -Port are written
    anew, so no visitor can choose them; `Forwarded` and `Proxy` are dropped
-   (RFC 7239 §8.1; CVE-2016-5385).
+   (RFC 7239 §8.1; CVE-2016-5385), and so are names with an underscore that would become
+   the same variables (RFC 3875 §4.1.18).
 3. A POST or PATCH that may have been carried out is not sent again (RFC 9110 §9.2.2: they are
    not idempotent): one that met a server's death is answered with 502, and the visitor decides.
 4. An idle connection to an application is closed by the front first, which knows that
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import urlsplit
 
-from outgrow.topology.balancer import HTTP, Balancer
+from outgrow.topology.balancer import HTTP, HTTPS, Balancer
 from outgrow.topology.model import Port, Service, Site
 
 #: Seconds that a front keeps an idle connection to an application; see `APP_IDLE`.
@@ -35,8 +36,13 @@ APP_IDLE: Final = 75
 #: Seconds for a connection to a server, instead of which there may be others.
 CONNECT: Final = 2
 
-#: So many failures within DOWNTIME seconds take a server out, for as long.
+#: So many health checks that failed take a server out.
 FAILURES: Final = 2
+
+#: So many requests that failed take it out, for DOWNTIME seconds, where a front asks nothing by
+#: itself. More than two: a page that kills its worker, asked for again and again, would take
+#: one server after the other, and the site.
+BROKEN: Final = 5
 DOWNTIME: Final = 5
 
 
@@ -62,6 +68,13 @@ class Upstream:
     protocol: str = "http"
     wsgi: bool = True
 
+    @property
+    def shares(self) -> tuple[Member, ...]:
+        """The members. One that weighs nothing is a last resort, unless all of them are."""
+        if any(member.weight for member in self.members):
+            return self.members
+        return tuple(replace(member, weight=1) for member in self.members)
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -79,7 +92,8 @@ class Route:
 class Front:
     """What one balancer does. The last of its routes is that for "/".
 
-    `domain` is the name that a health check asks for.
+    `domain` is the name that a health check asks for. `redirect` is the port where HTTP is told
+    to use HTTPS, when that is spoken.
     """
 
     name: str
@@ -87,6 +101,7 @@ class Front:
     routes: tuple[Route, ...]
     options: Balancer = field(default_factory=Balancer)
     domain: str = "localhost"
+    redirect: int = HTTP
 
     @property
     def upstreams(self) -> tuple[Upstream, ...]:
@@ -101,7 +116,12 @@ class Front:
     @property
     def plain(self) -> Port:
         """Where HTTP is told to use HTTPS, when that is spoken."""
-        return replace(self.listen, number=HTTP)
+        return replace(self.listen, number=self.redirect)
+
+    @property
+    def https_port(self) -> str:
+        """What stands behind the host in the address that it is told: most often nothing."""
+        return "" if self.listen.number == HTTPS else f":{self.listen.number}"
 
     @property
     def max_bytes(self) -> int:

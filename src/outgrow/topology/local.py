@@ -251,6 +251,22 @@ class LocalSite:
         elif planned.root:
             planned.root.mkdir(parents=True, exist_ok=True)
 
+    def is_held(self, name: str) -> bool:
+        """Whether this process is not started again by ourselves."""
+        self.planned(name)
+        return self._watches[name].held
+
+    def revive(self, name: str) -> None:
+        """Start it now, if it does not run, and watch it again. It counts as no crash.
+
+        Raises `ProcessFailed` when it can't be started; it is then held.
+        """
+        planned = self.planned(name)
+        self.hold(name)
+        if not self._processes[name].running:
+            self._start(planned)
+        self.release(name)
+
     def say(self, text: str) -> None:
         """A line of our own among the output."""
         with suppress(OSError):

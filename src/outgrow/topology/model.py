@@ -21,7 +21,8 @@ The file in full::
     media_url = "/media/"                # the default
     folder = "."                         # where the code is; the default
 
-    [media]                              # options of HybridStorage, as it documents them
+    [media]                              # options of the storage, as it documents them
+    storage = "hybrid"                   # or "distributed": without a master copy
     need = 1                             # a number, "majority" or "all"
     names = "unique"                     # or "keep"
     timeout = 2.0                        # seconds
@@ -53,10 +54,14 @@ The file in full::
     wait = 0.1
     write_on_read = "pin"                # or "refuse" or "log"
     read_timeout = 10.0
+    synchronous = true                   # a commit waits until a replica has it; PostgreSQL's
 
     [cache]                              # how those with this role work
     engine = "memcached"                 # or "redis"
     memory = 64                          # megabytes of each
+
+    [worker]                             # what those with this role run, in the site's folder
+    command = "python -m celery -A photos worker"
 
     [objects]                            # with it uploads lie in an object store
     engine = "external"                  # or "swift", which `outgrow up` starts in any case
@@ -101,6 +106,10 @@ The file in full::
     address = "10.0.0.41"
     ports = { cache = 11211 }            # the default for memcached; 6379 for Redis
 
+    [servers.work1]
+    roles = ["worker"]                   # any number of these, on servers of their own or not
+    address = "10.0.0.51"
+
     [servers.store]
     roles = ["objects"]                  # the object store; then no media server is needed
     address = "s3.example.org"
@@ -116,15 +125,16 @@ from typing import Final
 
 from outgrow.errors import TopologyErrors
 from outgrow.servers import Server
-from outgrow.topology import agreement, balancer, cache, database, objects, rules
+from outgrow.topology import agreement, balancer, cache, database, objects, rules, worker
 from outgrow.topology.balancer import Balancer
 from outgrow.topology.cache import Cache
 from outgrow.topology.database import Database
 from outgrow.topology.keys import Problems, Table, suggestion
 from outgrow.topology.objects import LOCAL_KEY, Objects
+from outgrow.topology.worker import Worker
 
 #: What a server can do.
-ROLES: Final = ("balancer", "app", "media", "primary", "replica", "cache", "objects")
+ROLES: Final = ("balancer", "app", "media", "primary", "replica", "cache", "worker", "objects")
 
 #: Where it does it, unless `ports` says otherwise. A database's, and an object store's, depends
 #: on its engine, and a balancer's on whether it has a certificate.
@@ -135,6 +145,10 @@ ENGINES: Final = ("outgrow", "nginx")
 
 #: Roles in which a server may run one thing or another, whatever the other servers run.
 CHOICES: Final = {"balancer": balancer.ENGINES, "media": ENGINES}
+
+#: Where the whole of the uploads is: on a disk that all app servers share, or on the media
+#: servers alone, with a catalogue in the database.
+STORAGES: Final = ("hybrid", "distributed")
 
 #: How the storage names files; see HybridStorage.
 NAMES: Final = ("unique", "keep")
@@ -212,7 +226,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """Options of the storage. What is None is left to the storage's own default.
+    """Which storage, and its options. What is None is left to the storage's own default.
 
     `timeout`, `deadline` and `downtime` are in seconds.
     """
@@ -223,6 +237,12 @@ class Media:
     deadline: float | None = None
     downtime: float | None = None
     fsync: bool | None = None
+    storage: str = STORAGES[0]
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether there is no master copy."""
+        return self.storage == "distributed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +265,7 @@ class Site:
     objects: Objects | None = None
     balancer: Balancer = field(default_factory=Balancer)
     cache: Cache = field(default_factory=Cache)
+    worker: Worker = field(default_factory=Worker)
     #: Uploads that a browser would run are shown as pages, and not only offered to be saved.
     active: bool = False
 
@@ -289,10 +310,11 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     """
     problems = Problems()
     top = Table("", content, problems)
-    site, fronts, caches, media, data, store, servers = (
+    site, fronts, caches, workers, media, data, store, servers = (
         top.table("site", required=True),
         top.table("balancer"),
         top.table("cache"),
+        top.table("worker"),
         top.table("media"),
         top.table("database"),
         top.table("objects"),
@@ -322,6 +344,7 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
         objects=files,
         balancer=balancers,
         cache=shared,
+        worker=worker.parse(workers),
         active=active,
     )
     if not problems.below("servers"):
@@ -397,7 +420,7 @@ def _site(table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath)
         wsgi=table.text("wsgi", rules.wsgi),
         domains=table.texts("domains", rules.domain),
         folder=folder / table.text("folder", rules.path, default="."),
-        media_root=folder / table.text("media_root", rules.path),
+        media_root=folder / _media_root(table, media),
         media_url=table.text("media_url", rules.media_url, default="/media/"),
         media=media,
         hosts=hosts,
@@ -406,7 +429,18 @@ def _site(table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath)
     return site
 
 
+def _media_root(table: Table, media: Media) -> str:
+    if media.is_distributed:
+        # Nothing of the uploads is there; other storages of the site may use it.
+        return table.text("media_root", rules.path, default="media")
+    return table.text("media_root", rules.path)
+
+
 def _media(table: Table) -> Media:
+    storage = table.choice("storage", STORAGES, "a storage") or STORAGES[0]
+    if storage == "distributed":
+        for key in ("names", "fsync"):
+            table.refuse(key, 'is for storage = "hybrid", which has a master copy.')
     media = Media(
         need=table.word_or_whole("need", ("majority", "all"), 0),
         names=table.choice("names", NAMES, "a way to name files"),
@@ -414,6 +448,7 @@ def _media(table: Table) -> Media:
         deadline=table.number("deadline", more_than=0),
         downtime=table.number("downtime", more_than=0),
         fsync=table.flag("fsync"),
+        storage=storage,
     )
     table.close()
     return media
@@ -428,6 +463,8 @@ def _ports(engines: Mapping[str, str], balancers: Balancer) -> dict[str, int]:
         "replica": database.PORTS[engines["replica"]],
         "objects": objects.PORTS[engines["objects"]],
         "cache": cache.PORTS[engines["cache"]],
+        # It serves nobody: it takes its work from a queue.
+        "worker": 0,
     }
 
 
@@ -477,7 +514,8 @@ def _own_engines(table: Table, roles: tuple[str, ...]) -> dict[str, str]:
 def _number(role: str, ports: Table, defaults: Mapping[str, int]) -> int:
     if default := defaults[role]:
         return ports.whole(role, 1, 65535, default=default)
-    ports.refuse(role, "is for a database that listens; SQLite is a file.")
+    what = "a worker does not" if role == "worker" else "SQLite is a file"
+    ports.refuse(role, f"is for a server that listens; {what}.")
     return 0
 
 

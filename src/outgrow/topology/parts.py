@@ -26,12 +26,12 @@ class Programs:
 
     python: str
     nginx: str = "nginx"
-    haproxy: str = "haproxy"
-    cache: str = ""
     user: str = ""
     database: Mapping[str, str] = field(default_factory=dict)
     account: tuple[int, int] | None = None
     home: Path | None = None
+    haproxy: str = "haproxy"
+    cache: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,17 @@ from outgrow.topology.model import MIGRATE, PASSWORD_FILE, REPAIR, Service, Site
 from outgrow.topology.objects import LOCAL_KEY
 from outgrow.topology.parts import HOME, Plan, Planned, Programs, Stage, Step
 from outgrow.topology.postgres import Postgres
-from outgrow.topology.probes import Answers, Stores, Succeeds
-from outgrow.topology.process import Command
-from outgrow.topology.render import File, nginx, toml
+from outgrow.topology.probes import Answers, Runs, Stores, Succeeds
+from outgrow.topology.process import Command, Reload
+from outgrow.topology.render import File, gunicorn, nginx, toml
 
 TOPOLOGY_FILE: Final = "_topology.toml"
 
 #: The name of the server in whose place a process runs, for the site itself to show.
 SERVER_VARIABLE: Final = "OUTGROW_SERVER"
+
+#: How media servers reload, by their engine. Our own does not.
+_RELOADS: Final = {"nginx": Reload(renews=True)}
 
 
 def plan(site: Site, folder: Path, programs: Programs, password: str = "") -> Plan:
@@ -69,8 +72,9 @@ def plan(site: Site, folder: Path, programs: Programs, password: str = "") -> Pl
 def _last(site: Site, folder: Path, programs: Programs) -> Iterator[Stage]:
     """What needs the application servers, or nobody else."""
     balancers = (balancing.planned(s, folder, programs) for s in site.services("balancer"))
+    workers = (_worker(site, s, folder, programs) for s in site.services("worker"))
     repair = (_repair(site, folder, programs),) if site.services("media") else ()
-    if processes := (*balancers, *repair):
+    if processes := (*balancers, *workers, *repair):
         yield Stage(processes)
 
 
@@ -100,9 +104,10 @@ def _rows(site: Site, folder: Path, programs: Programs, password: str) -> _Rows:
             home,
         )
     postgres = Postgres(site.database, primary, home, programs)
+    standbys = tuple(host for _, host in replicas)
     return _Rows(
-        (secret, *postgres.files(password, tuple(host for _, host in replicas))),
-        (Stage((postgres.start_primary(),)), Stage(steps=(postgres.set_up(),))),
+        (secret, *postgres.files(password, standbys)),
+        (Stage((postgres.start_primary(standbys),)), Stage(steps=(postgres.set_up(),))),
         tuple(postgres.start_standby(service, host) for service, host in replicas),
         home,
     )
@@ -133,7 +138,7 @@ def _media(site: Site, service: Service, folder: Path, programs: Programs) -> Pl
     return Planned(
         service.name,
         f"media ({service.engine})",
-        Command(command, folder, {"PYTHONUNBUFFERED": "1"}),
+        Command(command, folder, {"PYTHONUNBUFFERED": "1"}, reload=_RELOADS.get(service.engine)),
         "stores, serves and deletes a file",
         Stores(service.port),
         # Any answer will do: an empty folder has no page to show.
@@ -189,23 +194,17 @@ def _state(service: Service) -> str:
 
 
 def _app(site: Site, service: Service, folder: Path, programs: Programs) -> Planned:
-    words = (
-        *(programs.python, "-m", "gunicorn"),
-        # By default all of a user's gunicorns share one control socket in his home.
-        "--no-control-socket",
-        *("--bind", str(service.port)),
-        *("--chdir", str(site.folder)),
-        *("--worker-class", "gthread", "--threads", "8"),
-        # More than the deadline of a save (25 s); a worker that is silent so long hangs.
-        *("--timeout", "60"),
-        *("--graceful-timeout", "5"),
-        *("--access-logfile", "-", "--access-logformat", "%(m)s %(U)s %(s)s %(M)s ms"),
-        site.wsgi,
-    )
+    log = "%(m)s %(U)s %(s)s %(M)s ms"
+    words = gunicorn.words(programs.python, site.wsgi, service.port, site.folder, log=log)
     return Planned(
         service.name,
         "app",
-        Command(words, Path(site.folder), environment(site, folder, service.name)),
+        Command(
+            words,
+            Path(site.folder),
+            environment(site, folder, service.name),
+            reload=Reload(renews=True),
+        ),
         "serves a page",
         # A visitor wants a page; to be ready it is enough not to fail.
         Answers(service.port, 400),
@@ -219,6 +218,12 @@ def _migrate(site: Site, folder: Path, programs: Programs) -> Step:
     command = _manage(site, folder, programs, "migrate", "--noinput")
     # As long as a large migration takes on a laptop.
     return Step(MIGRATE, command, limit=600.0, shown=True)
+
+
+def _worker(site: Site, service: Service, folder: Path, programs: Programs) -> Planned:
+    words = site.worker.words(programs.python)
+    command = Command(words, Path(site.folder), environment(site, folder, service.name))
+    return Planned(service.name, "worker", command, "runs", Runs())
 
 
 def _repair(site: Site, folder: Path, programs: Programs) -> Planned:

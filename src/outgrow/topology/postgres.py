@@ -9,7 +9,9 @@ The laws:
 3. A standby has a slot of its name, so that the primary keeps what it still lacks; at
    most 1 GB of it. One that has lost its place is made anew (`LocalSite`).
 4. Whatever makes the roles, the database and the slots can be repeated, and is.
-5. SIGKILL is survived, by primary and standbys. Loss of power is not: fsync is off.
+5. With `synchronous` a commit waits until any one standby has it on its disk: so the primary
+   may be lost with its disk. What is set up before there are standbys does not wait.
+6. SIGKILL is survived, by primary and standbys. Loss of power is not: fsync is off.
 
 Sources: postgresql.org/docs/current/warm-standby.html and app-pgbasebackup.html.
 """
@@ -18,15 +20,15 @@ from __future__ import annotations
 
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from outgrow.topology.database import Database, alias
+from outgrow.topology.database import Database, alias, any_of
 from outgrow.topology.model import LOOPBACK, Host, Service
 from outgrow.topology.parts import Planned, Programs, Step
 from outgrow.topology.probes import TIMEOUT, Succeeds
-from outgrow.topology.process import Command
+from outgrow.topology.process import Command, Reload
 from outgrow.topology.render import File
 
 #: The programs of a PostgreSQL that are needed, in one folder.
@@ -56,6 +58,8 @@ _SETTINGS: Final = {
 # psql's \gexec runs what a query returns. Names hold nothing to quote (`rules.identifier`).
 _SETUP_SQL: Final = """\
 SET client_min_messages = warning;
+-- Standbys are made after this.
+SET synchronous_commit = local;
 SELECT 'CREATE ROLE "{user}"'
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{user}') \\gexec
 ALTER ROLE "{user}" LOGIN CREATEDB PASSWORD '{password}';
@@ -142,7 +146,7 @@ class Postgres:
             File(str(self.home / name), content, private=True) for name, content in contents.items()
         )
 
-    def start_primary(self) -> Planned:
+    def start_primary(self, standbys: tuple[Host, ...] = ()) -> Planned:
         """The primary, and how its data are made."""
         data = self.home / self.primary.name
         words = (
@@ -154,7 +158,11 @@ class Postgres:
         )
         step = Step(f"{self.primary.name} initdb", self._as_server(words), data)
         check = self._asks(self.primary, _WRITES)
-        return self._server(self.primary, step, {}, "accepts a write", check)
+        more = {}
+        if self.database.synchronous:
+            names = any_of(alias(host.name) for host in standbys)
+            more = {"synchronous_standby_names": names}
+        return self._server(self.primary, step, more, "accepts a write", check)
 
     def set_up(self) -> Step:
         """Roles, database and slots, in a primary that runs."""
@@ -195,7 +203,7 @@ class Postgres:
             service.name,
             f"{service.role} (postgresql)",
             # "Fast": SIGTERM would wait for every client to leave.
-            self._as_server(words, signal.SIGINT),
+            replace(self._as_server(words, signal.SIGINT), reload=Reload()),
             work,
             check,
             Accepts(data, Succeeds(self._as_us(client), seconds=0.0)),

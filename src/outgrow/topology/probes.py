@@ -45,6 +45,15 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
+class Runs:
+    """Nothing to ask: that the process runs is all that can be seen from outside."""
+
+    def problem(self) -> str:
+        """None."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
 class Replies:
     """Sends `ask` to a server that does not speak HTTP: its reply begins with `begins`."""
 

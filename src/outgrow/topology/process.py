@@ -53,11 +53,23 @@ _LAUNCH: Final = 'echo "+$$" >&0 && exec "$@" </dev/null'
 
 
 @dataclass(frozen=True, slots=True)
+class Reload:
+    """How a program takes up a new configuration, or new code, without an end of its service.
+
+    `signal` is for the leader alone: to a worker of gunicorn SIGHUP means to end. With
+    `renews` it replaces its children, and has reloaded when the old ones have ended.
+    """
+
+    signal: signal.Signals = signal.SIGHUP
+    renews: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """What to run: its words, what it adds to our environment, and where it runs.
 
     `account` is whom it runs as, where that is not ourselves: a user's and a group's id.
-    `stop` is the signal that asks it to end.
+    `stop` is the signal that asks it to end; without a `reload` it must be restarted.
     """
 
     words: tuple[str, ...]
@@ -65,6 +77,7 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
     account: tuple[int, int] | None = None
     stop: signal.Signals = signal.SIGTERM
+    reload: Reload | None = None
 
     def __str__(self) -> str:
         variables = (f"{key}={shlex.quote(value)}" for key, value in self.environment.items())
@@ -123,6 +136,8 @@ class Process:
         self.ended = ""
         #: Its exit status, or minus the signal, once it has ended.
         self.status: int | None = None
+        #: When it was started, paused, resumed or seen to have ended: seconds of Unix time.
+        self.changed = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -147,6 +162,7 @@ class Process:
             if self.running:
                 return
             self.ended, self.status = "", None
+            self.changed = time.time()
             user, group = self.command.account or (None, None)
             try:
                 self._child = subprocess.Popen(
@@ -235,7 +251,11 @@ class Process:
         """SIGCONT to all of it."""
         with self._lock:
             self._paused = frozenset()
-            self._act(family.resume)
+            self._act(self._resume)
+
+    def signal_leader(self, number: signal.Signals) -> None:
+        """A signal to its leader alone, not to the group; nothing happens when it has ended."""
+        self._act(lambda leader: os.kill(leader, number))
 
     def _act(self, act: Callable[[int], None]) -> None:
         with self._lock:
@@ -244,6 +264,11 @@ class Process:
 
     def _pause(self, leader: int) -> None:
         self._paused = family.pause(leader)
+        self.changed = time.time()
+
+    def _resume(self, leader: int) -> None:
+        family.resume(leader)
+        self.changed = time.time()
 
     def _sweep(self, child: subprocess.Popen[bytes]) -> None:
         """Its leader has ended: end the rest of its group, and reap the leader."""
@@ -253,6 +278,7 @@ class Process:
         self._guard.forget(child.pid)
         self.status = child.wait(KILL_LIMIT)
         self.ended = _described(self.status)
+        self.changed = time.time()
         self._child = None
         # All of them are gone when nobody can write to their output any more; others
         # than init may be slow to reap them, so their ids say nothing.

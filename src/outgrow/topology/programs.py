@@ -73,7 +73,8 @@ def find(site: Site, folder: Path) -> Programs:
 
 def _fronts(site: Site, programs: Programs) -> Programs:
     """The same, with the web servers that the site needs."""
-    using = {(s.role, s.engine): host for host in site.hosts for s in host.services}
+    # The first of each, for a message.
+    using = {(s.role, s.engine): host for host in site.hosts[::-1] for s in host.services}
     if host := using.get(("media", "nginx")):
         path = _nginx(_engine_of(host), INSTEAD_OF_NGINX["media"])
         _check_dav(path, _engine_of(host))

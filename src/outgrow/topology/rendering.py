@@ -12,7 +12,17 @@ from outgrow.topology.front import front
 from outgrow.topology.keys import suggestion
 from outgrow.topology.load import load
 from outgrow.topology.model import Host, Service, Site
-from outgrow.topology.render import File, caches, haproxy, nginx, nginx_front, shared, systemd
+from outgrow.topology.render import (
+    File,
+    caches,
+    haproxy,
+    nginx,
+    nginx_front,
+    postgresql,
+    readme,
+    shared,
+    systemd,
+)
 from outgrow.topology.render.systemd import Places
 from outgrow.topology.write import write
 
@@ -39,8 +49,14 @@ def plan(
         File(f"{host.name}/{file.name}", file.content)
         for host in site.hosts
         if not wanted or host.name in wanted
-        for file in _files(site, host, places, visitors)
+        for file in _with_page(site, host, places, visitors)
     ]
+
+
+def _with_page(site: Site, host: Host, places: Places, visitors: int | None) -> Iterator[File]:
+    files = list(_files(site, host, places, visitors))
+    yield from files
+    yield from readme.render(site, host, places, files, visitors=visitors)
 
 
 def _files(site: Site, host: Host, places: Places, visitors: int | None) -> Iterator[File]:
@@ -49,6 +65,8 @@ def _files(site: Site, host: Host, places: Places, visitors: int | None) -> Iter
     for service in host.services:
         if service.role == "media" and service.engine == "nginx":
             yield from nginx.render(site, service, root, state, visitors=visitors)
+        if service.engine == "postgresql":
+            yield from postgresql.render(site, host, service)
         if service.role == "cache" and service.engine == "redis":
             yield from caches.redis(service.port, site.cache)
         if service.role == "balancer":

@@ -8,12 +8,36 @@ import random
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from outgrow.errors import OutgrowError, ProcessFailed
 from outgrow.topology import ports
 from outgrow.topology.load import load
 from outgrow.topology.model import PASSWORD_FILE, Site
 from outgrow.topology.plan import TOPOLOGY_FILE
+
+#: The folder of a run, beside the topology file.
+RUN_FOLDER: Final = ".outgrow-run"
+
+
+def beside(topology: Path) -> Path:
+    """The folder of a run of this topology file, where nobody chose another."""
+    return topology.absolute().parent / RUN_FOLDER
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a run uses the folder."""
+    try:
+        handle = os.open(folder / "_lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def lock(folder: Path) -> int:

@@ -24,6 +24,9 @@ _BACKENDS: Final = {
     "mariadb": "django.db.backends.mysql",
 }
 
+#: The alias that the catalogue of a distributed storage has for itself, its default.
+CATALOGUE_ALIAS: Final = "outgrow"
+
 #: Seconds for a connection to the primary, without which there is no site.
 _PRIMARY_TIMEOUT: Final = 5
 
@@ -127,12 +130,13 @@ def _uploads(site: Site) -> dict[str, Any]:
 
 def _media(site: Site) -> dict[str, Any]:
     given = {key: value for key, value in asdict(site.media).items() if value is not None}
-    options = {
-        "servers": {server.name: server.address for server in site.media_servers()},
-        "location": str(site.media_root),
-        "base_url": site.media_url,
-        **given,
-    }
+    del given["storage"]
+    servers = {server.name: server.address for server in site.media_servers()}
+    if site.media.is_distributed:
+        options = {"servers": servers, "base_url": site.media_url, **given}
+        return {"BACKEND": "outgrow.media.DistributedStorage", "OPTIONS": options}
+    location = str(site.media_root)
+    options = {"servers": servers, "location": location, "base_url": site.media_url, **given}
     return {"BACKEND": "outgrow.media.HybridStorage", "OPTIONS": options}
 
 
@@ -158,6 +162,9 @@ def _objects(site: Site, store: Objects) -> dict[str, Any]:
 def _databases(site: Site, database: Database) -> dict[str, Any]:
     replicas = site.replicas()
     aliases = {PRIMARY_ALIAS: _primary(site, database)}
+    if site.media.is_distributed:
+        # What it says must be committed even when the site's own transaction is rolled back.
+        aliases[CATALOGUE_ALIAS] = _primary(site, database)
     aliases |= {server.name: _replica(database, port) for server, port in replicas}
     if not replicas:
         return {"DATABASES": aliases}

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
+from outgrow.errors import ControlFailed
+from outgrow.topology import live, runfolder, states
+from outgrow.topology.acts import Acts
+from outgrow.topology.control import Control
+from outgrow.topology.live import LOG, LogFile
 from outgrow.topology.load import load
 from outgrow.topology.local import SPEAKER, LocalSite
+from outgrow.topology.look import Looker
 from outgrow.topology.model import MIGRATE, REPAIR
 from outgrow.topology.output import Printer, wants_colours
 from outgrow.topology.parts import Plan, Planned, Step
 from outgrow.topology.process import Command
-
-#: The folder of a run, beside the topology file.
-RUN_FOLDER = ".outgrow-run"
+from outgrow.topology.states import Status
+from outgrow.topology.web import Web
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -38,13 +45,27 @@ class Seen:
     problem: str
 
 
-def up(path: Path, folder: Path | None, *, checks_only: bool, dry_run: bool) -> int:
+def up(
+    path: Path,
+    folder: Path | None,
+    *,
+    checks_only: bool = False,
+    dry_run: bool = False,
+    table: bool = False,
+    web: int | None = None,
+) -> int:
     """Run the site of the topology file until it is told to stop; the exit status.
 
     `checks_only` ends it after one look at everything, `dry_run` before anything
-    is started or written. Raises `ConfigurationError`, `MissingExtra` and
-    `ProcessFailed`, and then nothing is left running.
+    is started or written. `table` shows the processes instead of their output; a page is served
+    at the port `web`, 0 for any. Raises `ConfigurationError`, `MissingExtra`,
+    `ControlFailed` and `ProcessFailed`, and then nothing is left running.
     """
+    if table and not sys.stdout.isatty():
+        raise ControlFailed(
+            "--live draws on a terminal, and the output is none. Leave it out, and look from "
+            "a second terminal: outgrow ps"
+        )
     site = load(path)
     names = (
         SPEAKER,
@@ -53,11 +74,12 @@ def up(path: Path, folder: Path | None, *, checks_only: bool, dry_run: bool) -> 
         *(service.name for service in site.services()),
     )
     printer = Printer(sys.stdout, names, colours=wants_colours(sys.stdout, os.environ))
-    run_folder = folder or path.absolute().parent / RUN_FOLDER
+    run_folder = folder or runfolder.beside(path)
+    log = LogFile(run_folder.absolute() / LOG) if table else None
 
     def write(name: str, line: str) -> None:
         try:
-            printer(name, line)
+            (log or printer)(name, line)
         except OSError:
             local.failure = "Nobody reads the output any more."
             local.stop_requested = True
@@ -69,20 +91,55 @@ def up(path: Path, folder: Path | None, *, checks_only: bool, dry_run: bool) -> 
         print_plan(local.plan, local.folder, sys.stdout)
         return 0
     with _closed_terminal(), _stopped_by_signals(local):
-        return _run(local, checks_only=checks_only)
+        return _run(local, checks_only=checks_only, web=web, log=log)
 
 
-def _run(local: LocalSite, *, checks_only: bool) -> int:
-    with local:
+def _run(local: LocalSite, *, checks_only: bool, web: int | None, log: LogFile | None) -> int:
+    # What is on the stack ends after the processes: then nothing that it asked hangs.
+    with ExitStack() as stack, local:
+        if log is not None:
+            stack.callback(log.close)
         if local.stop_requested:
             return 1
         print_table(local, sys.stdout)
         if checks_only:
             return print_checks(check(local), sys.stdout)
-        local.say("All are ready. Ctrl-C stops them.")
-        local.wait()
+        with _open_to_others(local, stack, web) as looker:
+            local.say("All are ready. Ctrl-C stops them.")
+            if log is None:
+                local.wait()
+            else:
+                _show(local, looker, log)
         local.say("Stopping.")
     return 1 if local.failure else 0
+
+
+@contextmanager
+def _open_to_others(local: LocalSite, stack: ExitStack, web: int | None) -> Iterator[Looker]:
+    """Let other terminals and browsers in, until the end of the block; then finish with them."""
+    looker = stack.enter_context(Looker(local))
+    control = stack.enter_context(Control(Acts(local), looker, local.folder))
+    try:
+        if web is not None:
+            page = stack.enter_context(Web(local.site, looker, web))
+            local.say(f"The page of the site: {page.url}")
+        yield looker
+    finally:
+        control.withdraw()
+
+
+def _show(local: LocalSite, looker: Looker, log: LogFile) -> None:
+    caption = f"The output is in {_short(log.path)}. Ctrl-C stops all."
+    live.show(looker, caption, sys.stdout, lambda: bool(local.stop_requested or local.failure))
+    sys.stdout.write(f"{local.failure or 'Stopping.'}\n")
+
+
+def print_statuses(statuses: tuple[Status, ...], stream: TextIO, *, as_json: bool) -> None:
+    """What `outgrow ps` prints: a table, or a list of objects for machines."""
+    if as_json:
+        stream.write(f"{json.dumps(states.as_json(statuses), indent=2)}\n")
+    else:
+        _print(live.table(statuses, time.time()), stream)
 
 
 def check(local: LocalSite) -> list[Seen]:
@@ -150,7 +207,7 @@ def _command_lines(command: Command) -> list[str]:
     return [f"cd {shlex.quote(str(command.folder))}", str(command)]
 
 
-def _print(table: Table, stream: TextIO) -> None:
+def _print(table: RenderableType, stream: TextIO) -> None:
     # Not cut to 80 columns where there is no terminal: a log has room.
     width = None if stream.isatty() else 160
     Console(file=stream, width=width, highlight=False).print(table)

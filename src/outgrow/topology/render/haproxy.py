@@ -31,7 +31,9 @@ defaults
     timeout connect {connect}s
     timeout client {timeout}s
     timeout server {timeout}s
-    timeout http-request 10s
+    # Of a body as much as fits into a buffer is read before anything is decided.
+    option http-buffer-request
+    timeout http-request {timeout}s
     timeout http-keep-alive 75s
     timeout queue {timeout}s
     timeout check {connect}s
@@ -39,8 +41,9 @@ defaults
     # Sent again once, to another server; what that means for a POST stands below.
     retries 1
     option redispatch 1
-    # An idle connection to a server is closed after 5 to 10 s, the default.
-    http-reuse safe
+    # A connection to a server is one visitor's: where one breaks that others have used before,
+    # he would get no answer at all, and not 502.
+    http-reuse never
 frontend {name}
 {bind}
     # Whatever of this a visitor has sent is replaced: nobody says for himself who he is.
@@ -50,6 +53,8 @@ frontend {name}
     http-request set-header X-Forwarded-Port %[dst_port]
     http-request del-header Forwarded
     http-request del-header Proxy
+    # X_Forwarded_For would become the same variable in CGI and WSGI, SCRIPT_NAME another one's.
+    http-request del-header _ -m sub
     http-request deny deny_status 413 if {{ req.body_size gt {limit} }}
 {choices}
     default_backend {default}
@@ -62,16 +67,25 @@ backend {name}
     # A request without an answer is sent again if that does no harm (RFC 9110 §9.2.2).
     retry-on conn-failure empty-response response-timeout
     http-request disable-l7-retry unless METH_GET or {{ method OPTIONS }}
-{lengths}    option httpchk
+{lengths}{fastcgi}    option httpchk
     http-check send meth GET uri {health} ver HTTP/1.1 hdr Host {domain}
     http-check expect status 200-399
     default-server check inter 1s fall {failures} rise 1
 {servers}"""
 
-# HAProxy passes a body on as it comes, and WSGI sees none without a length.
+# HAProxy passes a body on as it comes, and WSGI sees none without a length. In HTTP/2 only
+# the method tells that there may be one (RFC 9110 §8.6: a client should send a length then).
 _LENGTHS: Final = """\
+    acl has_length req.hdr(Content-Length) -m found
     http-request return status 411 content-type text/plain string "Send a Content-Length." \
-if {{ req.hdr(Transfer-Encoding) -m found }}
+if {{ req.hdr(Transfer-Encoding) -m found }} || {{ method POST PUT PATCH }} !has_length
+"""
+
+_FASTCGI: Final = """\
+fcgi-app fastcgi-{name}
+    docroot /
+    # All of the path is the site's, decoded; there is no script.
+    path-info ^()(/.*)$
 """
 
 _FILES: Final = """\
@@ -122,30 +136,38 @@ def _bind(front: Front, pem: PurePath | None) -> Iterator[str]:
         return
     yield f"bind {front.listen} ssl crt {_word(str(pem))} ssl-min-ver TLSv1.2 alpn h2,http/1.1"
     yield f"bind {front.plain}"
-    yield "http-request redirect scheme https code 301 unless { ssl_fc }"
+    host = "%[req.hdr(Host),regsub(:[0-9]+$,)]"
+    place = f"https://{host}{front.https_port}%[pathq]"
+    yield f"http-request redirect code 301 location {place} unless {{ ssl_fc }}"
 
 
 def _backend(front: Front, route: Route) -> str:
-    members = route.upstream.members
+    members = route.upstream.shares
+    name, fastcgi = route.upstream.name, route.upstream.protocol == "fastcgi"
     values = {
-        "name": route.upstream.name,
+        "name": name,
         "domain": front.domain,
         "failures": FAILURES,
-        "servers": "\n".join(_servers(members)),
+        "servers": "\n".join(_servers(members, " proto fcgi" if fastcgi else "")),
     }
     if route.files:
         prefix, retries = re.escape(route.prefix), len(members) - 1
         return _FILES.format(prefix=prefix, retries=retries, **values)
-    lengths = _LENGTHS.format() if route.upstream.wsgi else ""
-    return _APPLICATION.format(lengths=lengths, health=front.options.health, **values)
+    backend = _APPLICATION.format(
+        lengths=_LENGTHS.format() if route.upstream.wsgi else "",
+        fastcgi=f"    use-fcgi-app fastcgi-{name}\n" if fastcgi else "",
+        health=front.options.health,
+        **values,
+    )
+    return _FASTCGI.format(name=name) + backend if fastcgi else backend
 
 
-def _servers(members: tuple[Member, ...]) -> Iterator[str]:
+def _servers(members: tuple[Member, ...], protocol: str) -> Iterator[str]:
     heaviest = max(member.weight for member in members)
     for member in members:
         weight = member.weight if heaviest <= _HEAVIEST else _scaled(member.weight, heaviest)
         share = f"weight {weight}" if weight else "backup"
-        yield f"    server {member.name} {member.port} {share}"
+        yield f"    server {member.name} {member.port} {share}{protocol}"
 
 
 def _scaled(weight: int, heaviest: int) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final
 
-from outgrow.topology.front import CONNECT, DOWNTIME, FAILURES, IDLE, Front, Route, Upstream
+from outgrow.topology.front import BROKEN, CONNECT, DOWNTIME, IDLE, Front, Route, Upstream
 from outgrow.topology.render import File
 from outgrow.topology.render.nginx import TEMPORARY, quoted
 
@@ -44,7 +44,7 @@ http {{
 {listen}
         # Paths are the application's, two slashes in them too.
         merge_slashes off;
-{locations}
+{hidden}{locations}
     }}
 }}
 """
@@ -70,7 +70,7 @@ _HEADERS: Final = (
 )
 
 _HTTP: Final = """\
-        location / {{
+        location {path} {{
             # Without a path, so that the request is passed on as it came. Its body is read
             # first, and has a length then.
             proxy_pass http://{name};
@@ -100,7 +100,7 @@ _PARAMETERS: Final = (
 )
 
 _FASTCGI: Final = """\
-        location / {{
+        location {path} {{
             fastcgi_pass {name};
 {headers}
 {patience}
@@ -108,11 +108,19 @@ _FASTCGI: Final = """\
             fastcgi_next_upstream_tries 2;
         }}"""
 
-_FILES: Final = """\
+# As the visitor has written it, before nginx resolves `..` and looks for the route anew; and as
+# nginx has read it, for the names that only then begin with the prefix.
+_HIDDEN: Final = """\
         # Names with a leading dot are nobody's.
+        if ($request_uri ~* "^{pattern}(?:[^?]*(?:/|%2f))?(?:\\.|%2e)") {{
+            return 404;
+        }}
         location ~ "^{pattern}(?:.*/)?\\." {{
             return 404;
         }}
+"""
+
+_FILES: Final = """\
         location {prefix} {{
             limit_except GET {{
                 deny all;
@@ -129,7 +137,7 @@ _FILES: Final = """\
 _REDIRECT: Final = """\
     server {{
         listen {listen};
-        return 301 https://$host$request_uri;
+        return 301 https://$host{port}$request_uri;
     }}
 """
 
@@ -150,7 +158,10 @@ def render(front: Front, state: PurePath, *, user: str = "") -> Iterator[File]:
         upstreams="\n".join(map(_upstream, front.upstreams)),
         redirect=_redirect(front),
         listen="\n".join(f"        {line}" for line in _listen(front)),
-        locations="\n".join(_location(front, route) for route in front.routes),
+        hidden="".join(
+            _HIDDEN.format(pattern=re.escape(route.prefix)) for route in front.routes if route.files
+        ),
+        locations="\n".join(_locations(front)),
     )
     yield File(CONFIGURATION, content)
 
@@ -160,20 +171,20 @@ def _upstream(upstream: Upstream) -> str:
     servers = (
         # One that is alone is asked in any case.
         f"        server {member.port}{'' if alone else _conditions(member.weight)};"
-        for member in upstream.members
+        for member in upstream.shares
     )
     return _UPSTREAM.format(name=upstream.name, servers="\n".join(servers), idle=IDLE)
 
 
 def _conditions(weight: int) -> str:
     share = f"weight={weight}" if weight else "backup"
-    return f" {share} max_fails={FAILURES} fail_timeout={DOWNTIME}s"
+    return f" {share} max_fails={BROKEN} fail_timeout={DOWNTIME}s"
 
 
 def _redirect(front: Front) -> str:
     if front.options.certificate is None:
         return ""
-    return _REDIRECT.format(listen=front.plain)
+    return _REDIRECT.format(listen=front.plain, port=front.https_port)
 
 
 def _listen(front: Front) -> Iterator[str]:
@@ -188,17 +199,24 @@ def _listen(front: Front) -> Iterator[str]:
     yield "ssl_session_cache shared:outgrow:10m;"
 
 
-def _location(front: Front, route: Route) -> str:
+def _locations(front: Front) -> Iterator[str]:
+    for route in front.routes:
+        if route.files:
+            # "/media" is no file: nginx would send who asks for it to "/media/".
+            yield _location(front, front.application, f"= {route.prefix.rstrip('/')}")
+        yield _location(front, route, route.prefix)
+
+
+def _location(front: Front, route: Route, path: str) -> str:
     name, patience = route.upstream.name, _patience(front, route)
     if route.upstream.protocol == "fastcgi":
-        return _FASTCGI.format(name=name, headers=_parameters(), patience=patience)
+        return _FASTCGI.format(path=path, name=name, headers=_parameters(), patience=patience)
     headers = "\n".join(f"            proxy_set_header {key} {value};" for key, value in _HEADERS)
     if not route.files:
-        return _HTTP.format(name=name, headers=headers, patience=patience)
+        return _HTTP.format(path=path, name=name, headers=headers, patience=patience)
     return _FILES.format(
         name=name,
-        prefix=route.prefix,
-        pattern=re.escape(route.prefix),
+        prefix=path,
         headers=headers,
         patience=patience,
     )

@@ -1,11 +1,12 @@
 """The figure of a site as SVG: one file, with its own style, for light and for dark pages.
 
 Each server is a group of class `server` with `data-server`, so that a page can colour it.
+With states each has its own in words, too, and a class `is-STATE`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Final
@@ -44,11 +45,32 @@ svg { --ink: #24292f; --soft: #57606a; --line: #8c959f; --group: #f6f8fa; --box:
 .head { fill: var(--line); }
 """.strip()
 
+#: The style of states: frame and word in one colour; what does not run has a broken frame.
+_STATES: Final = """
+:root { --good: #1a7f37; --wait: #9a6700; --bad: #cf222e; --cold: #0969da; --off: #6e7781; }
+@media (prefers-color-scheme: dark) {
+  :root { --good: #3fb950; --wait: #d29922; --bad: #f85149; --cold: #58a6ff; --off: #8b949e; }
+}
+.is-ready { --state: var(--good); }
+.is-starting, .is-restarting { --state: var(--wait); }
+.is-failing, .is-killed { --state: var(--bad); }
+.is-frozen { --state: var(--cold); }
+.is-stopped { --state: var(--off); }
+.server[class*="is-"] > rect { stroke: var(--state); stroke-width: 2.4;
+  fill: color-mix(in srgb, var(--state) 9%, var(--box)); }
+.is-killed > rect, .is-stopped > rect { stroke-dasharray: 6 4; }
+.state { fill: var(--state); font-size: 12px; font-weight: 600; }
+""".rstrip()
+
 
 _HEAD: Final = (
     '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
     'orient="auto"><path class="head" d="M0 0 8 4 0 8Z"/></marker></defs>'
 )
+
+
+#: Letters of a name that have room beside a state.
+_BESIDE_STATE: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +100,16 @@ class _Placed:
         return self.x + self.width // 2
 
 
-def render(figure: Figure) -> str:
-    """The whole file."""
+def style(*, states: bool = False) -> str:
+    """What stands in the file's element `style`, to the letter: for a page's policy."""
+    return _STYLE + _STATES if states else _STYLE
+
+
+def render(figure: Figure, states: Mapping[str, str] | None = None) -> str:
+    """The whole file.
+
+    `states` has a word for each server by its name, which a sign may precede: ``● ready``.
+    """
     placed = _placed(figure)
     width = max(one.x + one.width for one in placed.values()) + _GUTTER // 2
     height = max(one.y + one.height for one in placed.values()) + _GAP
@@ -92,11 +122,11 @@ def render(figure: Figure) -> str:
                 f'width="{width}" height="{height}" role="img" aria-label="{title}">'
             ),
             f"<title>{title}</title>",
-            f"<style>{_STYLE}</style>",
+            f"<style>{style(states=states is not None)}</style>",
             _HEAD,
             f'<text class="name" x="{first.middle}" y="24" text-anchor="middle">visitors</text>',
             *(line for arrow in figure.arrows for line in _arrow(arrow, placed)),
-            *(line for one in placed.values() for line in _group(one)),
+            *(line for one in placed.values() for line in _group(one, states or {})),
             "</svg>\n",
         ]
     )
@@ -137,12 +167,23 @@ def _arrow(arrow: Arrow, placed: dict[str, _Placed]) -> Iterator[str]:
         yield _path(f"M{left} {y}H{right}")
         yield _label(arrow.label, (left + right) // 2, y - 8, "middle")
         return
+    if between := [one for one in placed.values() if start.y < one.y < end.y]:
+        yield from _past(arrow, start, end, between)
+        return
     bottom, x = start.y + start.height, end.middle
     # Straight down where the group above is so wide, else round a corner.
     out = min(max(x, start.x + _INSIDE), start.x + start.width - _INSIDE)
     corner = bottom + _BELOW // 3
     yield _path(f"M{out} {bottom}V{corner}H{x}V{end.y}")
     yield _label(arrow.label, x + 8, end.y - _BELOW // 3, "start")
+
+
+def _past(arrow: Arrow, start: _Placed, end: _Placed, between: list[_Placed]) -> Iterator[str]:
+    """Past the rows between, on their left."""
+    x = min(end.x, start.x, *(one.x for one in between)) - _GUTTER // 2
+    out, into = start.y + start.height // 2, end.y + end.height // 2
+    yield _path(f"M{start.x} {out}H{x}V{into}H{end.x}")
+    yield _label(arrow.label, x + 8, out - 8, "start")
 
 
 def _of_visitors(arrow: Arrow, end: _Placed, first: _Placed) -> Iterator[str]:
@@ -164,7 +205,7 @@ def _label(text: str, x: int, y: int, anchor: str) -> str:
     return f'<text class="label" x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _group(one: _Placed) -> Iterator[str]:
+def _group(one: _Placed, states: Mapping[str, str]) -> Iterator[str]:
     yield (
         f'<g class="group"><rect x="{one.x}" y="{one.y}" width="{one.width}" '
         f'height="{one.height}" rx="8"/>'
@@ -174,17 +215,28 @@ def _group(one: _Placed) -> Iterator[str]:
     for number, box in enumerate(one.group.boxes):
         line, column = divmod(number, one.columns)
         x = one.x + _INSIDE + column * (_WIDTH + _GAP)
-        yield from _server(box, x, one.y + _TITLE + line * (_HEIGHT + _GAP))
+        y = one.y + _TITLE + line * (_HEIGHT + _GAP)
+        yield from _server(box, x, y, states.get(box.name, ""))
 
 
-def _server(box: Box, x: int, y: int) -> Iterator[str]:
+def _server(box: Box, x: int, y: int, state: str) -> Iterator[str]:
     name = escape(box.name)
+    kind = f"server is-{escape(state.rsplit(maxsplit=1)[-1])}" if state else "server"
     yield (
-        f'<g class="server" data-server="{name}"><rect x="{x}" y="{y}" width="{_WIDTH}" '
+        f'<g class="{kind}" data-server="{name}"><rect x="{x}" y="{y}" width="{_WIDTH}" '
         f'height="{_HEIGHT}" rx="6"/>'
     )
+    title = box.name
+    if state:
+        # Where they have no room beside each other, the whole name is shown by the pointer.
+        title = _cut(box.name, _BESIDE_STATE)
+        yield f"<title>{name}</title>"
+        yield (
+            f'<text class="state" x="{x + _WIDTH - 10}" y="{y + 20}" text-anchor="end">'
+            f"{escape(state)}</text>"
+        )
     for number, (kind, text) in enumerate(
-        (("name", box.name), ("note", box.address), ("note", ", ".join(box.notes)))
+        (("name", title), ("note", box.address), ("note", ", ".join(box.notes)))
     ):
         yield (
             f'<text class="{kind}" x="{x + 12}" y="{y + 20 + 17 * number}">'
@@ -193,6 +245,6 @@ def _server(box: Box, x: int, y: int) -> Iterator[str]:
     yield "</g>"
 
 
-def _cut(text: str) -> str:
+def _cut(text: str, longest: int = 25) -> str:
     """What fits into a box."""
-    return text if len(text) <= 25 else f"{text[:24]}…"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

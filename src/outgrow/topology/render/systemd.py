@@ -1,4 +1,4 @@
-"""One server's services -> units of systemd: the repair, and a media server.
+"""One server's services -> units of systemd: the application, the repair, and a media server.
 
 Sources: systemd.service(5) for the words of a command, systemd.exec(5) for the rest.
 """
@@ -11,14 +11,20 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from outgrow.errors import ConfigurationError
+from outgrow.topology.capacity import WORKERS
 from outgrow.topology.model import Host, Service, Site
-from outgrow.topology.render import File, caches, haproxy, nginx_front
+from outgrow.topology.render import File, caches, gunicorn, haproxy, nginx_front
 
 #: What the units are called. They are ours, whatever else runs there.
+APP_UNIT: Final = "outgrow-app.service"
 REPAIR_UNIT: Final = "outgrow-repair.service"
 MEDIA_UNIT: Final = "outgrow-media.service"
 BALANCER_UNIT: Final = "outgrow-balancer.service"
 CACHE_UNIT: Final = "outgrow-cache.service"
+WORKER_UNIT: Final = "outgrow-worker.service"
+
+#: Seconds that running requests have when a worker ends: more than the deadline of a save.
+GRACE: Final = 30
 
 _UNIT: Final = """\
 # Written by outgrow. Changes here are lost.
@@ -69,32 +75,74 @@ class Places:
     balancer_state: str = "/run/outgrow-balancer"
     #: Certificate and key, one behind the other, for HAProxy.
     pem: str = "/etc/outgrow/balancer.pem"
+    #: Variables of the site's processes, one NAME=value a line: the secrets.
+    environment: str = "/etc/outgrow/environment"
 
 
 def render(site: Site, host: Host, places: Places) -> Iterator[File]:
     """The units of one server. Raises `ConfigurationError` for what a unit can't hold."""
+    for service in host.services:
+        if service.role == "app":
+            yield File(APP_UNIT, _app(site, service, places))
     if site.services("media") and any(service.role == "app" for service in host.services):
         yield File(REPAIR_UNIT, _repair(site, places))
     for service in host.services:
         if service.role == "media":
             yield File(MEDIA_UNIT, _media(site, service, places))
+        if service.role == "worker":
+            yield File(WORKER_UNIT, _worker(site, places))
         if service.role == "cache":
             yield File(CACHE_UNIT, _cache(site, service, places))
         if service.role == "balancer":
             yield File(BALANCER_UNIT, _balancer(service, places))
 
 
-def _repair(site: Site, places: Places) -> str:
-    # The code may write where it likes, but not to the system.
+def _app(site: Site, service: Service, places: Places) -> str:
+    words = gunicorn.words(
+        places.python,
+        site.wsgi,
+        service.port,
+        site.folder,
+        workers=WORKERS,
+        grace=GRACE,
+    )
     more = (
+        *_code(site, places),
+        # New workers read code and settings anew; the old ones answer what they have.
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        # The signal is for the main process, which ends its workers.
+        "KillMode=mixed",
+        f"TimeoutStopSec={GRACE + 10}",
+    )
+    return _unit("application server", places, more, words)
+
+
+def _code(site: Site, places: Places) -> tuple[str, ...]:
+    """What all processes of the site's code have."""
+    return (
         f"WorkingDirectory={_path(str(site.folder))}",
         f"Environment={_word(f'DJANGO_SETTINGS_MODULE={site.settings}', dollars=False)}",
+        # Without the file the site's own settings hold.
+        f"EnvironmentFile=-{_path(places.environment)}",
+        # The code may write where it likes, but not to the system.
         "ProtectSystem=full",
+    )
+
+
+def _repair(site: Site, places: Places) -> str:
+    more = (
+        *_code(site, places),
         # It ends after the file that it is just sending.
         "TimeoutStopSec=60",
     )
     words = (places.python, "-m", "django", "outgrow", "media", "repair", "--watch")
     return _unit("repair of the media servers", places, more, words)
+
+
+def _worker(site: Site, places: Places) -> str:
+    # Time to end the task that it has begun.
+    more = (*_code(site, places), "TimeoutStopSec=60")
+    return _unit("worker", places, more, site.worker.words(places.python))
 
 
 def _media(site: Site, service: Service, places: Places) -> str:

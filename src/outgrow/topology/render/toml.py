@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -29,12 +30,7 @@ def _lines(site: Site) -> Iterator[str]:
             yield f"{key} = {_value(value)}"
     if site.active:
         yield "active = true"
-    yield "\n[balancer]"
-    for key, value in asdict(site.balancer).items():
-        if value is not None:
-            yield f"{key} = {_value(value if isinstance(value, int) else str(value))}"
-    yield "\n[cache]"
-    yield from (f"{key} = {_value(value)}" for key, value in asdict(site.cache).items())
+    yield from _roles(site)
     if site.database:
         yield from _database(site.database)
     if site.objects:
@@ -43,12 +39,26 @@ def _lines(site: Site) -> Iterator[str]:
         yield from _host(host)
 
 
+def _roles(site: Site) -> Iterator[str]:
+    """The tables of balancers, caches and workers."""
+    yield "\n[balancer]"
+    for key, value in asdict(site.balancer).items():
+        if value is not None:
+            yield f"{key} = {_value(value if isinstance(value, int) else str(value))}"
+    yield "\n[cache]"
+    yield from (f"{key} = {_value(value)}" for key, value in asdict(site.cache).items())
+    if site.worker.command:
+        yield f"\n[worker]\ncommand = {_value(shlex.join(site.worker.command))}"
+
+
 def _database(database: Database) -> Iterator[str]:
     yield "\n[database]"
     # Where the password is, and never the password.
     for key in ("engine", "name", "user", "password_env", "password_file"):
         if value := getattr(database, key):
             yield f"{key} = {_value(str(value))}"
+    if database.synchronous:
+        yield "synchronous = true"
     for key, value in asdict(database.replication).items():
         if value is not None:
             yield f"{key} = {_value(value)}"

@@ -1,0 +1,160 @@
+"""What can be done to one server of a site that runs, by a person at a second terminal.
+
+The laws:
+
+1. Who was killed or stopped by a person stays down until he starts it again: it is held
+   *before* the signal, so that the watch can't be quicker.
+2. One thing at a time is done to a server; those to several go on beside each other.
+3. What returns is true: after `start` and `reload` the server is ready.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from outgrow.errors import ControlFailed
+from outgrow.topology import family
+from outgrow.topology.keys import suggestion
+from outgrow.topology.local import LocalSite
+from outgrow.topology.process import PAUSE, Process, Reload
+
+#: Seconds to wait for what somebody else does to the same server.
+TURN_LIMIT: Final = 60.0
+
+#: Seconds for the old children of a server to end; gunicorn lets requests end for 5.
+RENEW_LIMIT: Final = 20.0
+
+
+class Acts:
+    """What can be done to the servers of one site. Thread-safe."""
+
+    def __init__(self, local: LocalSite, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._local = local
+        self._clock = clock
+        self._turns: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+        #: By the word of the command.
+        self._known: Final[Mapping[str, Callable[[str, Process], str]]] = {
+            "kill": self._kill,
+            "freeze": self._freeze,
+            "thaw": self._thaw,
+            "stop": self._stop,
+            "start": self._start,
+            "reload": self._reload,
+        }
+
+    def act(self, word: str, name: str) -> str:
+        """Do it; a sentence that says what was done.
+
+        Raises `ControlFailed`, and `ProcessFailed` for a server that does not become ready.
+        """
+        if word not in self._known:
+            raise ControlFailed(f'"{word}" is nothing that can be done to a server.')
+        names = [planned.name for planned in self._local.plan.processes]
+        if name not in names:
+            known = suggestion(name, names)
+            raise ControlFailed(f'"{name}" is no server of this site; {known}')
+        with self._lock:
+            turn = self._turns.setdefault(name, threading.Lock())
+        if not turn.acquire(timeout=TURN_LIMIT):
+            raise ControlFailed(f"{name} is busy with another command. Try again later.")
+        try:
+            if self._local.stop_requested or self._local.failure:
+                raise ControlFailed("The site is stopping.")
+            said = self._known[word](name, self._local.process(name))
+        finally:
+            turn.release()
+        self._local.say(said)
+        return said
+
+    def _kill(self, name: str, process: Process) -> str:
+        self._must_run(name, process)
+        self._local.hold(name)
+        process.kill()
+        return f"{name} was killed; it stays down until: outgrow start {name}"
+
+    def _stop(self, name: str, process: Process) -> str:
+        self._must_run(name, process)
+        self._local.hold(name)
+        process.stop()
+        return f"{name} {process.ended}; it stays down until: outgrow start {name}"
+
+    def _freeze(self, name: str, process: Process) -> str:
+        self._must_answer(name, process)
+        process.pause()
+        return (
+            f"{name} is frozen: it takes connections and answers nobody, until: outgrow thaw {name}"
+        )
+
+    def _thaw(self, name: str, process: Process) -> str:
+        self._must_run(name, process)
+        if not _is_frozen(process):
+            raise ControlFailed(f"{name} is not frozen.")
+        process.resume()
+        return f"{name} goes on."
+
+    def _start(self, name: str, process: Process) -> str:
+        if _is_frozen(process):
+            raise ControlFailed(f"{name} runs and is frozen. Let it go on: outgrow thaw {name}")
+        if process.running:
+            raise ControlFailed(f"{name} runs already.")
+        self._revive(name)
+        return f"{name} was started, and is ready."
+
+    def _reload(self, name: str, process: Process) -> str:
+        self._must_answer(name, process)
+        reload = process.command.reload
+        if reload is None:
+            self._local.hold(name)
+            process.stop()
+            self._revive(name)
+            return f"{name} can't reload: it was restarted, and is ready."
+        self._renew(name, process, reload)
+        self._wait_ready(name)
+        return f"{name} has reloaded ({reload.signal.name}), and is ready."
+
+    def _revive(self, name: str) -> None:
+        self._local.revive(name)
+        self._wait_ready(name)
+
+    def _wait_ready(self, name: str) -> None:
+        self._local.wait_ready(name)
+        if self._local.stop_requested:  # then nothing was waited for
+            raise ControlFailed(f"The site was stopped before {name} was ready.")
+
+    def _renew(self, name: str, process: Process, reload: Reload) -> None:
+        """Send the signal, and wait until those who knew the old configuration are gone."""
+        pid = process.pid
+        old = family.descendants(pid) if pid is not None and reload.renews else set()
+        process.signal_leader(reload.signal)
+        end = self._clock() + RENEW_LIMIT
+        while process.pid == pid and pid is not None and old & family.descendants(pid):
+            if self._local.stop_requested:
+                return
+            if self._clock() >= end:
+                raise ControlFailed(
+                    f"{name} was told to reload, and after {RENEW_LIMIT:g} s there are still "
+                    f"processes from before. Restart it: outgrow stop {name}, outgrow start {name}"
+                )
+            time.sleep(PAUSE)
+
+    def _must_run(self, name: str, process: Process) -> None:
+        if process.running:
+            return
+        how = f"it {process.ended}" if process.ended else "it was not started"
+        if self._local.is_held(name):
+            raise ControlFailed(f"{name} does not run: {how}. Start it: outgrow start {name}")
+        raise ControlFailed(f"{name} does not run: {how}. It is started again in a moment.")
+
+    def _must_answer(self, name: str, process: Process) -> None:
+        self._must_run(name, process)
+        if _is_frozen(process):
+            raise ControlFailed(f"{name} is frozen. Let it go on: outgrow thaw {name}")
+
+
+def _is_frozen(process: Process) -> bool:
+    pid = process.pid
+    return pid is not None and bool(family.stopped(frozenset({pid})))

@@ -1,0 +1,191 @@
+"""Two sites -> what differs between them: what is new, what goes, and what has data that moves.
+
+The laws:
+
+1. A part of a site is what one server does in one role. It is the same part under the same name,
+   wherever it listens; a database server or a cache that runs another engine is another part.
+2. What listens nowhere (SQLite's file) is no part.
+3. A replica that becomes the primary keeps its rows, and so does the primary that becomes a
+   replica: neither is new or gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from outgrow.topology.model import Host, Media, Service, Site
+from outgrow.topology.settings import django_settings
+
+#: Whose settings come from the topology file.
+CODE: Final = ("app", "worker")
+
+#: To which visitors come first, and what is behind it.
+FRONTS: Final = ("balancer", "dns")
+_BEHIND: Final = ("balancer", "app", "media", "static")
+
+#: Where another engine serves the same files, or holds nothing.
+_ANY_ENGINE: Final = (*CODE, *FRONTS, "media", "objects", "static")
+
+#: What is never moved to another port by itself: it is data.
+DATA: Final = ("primary", "objects")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one server does in one role."""
+
+    host: Host
+    service: Service
+
+    @property
+    def role(self) -> str:
+        """Its role."""
+        return self.service.role
+
+    @property
+    def name(self) -> str:
+        """The name of its server."""
+        return self.host.name
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells it from others, in two files."""
+        engine = "" if self.role in _ANY_ENGINE else self.service.engine
+        return self.name, self.role, engine
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What is new and what goes, and what stays: as it was, and as it will be."""
+
+    before: Site
+    after: Site
+    new: tuple[Part, ...]
+    gone: tuple[Part, ...]
+    stay: tuple[tuple[Part, Part], ...]
+    #: Database servers that change their role, and keep their rows.
+    swapped: tuple[tuple[Part, Part], ...] = ()
+
+    @property
+    def moved(self) -> tuple[tuple[Part, Part], ...]:
+        """What stays and listens elsewhere, but for what is data."""
+        return tuple(
+            (old, now)
+            for old, now in self.stay
+            if old.service.port != now.service.port and old.role not in DATA
+        )
+
+    @property
+    def rows_move(self) -> bool:
+        """Whether another server, or another database, has the rows."""
+        return _rows(self.before) != _rows(self.after)
+
+    @property
+    def data_moves(self) -> bool:
+        """Whether any data has another home."""
+        return self.rows_move or self.master_moves or self.uploads_move
+
+    @property
+    def bucket_is_new(self) -> bool:
+        """Whether another bucket has the files of the object store."""
+        return self.after.objects is not None and _bucket(self.before) != _bucket(self.after)
+
+    @property
+    def uploads_move(self) -> bool:
+        """Whether uploads go from the media servers to a store, or back, or to another store."""
+        if bool(self.before.services("media")) != bool(self.after.services("media")):
+            return True
+        return self.bucket_is_new and self.before.objects is not None
+
+    @property
+    def master_moves(self) -> bool:
+        """Whether the master copy of the uploads is in another place."""
+        before, after = self.before, self.after
+        if not before.services("media") or not after.services("media"):
+            return False
+        return before.media_root != after.media_root or not apps(before) & apps(after)
+
+    @property
+    def settings_differ(self) -> bool:
+        """Whether Django gets other settings."""
+        return _settings(self.before) != _settings(self.after)
+
+    @property
+    def command_differs(self) -> bool:
+        """Whether the application is started otherwise."""
+        return _command(self.before) != _command(self.after)
+
+    @property
+    def front_differs(self) -> bool:
+        """Whether a balancer has other servers behind it, or works otherwise."""
+        return _front(self.before) != _front(self.after)
+
+
+def difference(before: Site, after: Site) -> Difference:
+    """What differs between two sites."""
+    old, now = parts(before), parts(after)
+    new = [part for key, part in now.items() if key not in old]
+    gone = [part for key, part in old.items() if key not in now]
+    stay = tuple((part, now[key]) for key, part in old.items() if key in now)
+    going = {part.key: part for part in gone}
+    swapped = tuple((going[key], part) for part in new if (key := _swapped(part)) in going)
+    kept = {part.key for pair in swapped for part in pair}
+    return Difference(
+        before,
+        after,
+        tuple(part for part in new if part.key not in kept),
+        tuple(part for part in gone if part.key not in kept),
+        stay,
+        swapped,
+    )
+
+
+def parts(site: Site) -> Mapping[tuple[str, str, str], Part]:
+    """Every part of a site, in the order of the file."""
+    every = (Part(host, service) for host in site.hosts for service in host.services)
+    return {part.key: part for part in every if part.service.port.number}
+
+
+def apps(site: Site) -> set[str]:
+    """The names of the servers that run the application."""
+    return {part.name for part in parts(site).values() if part.role == "app"}
+
+
+def _swapped(part: Part) -> tuple[str, str, str]:
+    """The same server's other part of a database."""
+    other = {"primary": "replica", "replica": "primary"}.get(part.role, "")
+    return part.name, other, part.service.engine
+
+
+def _rows(site: Site) -> object:
+    if site.database is None:
+        return None
+    where = [service.port for service in site.services("primary")]
+    return site.database.engine, site.database.name, where
+
+
+def _bucket(site: Site) -> object:
+    if site.objects is None:
+        return None
+    return site.objects.location, [service.url for service in site.services("objects")]
+
+
+def _settings(site: Site) -> object:
+    # What names a password or a secret is not among the settings; both are read with them.
+    return django_settings(site), site.database, site.objects
+
+
+def _command(site: Site) -> object:
+    return site.folder, site.settings, site.wsgi
+
+
+def _front(site: Site) -> Site:
+    """What a balancer may know of a site: too much is a reload, too little would be a failure."""
+    hosts = tuple(
+        replace(host, services=some)
+        for host in site.hosts
+        if (some := tuple(one for one in host.services if one.role in _BEHIND))
+    )
+    return replace(site, hosts=hosts, database=None, objects=None, media=Media())

@@ -1,0 +1,325 @@
+"""One server of a site -> HOST/README.md: what is done there by hand, in order.
+
+No secret stands in it, only where each must be. Commands are quoted for a shell; what may hold
+any character stands in code, between as many backticks as it needs.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Final
+
+from outgrow.topology.doors import doors
+from outgrow.topology.model import Host, Service, Site
+from outgrow.topology.render import File, postgresql
+from outgrow.topology.render.systemd import Places
+from outgrow.topology.ways import way
+
+#: Packages of Debian and Ubuntu, by what a server runs, or by its role.
+_PACKAGES: Final = {
+    "nginx": "nginx-light",
+    "haproxy": "haproxy",
+    "memcached": "memcached",
+    "redis": "redis-server",
+    "postgresql": "postgresql",
+    "mariadb": "mariadb-server",
+    "outgrow": "python3-venv",
+    "app": "python3-venv",
+    "worker": "python3-venv",
+    "pooler": "pgbouncer",
+    "dns": "dnsmasq",
+}
+_CODE: Final = ("app", "worker")
+_DRIVERS: Final = {"postgresql": "psycopg[binary]", "mariadb": "mysqlclient"}
+#: mysqlclient is compiled.
+_COMPILER: Final = "build-essential pkg-config python3-dev libmariadb-dev"
+
+_UNITS: Final = "/etc/systemd/system/"
+_OURS: Final = "/etc/outgrow/"
+
+
+def render(
+    site: Site, host: Host, places: Places, files: Iterable[File], *, visitors: int | None = None
+) -> Iterator[File]:
+    """The page of one server; `files` are the others that are rendered for it.
+
+    `visitors` is the port that each nginx of a media server has for them.
+    """
+    names = [file.name for file in files]
+    sections = (
+        ("Install", _install(site, host, places)),
+        ("Secrets", _secrets(site, host, places)),
+        ("Files", _files(names)),
+        ("Start", _start(site, host, names)),
+        ("See that it works", _works(site, host)),
+        ("Firewall", _firewall(site, host, visitors)),
+        ("Back up", _backup(site, host)),
+        ("Logs", _logs()),
+    )
+    nouns = ", ".join(way(service.role).noun for service in host.services)
+    lines = [f"# {host.name}: {nouns}", "", "Written by outgrow. Changes here are lost."]
+    for title, some in _numbered(sections):
+        lines += ["", f"## {title}", "", *some]
+    yield File("README.md", re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n")
+
+
+def _numbered(sections: Iterable[tuple[str, Iterable[str]]]) -> Iterator[tuple[str, list[str]]]:
+    filled = [(title, found) for title, lines in sections if (found := list(lines))]
+    return ((f"{number}. {title}", found) for number, (title, found) in enumerate(filled, 1))
+
+
+# --- what is installed
+
+
+def _install(site: Site, host: Host, places: Places) -> Iterator[str]:
+    if packages := _packages(site, host):
+        yield from _shell(
+            "sudo apt-get update", shlex.join(["sudo", "apt-get", "install", *packages])
+        )
+    wanted = _wheels(site, host)
+    if wanted:
+        python = PurePosixPath(places.python)
+        yield from _shell(
+            shlex.join(["sudo", "python3", "-m", "venv", str(python.parent.parent)]),
+            shlex.join(["sudo", str(python), "-m", "pip", "install", *wanted]),
+        )
+    if any(service.role in _CODE for service in host.services):
+        yield f"The site's code comes into {_literal(site.folder)}, and what it requires with pip."
+        if site.services("media") and not site.media.is_distributed:
+            shared = (
+                ", which all application servers share" if len(site.services("app")) > 1 else ""
+            )
+            yield f"{_literal(places.user)} writes to {_literal(site.media_root)}{shared}."
+    if any(service.role == "media" for service in host.services):
+        owner = ["-o", places.user, "-g", places.user]
+        folders = [places.copies]
+        if any(s.role == "media" and s.engine == "nginx" for s in host.services):
+            folders.append(places.state)
+        yield from _shell(shlex.join(["sudo", "install", "-d", *owner, *folders]))
+    if any(service.engine == "external" for service in host.services):
+        yield "Nothing: the store is its provider's. An account and a pair of keys are needed."
+
+
+def _packages(site: Site, host: Host) -> list[str]:
+    found: dict[str, None] = {}
+    for service in host.services:
+        if service.engine in {"sqlite", "external"}:
+            continue
+        package = _PACKAGES.get(service.engine) or _PACKAGES.get(service.role)
+        found |= {package: None} if package else {}
+        if service.role in _CODE and site.database and site.database.engine == "mariadb":
+            found |= dict.fromkeys(_COMPILER.split())
+    return list(found)
+
+
+def _wheels(site: Site, host: Host) -> list[str]:
+    roles = {service.role for service in host.services}
+    extras, found = [], []
+    if any(service.engine == "outgrow" for service in host.services):
+        extras.append("server")
+    if roles & set(_CODE):
+        extras += ["objects"] if site.objects else []
+        extras += [site.cache.engine] if site.services("cache") else []
+        found.append("gunicorn>=25.1")
+        driver = _DRIVERS.get(site.database.engine) if site.database else None
+        found += [driver] if driver else []
+    elif not extras:
+        return []
+    return [f"outgrow[{','.join(extras)}]" if extras else "outgrow", *found]
+
+
+# --- secrets
+
+
+def _secrets(site: Site, host: Host, places: Places) -> Iterator[str]:
+    code = any(service.role in _CODE for service in host.services)
+    if code:
+        yield from _variables(site, places)
+        yield "* `SECRET_KEY` of the site's settings: the same on every application server."
+    ours = any(service.engine == "outgrow" for service in host.services)
+    if ours or (code and any(s.engine == "outgrow" for s in site.services("media"))):
+        yield (
+            f"* {_literal(places.token_file)}: the token of the media servers, one line, the same "
+            f"on all of them and on the application servers; readable for {_literal(places.user)}."
+        )
+    if code and any(s.engine == "outgrow" for s in site.services("media")):
+        yield "  The site's settings hand it to the storage, as its option `token`."
+    if any(service.engine in _DRIVERS for service in host.services) and site.database:
+        user = _literal(site.database.user)
+        yield f"* The password of the database's user {user}, as the application servers have it."
+        if site.services("replica"):
+            yield "* The password of the user for replication, which each replica has."
+
+
+def _variables(site: Site, places: Places) -> Iterator[str]:
+    every = []
+    if rows := site.database:
+        every.append(("the password of the database", rows.password_env, rows.password_file))
+    if store := site.objects:
+        every.append(("the secret of the object store", store.secret_env, store.secret_file))
+    for what, variable, file in every:
+        if variable:
+            where = _literal(places.environment)
+            yield f"* `{variable}=...` in {where}, mode 600, of root: {what}."
+        if file:
+            yield f"* {_literal(file)}, readable for {_literal(places.user)}: {what}."
+
+
+# --- files and units
+
+
+def _files(names: list[str]) -> Iterator[str]:
+    if not names:
+        return
+    yield "From the folder of this page:"
+    others = [name for name in names if name != postgresql.CONFIGURATION]
+    targets = {name: _UNITS if _is_unit(name) else _OURS for name in others}
+    yield from _shell(
+        shlex.join(["sudo", "install", "-d", _OURS]),
+        *(
+            shlex.join(["sudo", "install", "-m", "644", name, folder])
+            for name, folder in targets.items()
+        ),
+        "sudo systemctl daemon-reload",
+    )
+    if len(others) < len(names):
+        yield "Of the cluster that PostgreSQL has here (its version stands in the path):"
+        yield from _shell(
+            f"sudo cp {postgresql.CONFIGURATION} /etc/postgresql/*/main/conf.d/",
+            "sudo systemctl restart postgresql",
+        )
+
+
+def _start(site: Site, host: Host, names: list[str]) -> Iterator[str]:
+    if site.database and any(service.role == "app" for service in host.services):
+        yield "Before the first start of the site, on one application server:"
+        yield from _shell("python manage.py migrate")
+    if units := [name for name in names if _is_unit(name)]:
+        yield "Where a plan says when, wait for that step."
+        yield from _shell(shlex.join(["sudo", "systemctl", "enable", "--now", *units]))
+    if any(service.engine == "nginx" for service in host.services):
+        yield (
+            "The distribution's own nginx is another service. If nothing needs it: "
+            "`sudo systemctl disable --now nginx`."
+        )
+
+
+# --- proofs
+
+
+def _works(site: Site, host: Host) -> Iterator[str]:
+    for service in host.services:
+        yield from _proof(site, host, service)
+
+
+def _proof(site: Site, host: Host, service: Service) -> Iterator[str]:
+    ours = "python manage.py outgrow"
+    port = service.port
+    if service.role == "app":
+        name = site.domains[0].removeprefix(".")
+        yield "A page comes, with status 200 or a redirect:"
+        yield from _shell(shlex.join(["curl", "-I", "-H", f"Host: {name}", f"{port.url}/"]))
+    elif service.role == "media":
+        yield "It answers, with 403 or 404 for the empty name. From an application server:"
+        yield from _shell(
+            shlex.join(["curl", "-I", f"{port.url}/"]), f"{ours} media probe --server {host.name}"
+        )
+    elif service.role in {"primary", "replica"} and port.number:
+        yield "From an application server, which sees all database servers:"
+        yield from _shell(f"{ours} databases status")
+    elif service.role == "objects":
+        yield "From an application server:"
+        yield from _shell(f"{ours} buckets check")
+    elif port.number:
+        yield f"The {way(service.role).noun} takes connections, from where it is asked:"
+        yield from _shell(shlex.join(["nc", "-vz", port.host, str(port.number)]))
+
+
+# --- who may come
+
+
+def _firewall(site: Site, host: Host, visitors: int | None) -> Iterator[str]:
+    ours = [door for door in doors(site, host) if door.service.engine != "external"]
+    if not ours:
+        return
+    yield "Open these, and no others but your own for ssh:"
+    yield from ("", "| port | for | from |", "|---|---|---|")
+    for door in ours:
+        who = [f"{name} ({address})" for name, address in door.callers]
+        if door.public:
+            who.append("visitors, or what stands before the site for them")
+        noun = way(door.service.role).noun
+        yield f"| {door.port.number}/tcp | {noun} | {', '.join(who) or 'nobody else'} |"
+    nginx = [door for door in ours if door.service.engine == "nginx"]
+    if visitors and any(door.service.role == "media" for door in nginx):
+        yield f"| {visitors}/tcp | files, to read | visitors, and the other media servers |"
+    if any(door.service.engine == "postgresql" for door in ours):
+        yield ""
+        yield "`pg_hba.conf` has a line for each of them."
+
+
+# --- what is not made anew
+
+
+def _backup(site: Site, host: Host) -> Iterator[str]:
+    roles = [service.role for service in host.services]
+    distributed = site.media.is_distributed
+    if "app" in roles and site.services("media") and not distributed:
+        yield (
+            f"* {_literal(site.media_root)}, the master copy of the uploads, with `.outgrow/` "
+            "last. Once for the site: the application servers share it."
+        )
+    if "app" in roles:
+        rows = site.database
+        if rows and not rows.has_servers:
+            yield f"* {_literal(rows.name)}, the database: by `sqlite3 FILE '.backup COPY'`."
+    if "primary" in roles and site.database and site.database.has_servers:
+        program = {"postgresql": "pg_dump", "mariadb": "mariadb-dump"}[site.database.engine]
+        yield f"* The database {_literal(site.database.name)}, before the files: `{program}`."
+    if "replica" in roles:
+        yield "* No rows: a replica follows each mistake at once, and is no backup."
+    if "media" in roles and distributed:
+        yield (
+            "* The files of one of the media servers, after the database: together they are the "
+            "uploads, for there is no master copy."
+        )
+    elif "media" in roles:
+        yield "* No files: they are copies of the master's. A media server is no backup."
+    if "objects" in roles:
+        yield "* The bucket, by its versions or a second bucket at another place."
+    yield f"* `{_OURS}`, with its secrets, in a place that is as safe as they are."
+
+
+def _logs() -> Iterator[str]:
+    yield (
+        "The units write to the journal and to no files: there is nothing to rotate. "
+        "`journalctl -u 'outgrow-*'` reads it; this limits its size:"
+    )
+    yield from _shell(
+        "sudo install -d /etc/systemd/journald.conf.d",
+        r"printf '[Journal]\nSystemMaxUse=1G\n' | "
+        "sudo tee /etc/systemd/journald.conf.d/size.conf",
+        "sudo systemctl restart systemd-journald",
+    )
+
+
+# --- Markdown
+
+
+def _shell(*commands: str) -> Iterator[str]:
+    yield from ("", "```sh", *commands, "```", "")
+
+
+def _is_unit(name: str) -> bool:
+    return name.endswith(".service")
+
+
+def _literal(value: object) -> str:
+    """A text as code (spec.commonmark.org/0.31.2/#code-spans): with more backticks than it has."""
+    text = str(value)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
