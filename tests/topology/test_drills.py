@@ -185,25 +185,3 @@ def test_a_site_that_sets_its_settings_by_force_is_told(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "must take DJANGO_SETTINGS_MODULE from the environment" in " ".join(done.stderr.split())
     nothing_is_left(folder)
-
-
-@pytest.mark.drill
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("balancer", ["nginx", "haproxy"])
-def test_every_drill_of_a_whole_site(tmp_path: Path, balancer: str) -> None:
-    path = tiny_site(
-        tmp_path,
-        engine="nginx",
-        balancer=balancer,
-        database="postgresql",
-        replicas=("db2",),
-        cache="redis" if balancer == "haproxy" else "memcached",
-    )
-    done = subprocess.run(
-        [*COMMAND, "all", "--topology", str(path), "--seconds", "3", "--json"],
-        capture_output=True,
-        text=True,
-        timeout=1700,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(json.loads(done.stdout)["drills"]) == 29
