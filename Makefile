@@ -12,7 +12,7 @@ WORKERS ?= 4
 RUN = $(VENV)/bin/
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ceph npm servers lint format bench docs clean
+.PHONY: help demo test ceph npm drills servers lint format bench docs clean
 
 help: ## List these targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ ceph: $(VENV)/.test ## Run what the suite asks of object stores on Ceph; `tools/
 
 npm: $(VENV)/.test ## Publish front ends from npm, and open them in a browser; needs Node, and the network
 	$(RUN)python -m pytest -m npm $(ARGS)
+
+drills: $(VENV)/.test ## Break the servers of a whole site under load, one after the other
+	$(RUN)python -m pytest -n 0 -m drills $(ARGS)
 
 servers: ## Install the distribution's web servers that the live tests use
 	@tools/servers.sh

@@ -65,7 +65,7 @@ def _of(folder: Path) -> Iterator[psutil.Process]:
             yield process
 
 
-@pytest.mark.drill
+@pytest.mark.drills
 @pytest.mark.timeout(LIMIT)
 def test_promises_hold_while_servers_die(topology: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
