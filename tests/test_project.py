@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -78,3 +79,13 @@ def test_nothing_names_a_path_of_the_machine_it_was_written_on():
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in {".py", ".md", ".sh", ".toml", ".html"} and "var" not in path.parts:
                 assert "/root/" + "." not in path.read_text(), path
+
+
+def test_nothing_that_a_clone_holds_points_out_of_it():
+    """A link to somebody's virtual environment was committed once: no clone could make its own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert listed.returncode == 0 or not (ROOT / ".git").exists(), listed.stderr
+    links = [line for line in listed.stdout.splitlines() if line.startswith("120000 ")]
+    assert not links
