@@ -416,6 +416,27 @@ def draw(topology: Path, kind: str | None, to: Path | None) -> None:
 
 
 @main.command()
+@click.argument("topology", type=click.Path(path_type=Path), default="topology.toml")
+@click.option("--worker", type=click.IntRange(1), help="MB of a worker of gunicorn.  [default: 90]")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_context
+def capacity(context: click.Context, topology: Path, worker: int | None, as_json: bool) -> None:
+    """Print what each server of TOPOLOGY needs at the most, and what stops when one dies.
+
+    Memory, connections, open files, disk and inodes, as sums. 1 if one is more than its limit.
+    """
+    import sys
+
+    from outgrow.topology import weighing
+    from outgrow.topology.needs import WORKER_MEMORY
+
+    with _errors_in_one_line():
+        memory = worker or WORKER_MEMORY
+        fits = weighing.weigh(topology, sys.stdout, worker_memory=memory, as_json=as_json)
+        context.exit(int(not fits))
+
+
+@main.command()
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--to", "targets", multiple=True, help="s3://BUCKET/PREFIX, or a folder.")
 @click.option("--config", type=click.Path(path_type=Path), help="[default: nearest outgrow.toml]")

@@ -52,7 +52,8 @@ def hosts(draw: st.DrawFn, name: str, number: int, roles: tuple[str, ...]) -> Ho
         for role, port in zip(roles, ports, strict=False)
     )
     zone = draw(st.text(st.characters(exclude_categories=("Cs",)), max_size=8))
-    return Host(name, address, services, zone, draw(st.integers(0, 1000)))
+    memory = draw(st.sampled_from([0, 1, 64_000]))
+    return Host(name, address, services, zone, draw(st.integers(0, 1000)), memory)
 
 
 @st.composite

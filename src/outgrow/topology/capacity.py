@@ -7,6 +7,8 @@ that there can be is a product. A server that takes fewer refuses requests when 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import ceil, prod
 from typing import Final
 
 from outgrow.topology.model import Site
@@ -24,18 +26,44 @@ WATCHES: Final = 1
 #: For `manage.py`, a backup, a person who looks, and PostgreSQL's own reserve of 3.
 SPARE: Final = 20
 
+#: Files and sockets that one process of a unit may have open (systemd.exec(5), LimitNOFILE).
+OPEN_FILES: Final = 65_536
+
+#: A number with what it counts; several are multiplied.
+Term = tuple[tuple[float, str], ...]
+
 
 def connections(site: Site, role: str) -> int:
     """The most that a "primary" or a "replica" is asked for, with some to spare."""
-    aliases = 2 if role == "primary" and site.media.is_distributed else 1
-    processes = len(site.services("app")) * WORKERS
-    threads = processes * THREADS + len(site.services("worker")) * TASKS
-    repairs = len({host.name for host in site.hosts if _repairs(site, host.name)})
-    watches = (processes + repairs) * WATCHES if site.services("replica") else 0
-    return threads * aliases + repairs * aliases + watches + SPARE
+    return total(terms(site, role))
 
 
-def _repairs(site: Site, name: str) -> bool:
-    """Whether a server runs the repair of the media servers."""
-    [host] = [one for one in site.hosts if one.name == name]
-    return bool(site.services("media")) and any(one.role == "app" for one in host.services)
+def terms(site: Site, role: str) -> tuple[Term, ...]:
+    """The same as a sum that can be shown."""
+    # The catalogue of a distributed storage has one of its own.
+    twice = role == "primary" and site.media.is_distributed
+    aliases: Term = ((2, "alias"),) if twice else ()
+    apps = (len(site.services("app")), "application server")
+    repairs = (len(repairing(site)), "repair")
+    watched = bool(site.services("replica"))
+    return (
+        (apps, (WORKERS, "worker"), (THREADS, "thread"), *aliases),
+        ((len(site.services("worker")), "background worker"), (TASKS, "task"), *aliases),
+        (repairs, *aliases),
+        *(((apps, (WORKERS, "worker"), (WATCHES, "watch")),) if watched else ()),
+        *(((repairs, (WATCHES, "watch")),) if watched else ()),
+        ((SPARE, "to spare"),),
+    )
+
+
+def total(sum_of: Iterable[Term]) -> int:
+    """What the terms come to, rounded up."""
+    return ceil(sum(prod(number for number, _ in term) for term in sum_of))
+
+
+def repairing(site: Site) -> tuple[str, ...]:
+    """The names of the servers that run the repair of the media servers."""
+    if not site.services("media"):
+        return ()
+    hosts = (host for host in site.hosts if any(one.role == "app" for one in host.services))
+    return tuple(host.name for host in hosts)

@@ -33,6 +33,13 @@ IDLE: Final = 30
 #: Seconds that an application server keeps one: more, whoever looks at the clock first.
 APP_IDLE: Final = 75
 
+#: Idle connections to the servers of an upstream that one process of nginx keeps.
+KEPT: Final = 32
+
+#: Connections at once: an HAProxy has so many of visitors, and each process of an nginx so many,
+#: those to servers among them.
+CONNECTIONS: Final = 4096
+
 #: Seconds for a connection to a server, instead of which there may be others.
 CONNECT: Final = 2
 

@@ -84,6 +84,7 @@ The file in full::
     roles = ["app"]
     address = "10.0.0.11"
     ports = { app = 8000 }               # the default
+    memory = 4000                        # megabytes; `outgrow capacity` compares its sum
 
     [servers.media1]
     roles = ["media"]                    # or several: ["app", "media"]
@@ -215,13 +216,17 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One server of the site, with its roles in the order of the file."""
+    """One server of the site, with its roles in the order of the file.
+
+    `memory` is in megabytes; 0 where the file does not say it.
+    """
 
     name: str
     address: str
     services: tuple[Service, ...]
     zone: str = ""
     weight: int = 1
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,8 +493,9 @@ def _host(name: str, table: Table, engines: Mapping[str, str], defaults: Mapping
     )
     zone = table.text("zone", default="")
     weight = table.whole("weight", 0, 1_000_000, default=1)
+    memory = table.whole("memory", 1, 100_000_000, default=0)
     table.close()
-    return Host(name, address, services, zone, weight)
+    return Host(name, address, services, zone, weight, memory)
 
 
 def _own_engines(table: Table, roles: tuple[str, ...]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Final
 
 from outgrow.errors import ConfigurationError
-from outgrow.topology.front import CONNECT, FAILURES, Front, Member, Route
+from outgrow.topology.front import CONNECT, CONNECTIONS, FAILURES, Front, Member, Route
 from outgrow.topology.render import File
 
 #: The name of the file.
@@ -24,7 +24,7 @@ _MAIN: Final = """\
 # Written by outgrow. Changes here are lost.
 global
     log stderr format raw local0 notice
-    maxconn 4096
+    maxconn {connections}
 defaults
     log global
     mode http
@@ -115,6 +115,7 @@ def render(front: Front, pem: PurePath | None = None) -> Iterator[File]:
     options = front.options
     files = [route for route in front.routes if route.files]
     content = _MAIN.format(
+        connections=CONNECTIONS,
         connect=CONNECT,
         timeout=options.timeout,
         name="visitors",

@@ -67,17 +67,21 @@ _HEADERS: Final = (
     "add_header Content-Security-Policy $harmless always;",
 )
 
+#: Its processes, and what each has at once.
+WORKERS: Final = 2
+CONNECTIONS: Final = 1024
+
 #: What nginx keeps in folders of its own, each below one `KIND_temp_path`.
 TEMPORARY: Final = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 _CONFIGURATION: Final = """\
 # Written by outgrow. Changes here are lost.
 {user}daemon off;
-worker_processes 2;
+worker_processes {workers};
 pid {pid};
 error_log stderr warn;
 events {{
-    worker_connections 1024;
+    worker_connections {connections};
 }}
 http {{
     access_log off;
@@ -188,7 +192,9 @@ def render(
     allowed = [f"allow {address};" for address in _writers(site)]
     content = _CONFIGURATION.format(
         user=f"user {user};\n" if user else "",
+        workers=WORKERS,
         pid=quoted(state / "nginx.pid"),
+        connections=CONNECTIONS,
         listen=service.port,
         root=quoted(root),
         temporary=_joined(folders),

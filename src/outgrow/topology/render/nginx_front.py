@@ -11,7 +11,17 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final
 
-from outgrow.topology.front import BROKEN, CONNECT, DOWNTIME, IDLE, Front, Route, Upstream
+from outgrow.topology.front import (
+    BROKEN,
+    CONNECT,
+    CONNECTIONS,
+    DOWNTIME,
+    IDLE,
+    KEPT,
+    Front,
+    Route,
+    Upstream,
+)
 from outgrow.topology.render import File
 from outgrow.topology.render.nginx import TEMPORARY, quoted
 
@@ -25,7 +35,7 @@ worker_processes auto;
 pid {pid};
 error_log stderr warn;
 events {{
-    worker_connections 4096;
+    worker_connections {connections};
 }}
 http {{
     access_log off;
@@ -52,7 +62,7 @@ http {{
 _UPSTREAM: Final = """\
     upstream {name} {{
 {servers}
-        keepalive 32;
+        keepalive {kept};
         # Less than what the servers wait, so that it is nginx that closes.
         keepalive_timeout {idle}s;
     }}"""
@@ -152,6 +162,7 @@ def render(front: Front, state: PurePath, *, user: str = "") -> Iterator[File]:
     content = _MAIN.format(
         user=f"user {user};\n" if user else "",
         pid=quoted(state / "nginx.pid"),
+        connections=CONNECTIONS,
         temporary="\n".join(f"    {kind}_temp_path {quoted(state / kind)};" for kind in TEMPORARY),
         limit=front.max_bytes,
         timeout=options.timeout,
@@ -173,7 +184,7 @@ def _upstream(upstream: Upstream) -> str:
         f"        server {member.port}{'' if alone else _conditions(member.weight)};"
         for member in upstream.shares
     )
-    return _UPSTREAM.format(name=upstream.name, servers="\n".join(servers), idle=IDLE)
+    return _UPSTREAM.format(name=upstream.name, servers="\n".join(servers), kept=KEPT, idle=IDLE)
 
 
 def _conditions(weight: int) -> str:

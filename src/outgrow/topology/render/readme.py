@@ -14,8 +14,10 @@ from typing import Final
 
 from outgrow.topology.doors import doors
 from outgrow.topology.model import Host, Service, Site
+from outgrow.topology.needs import need
 from outgrow.topology.render import File, postgresql
 from outgrow.topology.render.systemd import Places
+from outgrow.topology.sums import named, shown, shown_limit
 from outgrow.topology.ways import way
 
 #: Packages of Debian and Ubuntu, by what a server runs, or by its role.
@@ -57,6 +59,7 @@ def render(
         ("See that it works", _works(site, host)),
         ("Firewall", _firewall(site, host, visitors)),
         ("Back up", _backup(site, host)),
+        ("What it needs", _needs(site, host)),
         ("Logs", _logs()),
     )
     nouns = ", ".join(way(service.role).noun for service in host.services)
@@ -291,6 +294,19 @@ def _backup(site: Site, host: Host) -> Iterator[str]:
     if "objects" in roles:
         yield "* The bucket, by its versions or a second bucket at another place."
     yield f"* `{_OURS}`, with its secrets, in a place that is as safe as they are."
+
+
+# --- how large it is
+
+
+def _needs(site: Site, host: Host) -> Iterator[str]:
+    if not (found := need(site, host).sums):
+        return
+    several = len(host.services) > 1
+    yield "At the most, as `outgrow capacity` has it for all servers:"
+    yield from ("", "| | at the most | sum | limit |", "|---|---|---|---|")
+    for one in found:
+        yield f"| {named(one, several)} | {shown(one)} | {one.text} | {shown_limit(one)} |"
 
 
 def _logs() -> Iterator[str]:

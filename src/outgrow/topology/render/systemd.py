@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from outgrow.errors import ConfigurationError
-from outgrow.topology.capacity import WORKERS
+from outgrow.topology.capacity import OPEN_FILES, WORKERS
 from outgrow.topology.model import Host, Service, Site
 from outgrow.topology.render import File, caches, gunicorn, haproxy, nginx_front
 
@@ -40,7 +40,7 @@ User={user}
 ExecStart={command}
 Restart=always
 RestartSec=2
-LimitNOFILE=65536
+LimitNOFILE={files}
 NoNewPrivileges=yes
 PrivateTmp=yes
 ProtectControlGroups=yes
@@ -196,7 +196,13 @@ def _unit(what: str, places: Places, more: tuple[str, ...], words: tuple[str, ..
         raise ConfigurationError(words[0], "systemd starts no such program.", "Rename it.")
     # Its path knows no variables, the words after it do.
     command = " ".join((_word(words[0], dollars=False), *map(_word, words[1:])))
-    return _UNIT.format(what=what, user=_path(places.user), more="\n".join(more), command=command)
+    return _UNIT.format(
+        what=what,
+        user=_path(places.user),
+        more="\n".join(more),
+        command=command,
+        files=OPEN_FILES,
+    )
 
 
 def _word(text: str, *, dollars: bool = True) -> str:

@@ -90,6 +90,8 @@ def _host(host: Host) -> Iterator[str]:
         yield f"engines = {{ {', '.join(f'{role} = {one}' for role, one in chosen.items())} }}"
     yield f"zone = {_value(host.zone)}"
     yield f"weight = {host.weight}"
+    if host.memory:
+        yield f"memory = {host.memory}"
 
 
 def _value(value: object) -> str:

@@ -1,0 +1,379 @@
+"""A site -> what each of its servers needs at the most: memory, connections, files, disk, inodes.
+
+The laws:
+
+1. A number is what we render, what a program does by default (with its source), what the file
+   says, or was measured (docs/explanation/tuning.md says how). What nobody can know, such as the
+   size of the uploads, stands there as words.
+2. All is the most that there can be at once, so it is more than is seen on a usual day.
+3. A role, or an engine, that is not known here has no sums, and no made-up ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+from outgrow.topology.capacity import (
+    OPEN_FILES,
+    TASKS,
+    WORKERS,
+    Term,
+    connections,
+    repairing,
+    terms,
+    total,
+)
+from outgrow.topology.front import CONNECTIONS as FRONT_CONNECTIONS
+from outgrow.topology.front import KEPT
+from outgrow.topology.model import Host, Service, Site
+from outgrow.topology.render import nginx
+from outgrow.topology.render.gunicorn import THREADS
+from outgrow.topology.sums import (
+    CONNECTIONS,
+    DISK,
+    FILES,
+    INODES,
+    MB,
+    MEMORY,
+    PROCESSES,
+    Need,
+    Sum,
+)
+
+#: Megabytes of one process, measured: a worker of gunicorn with the example site in it, the
+#: process above the workers, the repair, Outgrow's media server, an nginx, and an HAProxy.
+WORKER_MEMORY: Final = 90
+MASTER_MEMORY: Final = 30
+REPAIR_MEMORY: Final = 75
+MEDIA_MEMORY: Final = 35
+NGINX_MEMORY: Final = 5
+HAPROXY_MEMORY: Final = 10
+
+#: The cores of the small machine that `capacity.WORKERS` is made for: an nginx has a process each.
+CORES: Final = 2
+
+#: Connections of one process of gunicorn (gunicorn.org/reference/settings, worker_connections).
+_GUNICORN: Final = 1000
+
+#: Connections that a process of the site keeps to a media server (`outgrow.http`).
+MEDIA_KEPT: Final = 8
+
+#: Connections at once: memcached(1), -c; redis.conf, maxclients; MariaDB's max_connections
+#: (mariadb.com/kb/en/server-system-variables/#max_connections).
+_CACHE_TAKES: Final = {"memcached": (1024, "memcached's -c"), "redis": (10_000, "maxclients")}
+_MARIADB_TAKES: Final = 151
+
+#: Outgrow's media server: `--connections`.
+_MEDIA_TAKES: Final = 1000
+
+#: Megabytes: PostgreSQL's shared_buffers and work_mem, MariaDB's innodb_buffer_pool_size, by
+#: default; what one connection's process has for itself, measured; and the buffers of one
+#: connection of MariaDB (sort, join, read, thread_stack; its own defaults, rounded).
+_SHARED_BUFFERS: Final = 128
+_WORK_MEM: Final = 4
+BACKEND_MEMORY: Final = 3
+_BUFFER_POOL: Final = 128
+_MARIADB_CONNECTION: Final = 3
+
+#: Megabytes of log: PostgreSQL's max_wal_size by default; what we render as
+#: max_slot_wal_keep_size; what README.md lets the journal of systemd have.
+_WAL: Final = 1000
+SLOT_WAL: Final = 10_000
+JOURNAL: Final = 1000
+
+#: Megabytes that a visitor costs: nginx's client_body_buffer_size, proxy_buffers and
+#: proxy_buffer_size (16k + 8 x 4k + 4k; nginx.org/en/docs/http/ngx_http_proxy_module.html), and
+#: two buffers of HAProxy (docs.haproxy.org/2.6/configuration.html#tune.bufsize).
+_NGINX_VISITOR: Final = 0.052
+_HAPROXY_VISITOR: Final = 0.033
+
+#: Records that a media server is owed before they become one (`outgrow.media.journal`).
+RECORDS: Final = 100_000
+
+
+def needs(site: Site, worker_memory: int = WORKER_MEMORY) -> tuple[Need, ...]:
+    """What each server of the site needs. `worker_memory` is megabytes of one worker process."""
+    return tuple(need(site, host, worker_memory) for host in site.hosts)
+
+
+def need(site: Site, host: Host, worker_memory: int = WORKER_MEMORY) -> Need:
+    """What one server needs."""
+    found = [
+        _without_nothing(one)
+        for service in host.services
+        if service.role in _OF_ROLE
+        for one in _OF_ROLE[service.role](site, service, worker_memory)
+    ]
+    if any(service.engine != "external" for service in host.services):
+        found.append(Sum("", DISK, (((JOURNAL, "MB of journal"),),), MB, "the system itself"))
+    return Need(host, (*found, *_memory_of(host, found)))
+
+
+def _memory_of(host: Host, found: list[Sum]) -> Iterator[Sum]:
+    """The memory of a server: what its services need together, and what it has."""
+    parts = [one for one in found if one.what == MEMORY]
+    if len(parts) < 2 and not host.memory:
+        return
+    yield Sum(
+        "",
+        MEMORY,
+        tuple(((one.total, f"MB of the {one.role}"),) for one in parts if one.total),
+        MB,
+        "the system itself",
+        host.memory or None,
+        "memory in the file" if host.memory else "",
+        "Take a larger server, or move a role to another one." if host.memory else "",
+    )
+
+
+def _without_nothing(one: Sum) -> Sum:
+    """The same without terms that come to nothing."""
+    some = tuple(term for term in one.terms if all(number for number, _ in term))
+    return replace(one, terms=some)
+
+
+# --- each role
+
+
+def _app(site: Site, service: Service, worker_memory: int) -> Iterator[Sum]:
+    role, media = service.role, len(site.services("media"))
+    repairs = (1, "repair") if media else (0, "repair")
+    workers = (WORKERS, "worker")
+    yield Sum(role, PROCESSES, ((workers,), ((1, "above them"),), (repairs,)))
+    yield Sum(
+        role,
+        MEMORY,
+        (
+            (workers, (worker_memory, MB)),
+            ((MASTER_MEMORY, "MB above them"),),
+            (repairs, (REPAIR_MEMORY, MB)),
+        ),
+        MB,
+    )
+    yield Sum(
+        role, CONNECTIONS, _from_fronts(site), more="" if site.services("balancer") else _VISITORS
+    )
+    yield Sum(
+        role,
+        FILES,
+        (
+            ((_GUNICORN, "connection"),),
+            ((THREADS, "thread"), (_asked(site), "connection")),
+            ((media, "media server"), (MEDIA_KEPT, "connection")),
+            ((THREADS, "upload"),),
+        ),
+        more="what the code opens",
+        limit=OPEN_FILES,
+        limited_by="LimitNOFILE of outgrow-app.service",
+    )
+    yield _uploads(site, role, (workers, (THREADS, "thread")))
+    if media and not site.media.is_distributed:
+        records = ((media, "media server"), (RECORDS, "record"))
+        yield Sum(role, INODES, (records,), more="one for each upload and each folder")
+
+
+_VISITORS: Final = "visitors' own"
+
+
+def _from_fronts(site: Site) -> tuple[Term, ...]:
+    """The connections that balancers keep to one server behind them, at the most."""
+    engines = [service.engine for service in site.services("balancer")]
+    return (
+        ((engines.count("nginx"), "balancer"), (CORES, "core"), (KEPT, "kept")),
+        ((engines.count("haproxy"), "balancer"), (FRONT_CONNECTIONS, "visitor")),
+    )
+
+
+def _asked(site: Site) -> int:
+    """Servers that one thread keeps a connection to: databases by their aliases, and caches."""
+    aliases = 2 if site.media.is_distributed else 1
+    databases = len(site.services("primary")) * aliases + len(site.services("replica"))
+    return databases + len(site.services("cache"))
+
+
+def _uploads(site: Site, role: str, at_once: Term) -> Sum:
+    """Room for bodies that are just being received: Django puts large ones on the disk."""
+    largest = (site.balancer.max_upload, MB)
+    words = "the code"
+    if site.services("media") and not site.media.is_distributed:
+        words += ", and every upload, where the master copy is on this disk"
+    return Sum(role, DISK, ((*at_once, largest),), MB, words)
+
+
+def _balancer(site: Site, service: Service, _: int) -> Iterator[Sum]:
+    if service.engine in _FRONTS:
+        yield from _FRONTS[service.engine](site, service)
+
+
+def _nginx(site: Site, service: Service) -> Iterator[Sum]:
+    cores, visitors = (CORES, "core"), (FRONT_CONNECTIONS // 2, "visitor")
+    body = f"{site.balancer.max_upload} MB for each body that is just coming: they lie in /run"
+    yield Sum(service.role, PROCESSES, ((cores,), ((1, "above them"),)))
+    yield Sum(
+        service.role,
+        MEMORY,
+        (((NGINX_MEMORY, "MB itself"),), (cores, visitors, (_NGINX_VISITOR, MB))),
+        MB,
+        body,
+    )
+    # A visitor is one connection, and one more to a server.
+    yield Sum(service.role, CONNECTIONS, ((cores, visitors),))
+    yield Sum(
+        service.role,
+        FILES,
+        (((FRONT_CONNECTIONS, "connection"),), (visitors, (1, "body"))),
+        limit=OPEN_FILES,
+        limited_by="LimitNOFILE of outgrow-balancer.service",
+    )
+
+
+def _haproxy(site: Site, service: Service) -> Iterator[Sum]:
+    visitors = (FRONT_CONNECTIONS, "visitor")
+    behind = len(site.services("app")) + len(site.services("media"))
+    yield Sum(
+        service.role,
+        MEMORY,
+        (((HAPROXY_MEMORY, "MB itself"),), (visitors, (_HAPROXY_VISITOR, MB))),
+        MB,
+    )
+    yield Sum(service.role, CONNECTIONS, ((visitors,),))
+    yield Sum(
+        service.role,
+        FILES,
+        ((visitors, (2, "connection")), ((behind, "check"),)),
+        more="what it listens at",
+        limit=OPEN_FILES,
+        limited_by="LimitNOFILE of outgrow-balancer.service",
+    )
+
+
+_FRONTS: Final[Mapping[str, Callable[[Site, Service], Iterator[Sum]]]] = {
+    "nginx": _nginx,
+    "haproxy": _haproxy,
+}
+
+
+def _media(site: Site, service: Service, _: int) -> Iterator[Sum]:
+    role, ours = service.role, service.engine == "outgrow"
+    processes = (1 if ours else nginx.WORKERS, "process")
+    takes = _MEDIA_TAKES if ours else nginx.WORKERS * nginx.CONNECTIONS
+    each = (MEDIA_MEMORY if ours else NGINX_MEMORY, MB)
+    yield Sum(role, MEMORY, ((processes, each),), MB)
+    apps = (len(site.services("app")), "application server")
+    tasks = (len(site.services("worker")), "background worker")
+    writers = (
+        (apps, (WORKERS, "worker"), (MEDIA_KEPT, "connection")),
+        (tasks, (MEDIA_KEPT, "connection")),
+        ((len(repairing(site)), "repair"), (MEDIA_KEPT, "connection")),
+    )
+    yield Sum(
+        role,
+        CONNECTIONS,
+        writers,
+        more="those who read",
+        limit=takes,
+        limited_by="--connections" if ours else "worker_connections",
+        remedy="Use an object store, or fewer application servers.",
+    )
+    at_once = (apps, (WORKERS, "worker"), (THREADS, "thread"))
+    yield Sum(role, DISK, ((*at_once, (site.balancer.max_upload, MB)),), MB, "every upload, once")
+    words = "one for each upload and each folder"
+    week = ", and one for each name that was deleted, for a week" if ours else ""
+    yield Sum(role, INODES, more=words + week)
+
+
+def _rows(site: Site, service: Service, _: int) -> Iterator[Sum]:
+    if service.engine in {"postgresql", "mariadb"}:
+        yield from {"postgresql": _postgresql, "mariadb": _mariadb}[service.engine](site, service)
+
+
+def _postgresql(site: Site, service: Service) -> Iterator[Sum]:
+    # What is rendered for each of them: a standby must take as many as its primary.
+    most = max(connections(site, role) for role in ("primary", "replica"))
+    yield Sum(
+        service.role,
+        CONNECTIONS,
+        terms(site, service.role),
+        limit=most,
+        limited_by="max_connections, as rendered",
+    )
+    yield Sum(
+        service.role,
+        MEMORY,
+        (
+            ((_SHARED_BUFFERS, "MB shared"),),
+            ((most, "connection"), (BACKEND_MEMORY + _WORK_MEM, MB)),
+        ),
+        MB,
+    )
+    kept = SLOT_WAL if site.services("replica") else 0
+    yield Sum(
+        service.role,
+        DISK,
+        (((_WAL, "MB of log"),), ((kept, "MB of log for replicas"),)),
+        MB,
+        "the rows",
+    )
+
+
+def _mariadb(site: Site, service: Service) -> Iterator[Sum]:
+    wanted = terms(site, service.role)
+    most = total(wanted)
+    yield Sum(
+        service.role,
+        CONNECTIONS,
+        wanted,
+        limit=_MARIADB_TAKES,
+        limited_by="max_connections, by default",
+        remedy=f"Write max_connections = {most} into its configuration, or ask for less.",
+    )
+    yield Sum(
+        service.role,
+        MEMORY,
+        (((_BUFFER_POOL, "MB shared"),), ((most, "connection"), (_MARIADB_CONNECTION, MB))),
+        MB,
+    )
+    yield Sum(service.role, DISK, more="the rows, and the binary log")
+
+
+def _cache(site: Site, service: Service, _: int) -> Iterator[Sum]:
+    takes, by = _CACHE_TAKES[service.engine]
+    yield Sum(
+        service.role,
+        MEMORY,
+        (((site.cache.memory, "MB of what is cached"),),),
+        MB,
+        "a little for itself",
+    )
+    yield Sum(
+        service.role,
+        CONNECTIONS,
+        (
+            (
+                (len(site.services("app")), "application server"),
+                (WORKERS, "worker"),
+                (THREADS, "thread"),
+            ),
+            ((len(site.services("worker")), "background worker"), (TASKS, "task")),
+        ),
+        limit=takes,
+        limited_by=by,
+        remedy="Let it take more, or use fewer threads.",
+    )
+
+
+def _worker(_: Site, service: Service, __: int) -> Iterator[Sum]:
+    yield Sum(service.role, MEMORY, more="that of its own command: measure it")
+
+
+_OF_ROLE: Final[Mapping[str, Callable[[Site, Service, int], Iterator[Sum]]]] = {
+    "app": _app,
+    "balancer": _balancer,
+    "media": _media,
+    "primary": _rows,
+    "replica": _rows,
+    "cache": _cache,
+    "worker": _worker,
+}

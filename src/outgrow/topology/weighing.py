@@ -1,0 +1,92 @@
+"""The command `outgrow capacity`: what each server needs, and what stops when one dies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Final, TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from outgrow.topology.load import load
+from outgrow.topology.needs import needs
+from outgrow.topology.sums import Need, Sum, facts, named, shown, shown_limit, warnings
+from outgrow.topology.ways import way
+from outgrow.topology.weak_points import weak_points
+
+_DIES: Final = "When one server dies"
+
+
+def weigh(path: Path, out: TextIO, *, worker_memory: int, as_json: bool = False) -> bool:
+    """Print the sums of a topology file; whether all of them are within their limits.
+
+    A table on a terminal, lines elsewhere. `worker_memory` is megabytes of one worker process.
+    Raises `TopologyError`.
+    """
+    site = load(path)
+    found = needs(site, worker_memory)
+    weak = weak_points(site)
+    wrong = list(warnings(found))
+    if as_json:
+        out.write(f"{json.dumps(_facts(found, weak, wrong), indent=2)}\n")
+    elif out.isatty():
+        _show(found, weak, wrong, out)
+    else:
+        out.writelines(f"{line}\n" for line in _lines(found, weak, wrong))
+    return not wrong
+
+
+def _facts(found: tuple[Need, ...], weak: Iterable[str], wrong: list[str]) -> dict[str, object]:
+    return {"sums": facts(found), "weak_points": list(weak), "exceeded": wrong}
+
+
+def _lines(found: tuple[Need, ...], weak: tuple[str, ...], wrong: list[str]) -> Iterator[str]:
+    for names, sums, several in _alike(found):
+        yield names
+        yield from (f"  {_line(one, several)}" for one in sums)
+        yield ""
+    yield from _end(weak, wrong)
+
+
+def _alike(found: tuple[Need, ...]) -> Iterator[tuple[str, tuple[Sum, ...], bool]]:
+    """Servers that need the same: their names, what each needs, whether it has several roles."""
+    for sums, some in groupby(found, key=lambda one: one.sums):
+        hosts = [one.host for one in some]
+        roles = dict.fromkeys(service.role for host in hosts for service in host.services)
+        names = ", ".join(host.name for host in hosts)
+        nouns = ", ".join(way(role).noun for role in roles)
+        yield f"{names}: {nouns}", sums, len(roles) > 1
+
+
+def _line(one: Sum, several: bool) -> str:
+    both = " = ".join(filter(None, (shown(one), one.text)))
+    limit = f"; limit {shown_limit(one)}" if one.limit is not None else ""
+    return f"{named(one, several)}: {both}{limit}"
+
+
+def _end(weak: tuple[str, ...], wrong: list[str]) -> Iterator[str]:
+    yield from wrong
+    if weak:
+        yield f"{_DIES}:"
+        yield from (f"  {sentence}" for sentence in weak)
+
+
+def _show(found: tuple[Need, ...], weak: tuple[str, ...], wrong: list[str], out: TextIO) -> None:
+    console = Console(file=out, highlight=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("server", "needs", "at the most", "sum", "limit"):
+        table.add_column(heading, justify="right" if heading == "at the most" else "left")
+    for names, sums, several in _alike(found):
+        for number, one in enumerate(sums):
+            first = names if number == 0 else ""
+            row = (first, named(one, several), shown(one), one.text, shown_limit(one))
+            table.add_row(*map(escape, row), style="bold red" if one.exceeds else None)
+        table.add_section()
+    console.print(table)
+    for line in _end(weak, wrong):
+        console.print(escape(line), style="bold red" if line in wrong else None)
