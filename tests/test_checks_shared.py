@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.test import override_settings
 
-from outgrow.checks import check_secret_key, check_shared_nothing
+from outgrow import conf
+from outgrow.checks import (
+    check_deployment,
+    check_secret_key,
+    check_shared_nothing,
+    check_topology,
+    check_topology_deployment,
+)
+from outgrow.topology import load
 
 LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
@@ -79,19 +89,214 @@ def test_a_key_that_is_made_anew_each_time(
     tmp_path: Path, key: str, servers: int, is_told: bool
 ) -> None:
     (tmp_path / "shop.py").write_text(SITE.format(key=key, servers=servers))
+    status, said = check(tmp_path, "--deploy")
+    assert ("(outgrow.E507) SECRET_KEY: another one" in said) is is_told, said
+    assert status == int(is_told), said
+
+
+def check(folder: Path, *words: str) -> tuple[int, str]:
+    """`manage.py check` of the settings shop.py in a folder: its status, and what it says."""
     done = subprocess.run(
-        [sys.executable, "-m", "django", "check", "--deploy", "--tag", "outgrow"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "django", "check", "--tag", "outgrow", *words],
+        cwd=folder,
         env={**os.environ, "DJANGO_SETTINGS_MODULE": "shop", "SITE_KEY": "k" * 60},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     said = done.stdout + done.stderr
-    assert ("outgrow.E507" in said) is is_told, said
-    assert done.returncode == int(is_told), said
-    assert "Traceback" not in said
+    assert "Traceback" not in said, said
+    return done.returncode, said
+
+
+def ids(said: str) -> set[str]:
+    return set(re.findall(r"outgrow\.([EWI]\d{3})", said))
+
+
+TOPOLOGY = """
+[site]
+name = "shop"
+settings = "shop"
+wsgi = "shop:application"
+domains = ["shop.example.org"]
+media_root = "media"
+
+[balancer]
+max_upload = 10
+
+[worker]
+command = "python -m celery -A shop worker{beat}"
+
+[servers.lb]
+roles = ["balancer"]
+address = "10.0.0.1"
+
+[servers.app1]
+roles = ["app"]
+address = "10.0.0.11"
+memory = {memory}
+
+[servers.app2]
+roles = ["app"]
+address = "10.0.0.12"
+
+[servers.media1]
+roles = ["media"]
+address = "10.0.0.21"
+
+[servers.work1]
+roles = ["worker"]
+address = "10.0.0.31"
+
+[servers.work2]
+roles = ["worker"]
+address = "10.0.0.32"
+"""
+
+RIGHT = """
+import os
+from pathlib import Path
+
+from outgrow.topology import current, django_settings
+
+BASE = Path(__file__).parent
+SECRET_KEY = os.environ["SITE_KEY"]
+INSTALLED_APPS = ["outgrow"]
+globals().update(django_settings(current(BASE / "topology.toml")))
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": "10.0.0.41",
+        "OPTIONS": {"pool": True},
+    }
+}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+        "LOCATION": ["10.0.0.51:11211", "10.0.0.52:11211"],
+    }
+}
+REST_FRAMEWORK = {"DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle"]}
+LOGGING = {
+    "version": 1,
+    "handlers": {
+        "console": {"class": "logging.StreamHandler"},
+        "out": {"class": "logging.FileHandler", "filename": "/dev/stderr"},
+    },
+}
+"""
+
+WRONG = """
+import secrets
+
+ALLOWED_HOSTS = {hosts}
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_SCHEME", "https")
+DATA_UPLOAD_MAX_MEMORY_SIZE = 11_000_000
+SESSION_COOKIE_NAME = f"session-{{secrets.token_hex(8)}}"
+DATABASES["default"] |= {{"HOST": "db.example.org", "CONN_MAX_AGE": 60}}
+CACHES["other"] = {{**CACHES["default"], "LOCATION": ["10.0.0.51", "10.0.0.52:11211"]}}
+CACHES["default"] = {{
+    **CACHES["default"], "BACKEND": "django.core.cache.backends.dummy.DummyCache"
+}}
+CACHES["third"] = {{**CACHES["other"], "LOCATION": ["10.0.0.51:11211", "10.0.0.52:11211"]}}
+LOGGING["handlers"]["out"]["filename"] = BASE / "site.log"
+EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+STORAGES = {{
+    "default": {{"BACKEND": "django.core.files.storage.FileSystemStorage"}},
+    "staticfiles": {{
+        "BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage",
+    }},
+}}
+STATIC_ROOT = BASE / "static"
+"""
+
+ALWAYS = {"E112", "E505", "E510", "W512", "W604", "W605", "W606"}
+WITH_DEPLOY = {"E507", "W513", "W514", "I515", "W603", "W607", "I608"}
+
+
+def write(folder: Path, *, wrong: str = "", more: str = "") -> None:
+    """A site: right, or with all mistakes at once and `wrong` for ALLOWED_HOSTS."""
+    values = {"beat": " -B", "memory": 100} if wrong else {"beat": "", "memory": 8000}
+    (folder / "topology.toml").write_text(TOPOLOGY.format(**values))
+    text = RIGHT + (WRONG.format(hosts=wrong) if wrong else "")
+    (folder / "shop.py").write_text(f"{text}\n{more}\n")
+
+
+def test_a_site_that_is_right(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert check(tmp_path) == (0, "System check identified no issues (0 silenced).\n")
+    status, said = check(tmp_path, "--deploy")
+    # It has one balancer, and it is no mistake: a piece of advice.
+    assert (status, ids(said)) == (0, {"I608"}), said
+    assert "lb is the only balancer: when it dies, no visitor gets to the site." in said
+
+
+def test_every_mistake_at_once(tmp_path: Path) -> None:
+    write(tmp_path, wrong='["*"]')
+    status, said = check(tmp_path)
+    assert (status, ids(said)) == (1, ALWAYS), said
+    status, said = check(tmp_path, "--deploy")
+    assert (status, ids(said)) == (1, ALWAYS | WITH_DEPLOY | {"W602"}), said
+    assert "(outgrow.E507) SESSION_COOKIE_NAME: another one" in said
+    assert "INFOS:" in said
+    assert "site.log, of which each" in said
+    assert "EMAIL_BACKEND writes mails to a folder" in said
+    assert "app1: memory: 375 MB is more than 100" in said
+
+
+def test_a_name_that_is_missing_and_silenced_checks(tmp_path: Path) -> None:
+    silent = [f"outgrow.{one}" for one in (ALWAYS | WITH_DEPLOY) - {"W604"}]
+    write(tmp_path, wrong='["other.example.org"]', more=f"SILENCED_SYSTEM_CHECKS = {silent}")
+    status, said = check(tmp_path, "--deploy")
+    assert (status, ids(said)) == (1, {"E601", "W604"}), said
+    assert "ALLOWED_HOSTS has no 'shop.example.org'" in said
+
+
+def test_without_a_topology_nothing_is_compared() -> None:
+    before = load._used[:]
+    load._used.clear()
+    try:
+        with override_settings(ALLOWED_HOSTS=["*"], OUTGROW={}):
+            assert load.used() is None
+            assert check_topology() == check_topology_deployment() == check_deployment() == []
+    finally:
+        load._used[:] = before
+
+
+def test_settings_that_print(tmp_path: Path) -> None:
+    write(tmp_path, more="print('hello')")
+    status, said = check(tmp_path, "--deploy")
+    assert (status, ids(said)) == (0, {"I608"}), said
+
+
+@pytest.mark.filterwarnings("ignore:The EMAIL_:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The EMAIL_:PendingDeprecationWarning")
+def test_what_is_read_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = {"a": {"filename": 7}, "b": "text", "c": {"filename": "/x"}}
+    for given, found in (({"handlers": handlers}, ["/x"]), ({}, []), (None, [])):
+        monkeypatch.setattr(settings, "LOGGING", given)
+        assert list(conf.log_files().values()) == found
+    assert conf.max_form() is None
+    with override_settings(
+        DATA_UPLOAD_MAX_MEMORY_SIZE=5,
+        USE_X_FORWARDED_HOST=True,
+        USE_X_FORWARDED_PORT=True,
+        SECURE_PROXY_SSL_HEADER=None,
+        EMAIL_BACKEND="django.core.mail.backends.smtp.EmailBackend",
+        REST_FRAMEWORK={},
+    ):
+        assert conf.max_form() == 5
+        assert conf.trusted_headers() == {
+            "USE_X_FORWARDED_HOST": "HTTP_X_FORWARDED_HOST",
+            "USE_X_FORWARDED_PORT": "HTTP_X_FORWARDED_PORT",
+        }
+        assert conf.mail_folder() == ""
+        assert conf.throttles() == []
+    with override_settings(
+        EMAIL_BACKEND="django.core.mail.backends.filebased.EmailBackend", EMAIL_FILE_PATH="/m"
+    ):
+        assert conf.mail_folder() == "/m"
 
 
 def test_settings_without_a_module() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from outgrow.shared_nothing import Facts, mistakes
+from outgrow.shared_nothing import Facts, advice, mistakes
 
 LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 DUMMY = {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
@@ -120,6 +120,96 @@ def test_files_of_one_server() -> None:
     assert numbers(storages={"private": located}, media_root="/srv", shared=("/mnt/m",)) == []
     hybrid = {"BACKEND": "outgrow.media.HybridStorage"}
     assert numbers(storages={"default": hybrid, "staticfiles": DISK, "wrong": "text"}) == []
+
+
+# --- what counts, and where
+
+
+DRF = "rest_framework.throttling.AnonRateThrottle"
+
+
+def test_limits_that_each_process_counts_anew() -> None:
+    def found(cache: dict[str, Any], *throttles: str) -> list[str]:
+        return numbers(caches={"default": cache, "other": redis()}, throttles=throttles)
+
+    assert found(LOCMEM, DRF) == ["E510", "W502"]
+    assert found(DUMMY, DRF) == ["E510"]
+    assert found(redis(), DRF) == []
+    # It may count in another cache.
+    assert found(DUMMY, "shop.throttles.Mine") == []
+    assert found(DUMMY) == []
+    [one] = mistakes(Facts(caches={"default": DUMMY}, throttles=("shop.Mine", DRF)))
+    assert one.text.startswith(f"{DRF} counts in CACHES['default'], a DummyCache: nothing is")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_told"),
+    [
+        (["cache1:11211", "cache2:11211"], ["cache2:11211", "cache1:11211"], False),
+        (["cache1", "cache2:11211"], ["cache1:11211", "cache2:11211"], True),
+        (["CACHE1:11211", "cache2:11211"], ["cache1:11211", "cache2:11211"], True),
+        (["cache1:11211", "cache2:11211"], ["cache1:11212", "cache2:11211"], False),
+        (["cache1", "cache1:11211", "cache2"], ["cache3:11211"], True),
+        (["cache1"], ["cache1:11211"], False),
+    ],
+)
+def test_one_memcached_spelt_in_two_ways(one: Any, other: Any, is_told: bool) -> None:
+    caches = {"default": memcached(one), "other": memcached(other), "redis": redis()}
+    assert numbers(caches=caches) == (["W512"] if is_told else [])
+
+
+def test_this_machine_has_several_names() -> None:
+    here = memcached(["localhost:11211", "10.0.0.5:11211"])
+    also = memcached(["127.0.0.1", "10.0.0.5:11211"])
+    assert numbers(caches={"default": here, "also": also}) == ["W512", "W509", "W509"]
+
+
+# --- with --deploy
+
+
+def advised(**facts: Any) -> list[str]:
+    return [one.number for one in advice(Facts(**facts))]
+
+
+def test_logs_and_mails_of_one_server() -> None:
+    path = "LOGGING['handlers']['file']"
+    assert advised(log_files={path: "/var/log/site.log"}) == ["W513"]
+    assert advised(log_files={path: "/dev/stderr", "other": "/proc/1/fd/1"}) == []
+    assert advised(mail_folder="/var/mails") == ["W513"]
+    assert advised(mail_folder="/mnt/mails", shared=("/mnt",)) == []
+
+
+def test_static_files_of_one_release() -> None:
+    def found(storage: Any, **more: Any) -> list[str]:
+        return advised(storages={"staticfiles": storage}, **more)
+
+    manifest = {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"}
+    whitenoise = {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
+    assert found(manifest) == ["W514"]
+    assert found(whitenoise, static_root="/srv/static") == ["W514"]
+    assert found(manifest, static_root="/mnt/static", shared=("/mnt",)) == []
+    assert found({"BACKEND": "outgrow.publish.storages.PublishedStaticFilesStorage"}) == []
+    assert found("text") == []
+    assert advised() == []
+
+
+@pytest.mark.parametrize(
+    ("host", "is_told"),
+    [
+        ("db1", True),
+        ("10.0.0.5, db.example.org", True),
+        ("10.0.0.5", False),
+        ("fd00::1", False),
+        ("10.0.0.5,10.0.0.6", False),
+        ("", False),
+        (None, False),
+        ("localhost", False),
+        ("/run/postgresql", False),
+    ],
+)
+def test_a_database_at_a_name(host: object, is_told: bool) -> None:
+    databases = {"default": database("postgresql", host)}
+    assert advised(databases=databases) == (["I515"] if is_told else [])
 
 
 def test_what_is_told() -> None:

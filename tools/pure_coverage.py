@@ -76,6 +76,7 @@ PURE = {
     "topology/change": "tests/topology/test_changes.py",
     "topology/changes": "tests/topology/test_changes.py",
     "topology/difference": "tests/topology/test_changes.py",
+    "topology/contradictions": "tests/topology/test_contradictions.py",
     "topology/doors": "tests/topology/test_changes.py",
     "topology/moves": "tests/topology/test_changes.py",
     "topology/needs": "tests/topology/test_capacity.py",

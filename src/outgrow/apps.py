@@ -18,6 +18,7 @@ class OutgrowConfig(AppConfig):
     def ready(self) -> None:
         """Register the system checks, and prepare the aliases of replicas."""
         from outgrow.checks import (
+            check_deployment,
             check_manifest,
             check_media,
             check_moving,
@@ -27,6 +28,8 @@ class OutgrowConfig(AppConfig):
             check_replication,
             check_secret_key,
             check_shared_nothing,
+            check_topology,
+            check_topology_deployment,
         )
         from outgrow.databases.setup import install
         from outgrow.errors import ConfigurationError
@@ -39,7 +42,10 @@ class OutgrowConfig(AppConfig):
         # Django leaves out what is tagged with databases unless some are named.
         checks.register(check_replication, "outgrow")
         checks.register(check_shared_nothing, "outgrow")
+        checks.register(check_topology, "outgrow")
         checks.register(check_secret_key, "outgrow", deploy=True)
+        checks.register(check_deployment, "outgrow", deploy=True)
+        checks.register(check_topology_deployment, "outgrow", deploy=True)
         checks.register(check_replicas, checks.Tags.database)
         # A mistake in the settings is the checks' to tell, all of them at once; the router
         # raises it for who runs without them.

@@ -21,6 +21,7 @@
 - outgrow.E104: a replica is no mirror of its primary in tests.
 - outgrow.W105: a replica's connections are not kept.
 - outgrow.E106: what users wrote can't be remembered in this cache, or by this key.
+- outgrow.E112: a pool of connections, and CONN_MAX_AGE beside it.
 
 With ``check --database ALIAS`` the servers are asked:
 
@@ -39,14 +40,32 @@ With several application servers, as OUTGROW["APP_SERVERS"] says (`shared_nothin
 - outgrow.E504: a database is SQLite.
 - outgrow.E505: a storage keeps files on the disk of one server.
 - outgrow.W506: a cache is in files of one server.
-- outgrow.E507: SECRET_KEY is another one each time the settings are loaded (with --deploy).
+- outgrow.E507: SECRET_KEY, or what else all processes must have alike, is another one each time
+  the settings are loaded (with --deploy).
 - outgrow.E508: a database is at the address of this machine.
 - outgrow.W509: a cache is at the address of this machine.
+- outgrow.E510: limits of requests are counted in the memory of one process.
+- outgrow.W512: one memcached of several is spelt in two ways.
+- outgrow.W513: logs or mails are files of one server (with --deploy).
+- outgrow.W514: each server has the static files of its own release alone (with --deploy).
+- outgrow.I515: a database is at a name, which must be looked up (with --deploy).
+
+With a topology file that `outgrow.topology.current` has read (`topology.contradictions`):
+
+- outgrow.E601: ALLOWED_HOSTS has not all domains.
+- outgrow.W602: ALLOWED_HOSTS has "*" (with --deploy).
+- outgrow.W603: a header is believed that no balancer writes anew (with --deploy).
+- outgrow.W604: the site takes larger forms than the balancers.
+- outgrow.W605: a media server gets no files.
+- outgrow.W606: scheduled tasks are started by several workers.
+- outgrow.W607: a server needs more than it has, or takes (with --deploy).
+- outgrow.I608: something stops or is lost when one server dies (with --deploy).
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -57,7 +76,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from django.apps import AppConfig
 from django.conf import STATICFILES_STORAGE_ALIAS
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Info
 from django.core.checks import Warning as Advice
 from django.core.exceptions import ImproperlyConfigured
 
@@ -69,6 +88,8 @@ if TYPE_CHECKING:
     from outgrow.mistakes import Mistake
     from outgrow.objects import ObjectStorage
     from outgrow.publish.storages import PublishedStaticFilesStorage
+    from outgrow.shared_nothing import Facts
+    from outgrow.topology.contradictions import Said
 
 
 def check_media(
@@ -216,7 +237,9 @@ def check_replicas(
 
 
 def _message(mistake: Mistake) -> CheckMessage:
-    kind = Error if mistake.is_error else Advice
+    kind: type[Error | Advice | Info] = Error if mistake.is_error else Advice
+    if mistake.number.startswith("I"):
+        kind = Info
     return kind(mistake.text, hint=mistake.hint, id=f"outgrow.{mistake.number}")
 
 
@@ -225,7 +248,7 @@ def check_shared_nothing(
     **kwargs: object,  # noqa: ARG001
 ) -> list[CheckMessage]:
     """Look for what is another thing on each of several application servers. Opens nothing."""
-    from outgrow.shared_nothing import Facts, mistakes
+    from outgrow.shared_nothing import mistakes
 
     servers, wrong = conf.app_servers()
     shared, problems = conf.shared_folders()
@@ -235,39 +258,98 @@ def check_shared_nothing(
     ]
     if servers == 1 or found:
         return found
+    return [_message(one) for one in mistakes(_facts(shared))]
+
+
+def check_deployment(
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    **kwargs: object,  # noqa: ARG001
+) -> list[CheckMessage]:
+    """What is a trap on some sites with several application servers: for `check --deploy`."""
+    from outgrow.shared_nothing import advice
+
+    if conf.app_servers()[0] == 1:
+        return []
+    return [_message(one) for one in advice(_facts(conf.shared_folders()[0]))]
+
+
+def _facts(shared: tuple[str, ...]) -> Facts:
+    from outgrow.shared_nothing import Facts
+
     engine, cache, folder = conf.sessions()
-    facts = Facts(
-        conf.caches(),
-        conf.databases(),
-        conf.storages(),
-        conf.media_root(),
-        engine,
-        cache,
-        folder,
-        shared,
+    return Facts(
+        caches=conf.caches(),
+        databases=conf.databases(),
+        storages=conf.storages(),
+        media_root=conf.media_root(),
+        session_engine=engine,
+        session_cache=cache,
+        session_folder=folder,
+        shared=shared,
+        throttles=tuple(conf.throttles()),
+        log_files=conf.log_files(),
+        mail_folder=conf.mail_folder(),
+        static_root=conf.static_root(),
     )
-    return [_message(one) for one in mistakes(facts)]
+
+
+def check_topology(
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    **kwargs: object,  # noqa: ARG001
+) -> list[CheckMessage]:
+    """Compare the settings with the topology that they were made of."""
+    from outgrow.topology.contradictions import contradictions
+    from outgrow.topology.load import used
+
+    site = used()
+    return [_message(one) for one in contradictions(site, _said())] if site else []
+
+
+def check_topology_deployment(
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    **kwargs: object,  # noqa: ARG001
+) -> list[CheckMessage]:
+    """The same, of what is right on some sites: for `check --deploy`."""
+    from outgrow.topology.contradictions import advice
+    from outgrow.topology.load import used
+
+    site = used()
+    return [_message(one) for one in advice(site, _said())] if site else []
+
+
+def _said() -> Said:
+    from outgrow.topology.contradictions import Said
+
+    return Said(
+        tuple(conf.allowed_hosts()), conf.trusted_headers(), conf.max_form(), conf.storages()
+    )
 
 
 def check_secret_key(
     app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
     **kwargs: object,  # noqa: ARG001
 ) -> list[CheckMessage]:
-    """Load the settings once more, in a process of their own: is SECRET_KEY the same?"""
+    """Load the settings once more, in a process of their own: are they the same?"""
     if conf.app_servers()[0] == 1 or not conf.settings_module():
         return []
-    words = [sys.executable, "-c", _TELL_KEYS]
+    words = [sys.executable, "-c", _TELL_SETTINGS]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     environment["DJANGO_SETTINGS_MODULE"] = conf.settings_module()
     done = subprocess.run(
         words, env=environment, capture_output=True, text=True, timeout=_LOADING, check=False
     )
-    if done.returncode or done.stdout.strip() == _digest_of(conf.signing_keys()):
+    if done.returncode:
         return []  # what can't be loaded twice is told by whoever loads it
+    # Settings that print something are no reason to fail.
+    again = json.loads(done.stdout.rstrip().rpartition("\n")[2])
+    differ = [name for name, digest in _digests().items() if again.get(name) != digest]
+    if not differ:
+        return []
     return [
         Error(
-            "SECRET_KEY is another one each time the settings are loaded: each process signs with "
-            "its own, and no session or reset link of one holds on another.",
+            f"{' and '.join(differ)}: another one each time the settings are loaded. What one "
+            "process signs, no other believes, and what it keeps no other finds: sessions and "
+            "reset links hold by chance.",
             hint="Take it from the environment or from a file that all servers have.",
             id="outgrow.E507",
         )
@@ -277,15 +359,17 @@ def check_secret_key(
 #: Seconds for the settings to be loaded.
 _LOADING: Final = 60
 
-_TELL_KEYS: Final = (
-    "from outgrow import conf; from outgrow.checks import _digest_of; "
-    "print(_digest_of(conf.signing_keys()))"
+_TELL_SETTINGS: Final = (
+    "import json; from outgrow.checks import _digests; print(json.dumps(_digests()))"
 )
 
 
-def _digest_of(keys: tuple[str, list[str]]) -> str:
-    """Something by which keys can be compared, and not found."""
-    return hashlib.sha256(repr(keys).encode()).hexdigest()
+def _digests() -> dict[str, str]:
+    """Something by which settings can be compared, and not found."""
+    return {
+        name: hashlib.sha256(text.encode()).hexdigest()
+        for name, text in conf.common_settings().items()
+    }
 
 
 def check_objects(

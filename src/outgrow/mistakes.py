@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong, what to do, and the number of the check."""
+    """What is wrong, what to do, and the number of the check.
+
+    A number that begins with I is that of advice, which is right to leave on some sites.
+    """
 
     text: str
     hint: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -25,7 +26,8 @@ class Facts:
     """The settings that matter: CACHES, DATABASES, STORAGES, MEDIA_ROOT, and those of sessions.
 
     `session_folder` is where the backend of files keeps them. `shared` are the folders that all
-    application servers have in common.
+    application servers have in common. `throttles` are the classes that limit requests.
+    `log_files` are by the path of their setting; `mail_folder` is empty where mails are sent.
     """
 
     caches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -36,6 +38,10 @@ class Facts:
     session_cache: str = "default"
     session_folder: str = ""
     shared: tuple[str, ...] = ()
+    throttles: tuple[str, ...] = ()
+    log_files: Mapping[str, str] = field(default_factory=dict)
+    mail_folder: str = ""
+    static_root: str = ""
 
     def is_shared(self, folder: object) -> bool:
         """Whether a folder is one that they share, or lies in one."""
@@ -46,6 +52,8 @@ class Facts:
 def mistakes(facts: Facts) -> Iterator[Mistake]:
     """All that breaks, or is another thing, on each of several application servers."""
     yield from _sessions(facts)
+    yield from _throttles(facts)
+    yield from _spellings(facts)
     for alias, entry in facts.caches.items():
         yield from _cache(facts, alias, entry)
     for alias, entry in facts.databases.items():
@@ -53,6 +61,14 @@ def mistakes(facts: Facts) -> Iterator[Mistake]:
     for alias, entry in facts.storages.items():
         if isinstance(entry, Mapping):
             yield from _storage(facts, alias, entry)
+
+
+def advice(facts: Facts) -> Iterator[Mistake]:
+    """What is right on some sites, and a trap on others: for `check --deploy`."""
+    yield from _logs(facts)
+    yield from _static(facts)
+    for alias, entry in facts.databases.items():
+        yield from _named(alias, entry)
 
 
 def _sessions(facts: Facts) -> Iterator[Mistake]:
@@ -102,6 +118,110 @@ def _cache(facts: Facts, alias: str, entry: Mapping[str, Any]) -> Iterator[Mista
             "W509",
             is_error=False,
         )
+
+
+def _throttles(facts: Facts) -> Iterator[Mistake]:
+    backend = _backend(facts.caches.get("default", {}))
+    # Those of the framework count in the default cache; a site's own may count elsewhere.
+    own = [one for one in facts.throttles if one.startswith("rest_framework.throttling.")]
+    if not own or backend not in _IN_MEMORY:
+        return
+    counts = "nothing is counted" if backend == "DummyCache" else "each process counts anew"
+    yield Mistake(
+        f"{own[0]} counts in CACHES['default'], a {backend}: {counts}, and who is over his limit "
+        "is let in all the same.",
+        "Use Redis or memcached for that cache.",
+        "E510",
+    )
+
+
+def _spellings(facts: Facts) -> Iterator[Mistake]:
+    """Which of several memcached has a key depends on how they are spelt."""
+    seen: dict[frozenset[str], tuple[str, frozenset[str]]] = {}
+    for alias, entry in facts.caches.items():
+        spelt = frozenset(map(str, _locations(entry)))
+        if "memcache" not in _backend(entry).lower() or len(spelt) < 2:
+            continue
+        servers = frozenset(map(_memcached, spelt))
+        first, others = seen.setdefault(servers, (alias, spelt))
+        if len(servers) < len(spelt) or others != spelt:
+            where = "" if first == alias else f" and CACHES[{first!r}]"
+            yield Mistake(
+                f"CACHES[{alias!r}]{where}: one memcached is spelt in two ways. Which server has "
+                "a key depends on the spelling, so what is written by one is not found by the "
+                "other.",
+                "Write each server once, and always as 'address:port'.",
+                "W512",
+                is_error=False,
+            )
+
+
+def _memcached(location: str) -> str:
+    """One spelling of a server's address."""
+    text = location.strip().lower().removeprefix("inet:")
+    host, _, port = text.rpartition(":")
+    if not port.isdigit():
+        host, port = text, "11211"
+    return f"{'127.0.0.1' if host in _LOOPBACK else host}:{port}"
+
+
+def _logs(facts: Facts) -> Iterator[Mistake]:
+    for path, file in facts.log_files.items():
+        if not file.startswith(("/dev/", "/proc/")):
+            yield Mistake(
+                f"{path} writes to {file}, of which each application server has its own: what "
+                "happened to a visitor is in one of them.",
+                "Log to the standard error, and let the journal be collected. If these files are "
+                "collected, silence this.",
+                "W513",
+                is_error=False,
+            )
+    if facts.mail_folder and not facts.is_shared(facts.mail_folder):
+        yield Mistake(
+            f"EMAIL_BACKEND writes mails to {facts.mail_folder}, on the disk of the server that "
+            "was asked: nobody gets them.",
+            "Use django.core.mail.backends.smtp.EmailBackend.",
+            "W513",
+            is_error=False,
+        )
+
+
+def _static(facts: Facts) -> Iterator[Mistake]:
+    entry = facts.storages.get("staticfiles")
+    backend = _backend(entry) if isinstance(entry, Mapping) else ""
+    if backend.endswith("ManifestStaticFilesStorage") and not facts.is_shared(facts.static_root):
+        yield Mistake(
+            f"STORAGES['staticfiles'] is a {backend} in {facts.static_root or 'STATIC_ROOT'}: "
+            "each application server has the files of its own release alone. While a new one is "
+            "brought out, its pages ask servers of the old one for files that they have not, and "
+            "the other way round.",
+            "Publish static files to a place that keeps those of former releases: "
+            "`outgrow publish`.",
+            "W514",
+            is_error=False,
+        )
+
+
+def _named(alias: str, entry: Mapping[str, Any]) -> Iterator[Mistake]:
+    hosts = [one.strip() for one in str(entry.get("HOST") or "").split(",")]
+    named = [one for one in hosts if not _is_here_or_socket(one) and not _is_address(one)]
+    if named:
+        yield Mistake(
+            f"DATABASES[{alias!r}] is at {named[0]}, a name: each new connection waits for a name "
+            "server, and fails without one.",
+            "Write the address. Where the name is to follow a server that changes its address, "
+            "silence this.",
+            "I515",
+            is_error=False,
+        )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 #: Caches whose LOCATION is no address.

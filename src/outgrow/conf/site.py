@@ -148,9 +148,27 @@ def sessions() -> tuple[str, str, str]:
     return settings.SESSION_ENGINE, settings.SESSION_CACHE_ALIAS, os.fspath(folder)
 
 
-def signing_keys() -> tuple[str, list[str]]:
-    """What the site signs with: SECRET_KEY and SECRET_KEY_FALLBACKS."""
-    return str(settings.SECRET_KEY), [str(one) for one in settings.SECRET_KEY_FALLBACKS]
+#: What all processes of a site must have alike, or one does not know what another has signed.
+_SIGNING: Final = (
+    "SECRET_KEY",
+    "SECRET_KEY_FALLBACKS",
+    "SIGNING_BACKEND",
+    "SESSION_COOKIE_NAME",
+    "SESSION_ENGINE",
+    "SESSION_SERIALIZER",
+    "CSRF_COOKIE_NAME",
+    "CSRF_USE_SESSIONS",
+    "MESSAGE_STORAGE",
+)
+
+
+def common_settings() -> dict[str, str]:
+    """Settings that must be the same in every process, by their names, each as a text."""
+    found = {name: repr(getattr(settings, name)) for name in _SIGNING}
+    for alias, entry in caches().items():
+        place = [entry.get(key) for key in ("LOCATION", "KEY_PREFIX", "VERSION")]
+        found[f"CACHES[{alias!r}]"] = repr(place)
+    return found
 
 
 def settings_module() -> str:
@@ -161,6 +179,66 @@ def settings_module() -> str:
 def caches() -> Mapping[str, Mapping[str, Any]]:
     """The setting CACHES."""
     found: Mapping[str, Mapping[str, Any]] = settings.CACHES
+    return found
+
+
+def log_files() -> dict[str, str]:
+    """The files that handlers of LOGGING write to, by the path of the setting."""
+    handlers = (settings.LOGGING or {}).get("handlers", {})
+    return {
+        f"LOGGING['handlers'][{name!r}]": os.fspath(one["filename"])
+        for name, one in handlers.items()
+        if isinstance(one, Mapping) and isinstance(one.get("filename"), (str, os.PathLike))
+    }
+
+
+def mail_folder() -> str:
+    """Where mails are written to, instead of being sent; an empty text where they are sent."""
+    # Asked for only where it is set: newer versions of Django have MAILERS, and a check of it.
+    if not _is_set("EMAIL_BACKEND"):
+        return ""
+    is_file = str(settings.EMAIL_BACKEND).endswith("filebased.EmailBackend")
+    return os.fspath(getattr(settings, "EMAIL_FILE_PATH", None) or "a folder") if is_file else ""
+
+
+def static_root() -> str:
+    """The setting STATIC_ROOT; an empty text when it is not set."""
+    return os.fspath(settings.STATIC_ROOT or "")
+
+
+def throttles() -> list[str]:
+    """The throttles that Django REST framework has for all views: dotted paths."""
+    given = getattr(settings, "REST_FRAMEWORK", None) or {}
+    return [str(one) for one in given.get("DEFAULT_THROTTLE_CLASSES") or ()]
+
+
+def allowed_hosts() -> list[str]:
+    """The setting ALLOWED_HOSTS."""
+    return [str(one) for one in settings.ALLOWED_HOSTS]
+
+
+def trusted_headers() -> dict[str, str]:
+    """The headers of a front that the site believes, by the names of the settings."""
+    found = {}
+    if settings.SECURE_PROXY_SSL_HEADER:
+        found["SECURE_PROXY_SSL_HEADER"] = str(settings.SECURE_PROXY_SSL_HEADER[0])
+    for name in ("HOST", "PORT"):
+        if getattr(settings, f"USE_X_FORWARDED_{name}"):
+            found[f"USE_X_FORWARDED_{name}"] = f"HTTP_X_FORWARDED_{name}"
+    return found
+
+
+def max_form() -> int | None:
+    """The setting DATA_UPLOAD_MAX_MEMORY_SIZE, in bytes; None for no limit, or Django's own."""
+    if not _is_set("DATA_UPLOAD_MAX_MEMORY_SIZE"):
+        return None
+    found: int | None = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    return found
+
+
+def _is_set(name: str) -> bool:
+    """Whether the site has this setting of its own."""
+    found: bool = settings.is_overridden(name)  # type: ignore[misc]  # the stubs do not know it
     return found
 
 

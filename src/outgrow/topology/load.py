@@ -54,7 +54,8 @@ def current(default: str | os.PathLike[str]) -> Site:
 
     That of the file `default`, or of the one that the environment variable
     OUTGROW_TOPOLOGY names: so the same settings run in production and below
-    `outgrow up`. It knows the password of the database, and the secret of the object store.
+    `outgrow up`. It knows the password of the database, and the secret of the object store. The
+    system checks compare the settings with it (`used`).
     Raises what `load` raises, and `TopologyError` when one is not where the file says.
     """
     site = load(os.environ.get(VARIABLE) or default)
@@ -64,7 +65,17 @@ def current(default: str | os.PathLike[str]) -> Site:
     if store := site.objects:
         secret = _secret("objects.secret", store.secret_env, store.secret_file)
         site = replace(site, objects=replace(store, secret=secret))
+    _used[:] = [site]
     return site
+
+
+#: What `current` has given last.
+_used: list[Site] = []
+
+
+def used() -> Site | None:
+    """The site that this process's settings were made of; None where they were made by hand."""
+    return _used[0] if _used else None
 
 
 def _secret(key: str, variable: str, file: PurePath | None) -> str:
