@@ -265,7 +265,14 @@ def test_without_a_topology_nothing_is_compared() -> None:
 
 
 def test_settings_that_print(tmp_path: Path) -> None:
-    write(tmp_path, more="print('hello')")
+    write(tmp_path, more="import atexit\nprint('hello', end='')\natexit.register(print, 'bye')")
+    status, said = check(tmp_path, "--deploy")
+    assert (status, ids(said)) == (0, {"I608"}), said
+
+
+def test_settings_that_load_only_once(tmp_path: Path) -> None:
+    once = "import os\nos.mkdir(BASE / 'made')\nSESSION_COOKIE_NAME = str(os.getpid())"
+    write(tmp_path, more=once)
     status, said = check(tmp_path, "--deploy")
     assert (status, ids(said)) == (0, {"I608"}), said
 

@@ -338,10 +338,11 @@ def check_secret_key(
     done = subprocess.run(
         words, env=environment, capture_output=True, text=True, timeout=_LOADING, check=False
     )
-    if done.returncode:
-        return []  # what can't be loaded twice is told by whoever loads it
-    # Settings that print something are no reason to fail.
-    again = json.loads(done.stdout.rstrip().rpartition("\n")[2])
+    # Settings may print something, too. What can't be loaded twice is told by whoever loads it.
+    told = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
+    if done.returncode or not told:
+        return []
+    again = json.loads(told[-1].removeprefix(_MARK))
     differ = [name for name, digest in _digests().items() if again.get(name) != digest]
     if not differ:
         return []
@@ -359,8 +360,12 @@ def check_secret_key(
 #: Seconds for the settings to be loaded.
 _LOADING: Final = 60
 
+#: Where in what it prints the other process tells its settings.
+_MARK: Final = "outgrow settings: "
+
 _TELL_SETTINGS: Final = (
-    "import json; from outgrow.checks import _digests; print(json.dumps(_digests()))"
+    "import json; from outgrow.checks import _MARK, _digests; "
+    "print(); print(_MARK + json.dumps(_digests()))"
 )
 
 

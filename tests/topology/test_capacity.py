@@ -126,7 +126,7 @@ def test_haproxy_and_one_file_for_the_rows() -> None:
         balancer={"engine": "haproxy"},
         database={"engine": "sqlite", "name": "rows"},
     )
-    files = sums(one, "lb")["open files"]
+    files = sums(one, "lb")["open files of a process"]
     assert files.total == 8194
     assert files.text == "4,096 visitors x 2 connections + 2 checks + what it listens at"
     assert sums(one, "app1")["connections"].text == "1 balancer x 4,096 visitors"

@@ -166,7 +166,7 @@ def _app(site: Site, service: Service, worker_memory: int) -> Iterator[Sum]:
         ),
         more="what the code opens",
         limit=OPEN_FILES,
-        limited_by="LimitNOFILE of outgrow-app.service",
+        limited_by="LimitNOFILE",
     )
     yield _uploads(site, role, (workers, (THREADS, "thread")))
     if media and not site.media.is_distributed:
@@ -223,9 +223,9 @@ def _nginx(site: Site, service: Service) -> Iterator[Sum]:
     yield Sum(
         service.role,
         FILES,
-        (((FRONT_CONNECTIONS, "connection"),), (visitors, (1, "body"))),
+        (((FRONT_CONNECTIONS, "connection"),), ((FRONT_CONNECTIONS // 2, "upload"),)),
         limit=OPEN_FILES,
-        limited_by="LimitNOFILE of outgrow-balancer.service",
+        limited_by="LimitNOFILE",
     )
 
 
@@ -245,7 +245,7 @@ def _haproxy(site: Site, service: Service) -> Iterator[Sum]:
         ((visitors, (2, "connection")), ((behind, "check"),)),
         more="what it listens at",
         limit=OPEN_FILES,
-        limited_by="LimitNOFILE of outgrow-balancer.service",
+        limited_by="LimitNOFILE",
     )
 
 

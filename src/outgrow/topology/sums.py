@@ -20,7 +20,7 @@ from outgrow.topology.model import Host
 PROCESSES: Final = "processes"
 MEMORY: Final = "memory"
 CONNECTIONS: Final = "connections"
-FILES: Final = "open files"
+FILES: Final = "open files of a process"
 DISK: Final = "disk"
 INODES: Final = "inodes"
 

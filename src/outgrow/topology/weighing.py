@@ -21,6 +21,9 @@ from outgrow.topology.weak_points import weak_points
 
 _DIES: Final = "When one server dies"
 
+#: Columns of the terminal for each of the first two.
+_NARROW: Final = 16
+
 
 def weigh(path: Path, out: TextIO, *, worker_memory: int, as_json: bool = False) -> bool:
     """Print the sums of a topology file; whether all of them are within their limits.
@@ -78,15 +81,20 @@ def _end(weak: tuple[str, ...], wrong: list[str]) -> Iterator[str]:
 
 def _show(found: tuple[Need, ...], weak: tuple[str, ...], wrong: list[str], out: TextIO) -> None:
     console = Console(file=out, highlight=False)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("server", "needs", "at the most", "sum", "limit"):
-        table.add_column(heading, justify="right" if heading == "at the most" else "left")
     for names, sums, several in _alike(found):
-        for number, one in enumerate(sums):
-            first = names if number == 0 else ""
-            row = (first, named(one, several), shown(one), one.text, shown_limit(one))
-            table.add_row(*map(escape, row), style="bold red" if one.exceeds else None)
-        table.add_section()
-    console.print(table)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, expand=True, title_justify="left")
+        table.title, table.title_style = escape(names), "bold"
+        table.add_column("needs", width=_NARROW)
+        table.add_column("at the most", width=_NARROW, justify="right")
+        table.add_column("sum", ratio=1)
+        for one in sums:
+            most = f"{one.limit:,}" if one.limit is not None else ""
+            cells = (
+                named(one, several),
+                " of ".join(filter(None, (shown(one), most))),
+                "; limit: ".join(filter(None, (one.text, one.limited_by))),
+            )
+            table.add_row(*map(escape, cells), style="bold red" if one.exceeds else None)
+        console.print(table)
     for line in _end(weak, wrong):
         console.print(escape(line), style="bold red" if line in wrong else None)
