@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
+import subprocess
 import tomllib
 from dataclasses import replace
 from math import ceil, prod
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from gunicorn.config import Config
 from hypothesis import given
 
 from outgrow import http
@@ -28,6 +31,7 @@ from outgrow.topology.presets import PRESETS, preset
 from outgrow.topology.render.systemd import Places
 from outgrow.topology.sums import MB, Sum, facts, shown, shown_limit, warnings
 from outgrow.topology.weak_points import weak_points
+from tests.live.processes import missing
 from tests.topology.sites import sites
 from tests.topology.test_changes import with_parts
 
@@ -216,6 +220,39 @@ def test_numbers_are_those_of_the_code() -> None:
     assert module.MEDIA_KEPT == http.IDLE_CONNECTIONS
     assert module.RECORDS == RECORDS_LIMIT
     assert Limits().max_connections == module._MEDIA_TAKES
+
+
+def test_numbers_are_those_of_the_programs() -> None:
+    assert Config().settings["worker_connections"].default == module._GUNICORN
+    memcached = said("memcached", "-h")
+    assert (
+        f"(default: {module._CACHE_TAKES['memcached'][0]})" in memcached.partition("conn-limit")[2]
+    )
+    found = dict(
+        re.findall(
+            r"^([a-z-]+) +(\d+)$",
+            said("mariadbd", "--no-defaults", "--verbose", "--help"),
+            re.MULTILINE,
+        )
+    )
+    assert int(found["max-connections"]) == module._MARIADB_TAKES
+    assert int(found["innodb-buffer-pool-size"]) == module._BUFFER_POOL * 2**20
+    each = (
+        "sort-buffer-size",
+        "join-buffer-size",
+        "read-buffer-size",
+        "read-rnd-buffer-size",
+        "thread-stack",
+    )
+    assert round(sum(int(found[one]) for one in each) / 1e6) == module._MARIADB_CONNECTION
+
+
+def said(program: str, *words: str) -> str:
+    """What a server's program prints of itself."""
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
+    if path is None:
+        missing(f"{program} is not installed", "apt-get install memcached mariadb-server-core")
+    return subprocess.run([path, *words], capture_output=True, text=True, timeout=60).stdout
 
 
 def test_numbers_are_those_that_are_rendered() -> None:

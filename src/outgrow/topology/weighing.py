@@ -58,12 +58,14 @@ def _lines(found: tuple[Need, ...], weak: tuple[str, ...], wrong: list[str]) -> 
 
 def _alike(found: tuple[Need, ...]) -> Iterator[tuple[str, tuple[Sum, ...], bool]]:
     """Servers that need the same: their names, what each needs, whether it has several roles."""
-    for sums, some in groupby(found, key=lambda one: one.sums):
-        hosts = [one.host for one in some]
-        roles = dict.fromkeys(service.role for host in hosts for service in host.services)
-        names = ", ".join(host.name for host in hosts)
+    for (roles, sums), some in groupby(found, key=lambda one: (_roles(one), one.sums)):
+        names = ", ".join(one.host.name for one in some)
         nouns = ", ".join(way(role).noun for role in roles)
         yield f"{names}: {nouns}", sums, len(roles) > 1
+
+
+def _roles(one: Need) -> tuple[str, ...]:
+    return tuple(service.role for service in one.host.services)
 
 
 def _line(one: Sum, several: bool) -> str:
