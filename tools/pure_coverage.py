@@ -80,6 +80,7 @@ PURE = {
     "topology/doors": "tests/topology/test_changes.py",
     "topology/moves": "tests/topology/test_changes.py",
     "topology/needs": "tests/topology/test_capacity.py",
+    "topology/sizes": "tests/topology/test_capacity.py",
     "topology/sums": "tests/topology/test_capacity.py",
     "topology/weak_points": "tests/topology/test_capacity.py",
     "topology/render/gunicorn": "tests/topology/test_readme.py",

@@ -428,7 +428,7 @@ def capacity(context: click.Context, topology: Path, worker: int | None, as_json
     import sys
 
     from outgrow.topology import weighing
-    from outgrow.topology.needs import WORKER_MEMORY
+    from outgrow.topology.sizes import WORKER_MEMORY
 
     with _errors_in_one_line():
         memory = worker or WORKER_MEMORY

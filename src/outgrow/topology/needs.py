@@ -2,9 +2,8 @@
 
 The laws:
 
-1. A number is what we render, what a program does by default (with its source), what the file
-   says, or was measured (docs/explanation/tuning.md says how). What nobody can know, such as the
-   size of the uploads, stands there as words.
+1. A number is what we render, what the file says, or one of `sizes`. What nobody can know, such
+   as the size of the uploads, stands there as words.
 2. All is the most that there can be at once, so it is more than is seen on a usual day.
 3. A role, or an engine, that is not known here has no sums, and no made-up ones.
 """
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
+from outgrow.topology import sizes
 from outgrow.topology.capacity import (
     OPEN_FILES,
     TASKS,
@@ -42,63 +42,13 @@ from outgrow.topology.sums import (
     Sum,
 )
 
-#: Megabytes of one process, measured: a worker of gunicorn with the example site in it, the
-#: process above the workers, the repair, Outgrow's media server, an nginx, and an HAProxy.
-WORKER_MEMORY: Final = 90
-MASTER_MEMORY: Final = 30
-REPAIR_MEMORY: Final = 75
-MEDIA_MEMORY: Final = 35
-NGINX_MEMORY: Final = 5
-HAPROXY_MEMORY: Final = 10
 
-#: The cores of the small machine that `capacity.WORKERS` is made for: an nginx has a process each.
-CORES: Final = 2
-
-#: Connections of one process of gunicorn (gunicorn.org/reference/settings, worker_connections).
-_GUNICORN: Final = 1000
-
-#: Connections that a process of the site keeps to a media server (`outgrow.http`).
-MEDIA_KEPT: Final = 8
-
-#: Connections at once: memcached(1), -c; redis.conf, maxclients; MariaDB's max_connections
-#: (mariadb.com/kb/en/server-system-variables/#max_connections).
-_CACHE_TAKES: Final = {"memcached": (1024, "memcached's -c"), "redis": (10_000, "maxclients")}
-_MARIADB_TAKES: Final = 151
-
-#: Outgrow's media server: `--connections`.
-_MEDIA_TAKES: Final = 1000
-
-#: Megabytes: PostgreSQL's shared_buffers and work_mem, MariaDB's innodb_buffer_pool_size, by
-#: default; what one connection's process has for itself, measured; and the buffers of one
-#: connection of MariaDB (sort, join, read, thread_stack; its own defaults, rounded).
-_SHARED_BUFFERS: Final = 128
-_WORK_MEM: Final = 4
-BACKEND_MEMORY: Final = 3
-_BUFFER_POOL: Final = 128
-_MARIADB_CONNECTION: Final = 3
-
-#: Megabytes of log: PostgreSQL's max_wal_size by default; what we render as
-#: max_slot_wal_keep_size; what README.md lets the journal of systemd have.
-_WAL: Final = 1000
-SLOT_WAL: Final = 10_000
-JOURNAL: Final = 1000
-
-#: Megabytes that a visitor costs: nginx's client_body_buffer_size, proxy_buffers and
-#: proxy_buffer_size (16k + 8 x 4k + 4k; nginx.org/en/docs/http/ngx_http_proxy_module.html), and
-#: two buffers of HAProxy (docs.haproxy.org/2.6/configuration.html#tune.bufsize).
-_NGINX_VISITOR: Final = 0.052
-_HAPROXY_VISITOR: Final = 0.033
-
-#: Records that a media server is owed before they become one (`outgrow.media.journal`).
-RECORDS: Final = 100_000
-
-
-def needs(site: Site, worker_memory: int = WORKER_MEMORY) -> tuple[Need, ...]:
+def needs(site: Site, worker_memory: int = sizes.WORKER_MEMORY) -> tuple[Need, ...]:
     """What each server of the site needs. `worker_memory` is megabytes of one worker process."""
     return tuple(need(site, host, worker_memory) for host in site.hosts)
 
 
-def need(site: Site, host: Host, worker_memory: int = WORKER_MEMORY) -> Need:
+def need(site: Site, host: Host, worker_memory: int = sizes.WORKER_MEMORY) -> Need:
     """What one server needs."""
     found = [
         _without_nothing(one)
@@ -107,7 +57,7 @@ def need(site: Site, host: Host, worker_memory: int = WORKER_MEMORY) -> Need:
         for one in _OF_ROLE[service.role](site, service, worker_memory)
     ]
     if any(service.engine != "external" for service in host.services):
-        found.append(Sum("", DISK, (((JOURNAL, "MB of journal"),),), MB, "the system itself"))
+        found.append(Sum("", DISK, (((sizes.JOURNAL, "MB of journal"),),), MB, "the system itself"))
     return Need(host, (*found, *_memory_of(host, found)))
 
 
@@ -147,21 +97,19 @@ def _app(site: Site, service: Service, worker_memory: int) -> Iterator[Sum]:
         MEMORY,
         (
             (workers, (worker_memory, MB)),
-            ((MASTER_MEMORY, "MB above them"),),
-            (repairs, (REPAIR_MEMORY, MB)),
+            ((sizes.MASTER_MEMORY, "MB above them"),),
+            (repairs, (sizes.REPAIR_MEMORY, MB)),
         ),
         MB,
     )
-    yield Sum(
-        role, CONNECTIONS, _from_fronts(site), more="" if site.services("balancer") else _VISITORS
-    )
+    yield Sum(role, CONNECTIONS, _from_fronts(site), more=_from_others(site))
     yield Sum(
         role,
         FILES,
         (
-            ((_GUNICORN, "connection"),),
+            ((sizes.GUNICORN_TAKES, "connection"),),
             ((THREADS, "thread"), (_asked(site), "connection")),
-            ((media, "media server"), (MEDIA_KEPT, "connection")),
+            ((media, "media server"), (sizes.MEDIA_KEPT, "connection")),
             ((THREADS, "upload"),),
         ),
         more="what the code opens",
@@ -170,20 +118,24 @@ def _app(site: Site, service: Service, worker_memory: int) -> Iterator[Sum]:
     )
     yield _uploads(site, role, (workers, (THREADS, "thread")))
     if media and not site.media.is_distributed:
-        records = ((media, "media server"), (RECORDS, "record"))
+        records = ((media, "media server"), (sizes.RECORDS, "record"))
         yield Sum(role, INODES, (records,), more="one for each upload and each folder")
-
-
-_VISITORS: Final = "visitors' own"
 
 
 def _from_fronts(site: Site) -> tuple[Term, ...]:
     """The connections that balancers keep to one server behind them, at the most."""
     engines = [service.engine for service in site.services("balancer")]
     return (
-        ((engines.count("nginx"), "balancer"), (CORES, "core"), (KEPT, "kept")),
+        ((engines.count("nginx"), "balancer"), (sizes.CORES, "core"), (KEPT, "kept")),
         ((engines.count("haproxy"), "balancer"), (FRONT_CONNECTIONS, "visitor")),
     )
+
+
+def _from_others(site: Site) -> str:
+    engines = {service.engine for service in site.services("balancer")}
+    if not engines:
+        return "visitors' own"
+    return "" if engines <= set(_FRONTS) else "those of other balancers"
 
 
 def _asked(site: Site) -> int:
@@ -208,13 +160,13 @@ def _balancer(site: Site, service: Service, _: int) -> Iterator[Sum]:
 
 
 def _nginx(site: Site, service: Service) -> Iterator[Sum]:
-    cores, visitors = (CORES, "core"), (FRONT_CONNECTIONS // 2, "visitor")
+    cores, visitors = (sizes.CORES, "core"), (FRONT_CONNECTIONS // 2, "visitor")
     body = f"{site.balancer.max_upload} MB for each body that is just coming: they lie in /run"
     yield Sum(service.role, PROCESSES, ((cores,), ((1, "above them"),)))
     yield Sum(
         service.role,
         MEMORY,
-        (((NGINX_MEMORY, "MB itself"),), (cores, visitors, (_NGINX_VISITOR, MB))),
+        (((sizes.NGINX_MEMORY, "MB itself"),), (cores, visitors, (sizes.NGINX_VISITOR, MB))),
         MB,
         body,
     )
@@ -235,7 +187,7 @@ def _haproxy(site: Site, service: Service) -> Iterator[Sum]:
     yield Sum(
         service.role,
         MEMORY,
-        (((HAPROXY_MEMORY, "MB itself"),), (visitors, (_HAPROXY_VISITOR, MB))),
+        (((sizes.HAPROXY_MEMORY, "MB itself"),), (visitors, (sizes.HAPROXY_VISITOR, MB))),
         MB,
     )
     yield Sum(service.role, CONNECTIONS, ((visitors,),))
@@ -258,15 +210,15 @@ _FRONTS: Final[Mapping[str, Callable[[Site, Service], Iterator[Sum]]]] = {
 def _media(site: Site, service: Service, _: int) -> Iterator[Sum]:
     role, ours = service.role, service.engine == "outgrow"
     processes = (1 if ours else nginx.WORKERS, "process")
-    takes = _MEDIA_TAKES if ours else nginx.WORKERS * nginx.CONNECTIONS
-    each = (MEDIA_MEMORY if ours else NGINX_MEMORY, MB)
+    takes = sizes.MEDIA_TAKES if ours else nginx.WORKERS * nginx.CONNECTIONS
+    each = (sizes.MEDIA_MEMORY if ours else sizes.NGINX_MEMORY, MB)
     yield Sum(role, MEMORY, ((processes, each),), MB)
     apps = (len(site.services("app")), "application server")
     tasks = (len(site.services("worker")), "background worker")
     writers = (
-        (apps, (WORKERS, "worker"), (MEDIA_KEPT, "connection")),
-        (tasks, (MEDIA_KEPT, "connection")),
-        ((len(repairing(site)), "repair"), (MEDIA_KEPT, "connection")),
+        (apps, (WORKERS, "worker"), (sizes.MEDIA_KEPT, "connection")),
+        (tasks, (sizes.MEDIA_KEPT, "connection")),
+        ((len(repairing(site)), "repair"), (sizes.MEDIA_KEPT, "connection")),
     )
     yield Sum(
         role,
@@ -303,16 +255,16 @@ def _postgresql(site: Site, service: Service) -> Iterator[Sum]:
         service.role,
         MEMORY,
         (
-            ((_SHARED_BUFFERS, "MB shared"),),
-            ((most, "connection"), (BACKEND_MEMORY + _WORK_MEM, MB)),
+            ((sizes.SHARED_BUFFERS, "MB shared"),),
+            ((most, "connection"), (sizes.BACKEND_MEMORY + sizes.WORK_MEM, MB)),
         ),
         MB,
     )
-    kept = SLOT_WAL if site.services("replica") else 0
+    kept = sizes.SLOT_WAL if site.services("replica") else 0
     yield Sum(
         service.role,
         DISK,
-        (((_WAL, "MB of log"),), ((kept, "MB of log for replicas"),)),
+        (((sizes.WAL, "MB of log"),), ((kept, "MB of log for replicas"),)),
         MB,
         "the rows",
     )
@@ -325,21 +277,24 @@ def _mariadb(site: Site, service: Service) -> Iterator[Sum]:
         service.role,
         CONNECTIONS,
         wanted,
-        limit=_MARIADB_TAKES,
+        limit=sizes.MARIADB_TAKES,
         limited_by="max_connections, by default",
         remedy=f"Write max_connections = {most} into its configuration, or ask for less.",
     )
     yield Sum(
         service.role,
         MEMORY,
-        (((_BUFFER_POOL, "MB shared"),), ((most, "connection"), (_MARIADB_CONNECTION, MB))),
+        (
+            ((sizes.BUFFER_POOL, "MB shared"),),
+            ((most, "connection"), (sizes.MARIADB_CONNECTION, MB)),
+        ),
         MB,
     )
     yield Sum(service.role, DISK, more="the rows, and the binary log")
 
 
 def _cache(site: Site, service: Service, _: int) -> Iterator[Sum]:
-    takes, by = _CACHE_TAKES[service.engine]
+    takes, by = sizes.CACHE_TAKES[service.engine]
     yield Sum(
         service.role,
         MEMORY,

@@ -1,0 +1,59 @@
+"""The numbers that sums are made of, each with its source.
+
+What was measured was measured as docs/explanation/tuning.md says. What a program does by default
+is asked of the program in tests/topology/test_capacity.py, where it tells.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Megabytes of one process, measured: a worker of gunicorn with the example site in it, the
+#: process above the workers, the repair, Outgrow's media server, an nginx, and an HAProxy.
+WORKER_MEMORY: Final = 90
+MASTER_MEMORY: Final = 30
+REPAIR_MEMORY: Final = 75
+MEDIA_MEMORY: Final = 35
+NGINX_MEMORY: Final = 5
+HAPROXY_MEMORY: Final = 10
+
+#: The cores of the small machine that `capacity.WORKERS` is made for: an nginx has a process each.
+CORES: Final = 2
+
+#: Connections of one process of gunicorn (gunicorn.org/reference/settings, worker_connections).
+GUNICORN_TAKES: Final = 1000
+
+#: Connections that a process of the site keeps to a media server (`outgrow.http`).
+MEDIA_KEPT: Final = 8
+
+#: Connections at once: memcached(1), -c; redis.conf, maxclients; MariaDB's max_connections
+#: (mariadb.com/kb/en/server-system-variables/#max_connections).
+CACHE_TAKES: Final = {"memcached": (1024, "memcached's -c"), "redis": (10_000, "maxclients")}
+MARIADB_TAKES: Final = 151
+
+#: Outgrow's media server: `--connections`.
+MEDIA_TAKES: Final = 1000
+
+#: Megabytes: PostgreSQL's shared_buffers and work_mem, MariaDB's innodb_buffer_pool_size, by
+#: default; what one connection's process has for itself, measured; and the buffers of one
+#: connection of MariaDB (sort, join, read, thread_stack; its own defaults, rounded).
+SHARED_BUFFERS: Final = 128
+WORK_MEM: Final = 4
+BACKEND_MEMORY: Final = 3
+BUFFER_POOL: Final = 128
+MARIADB_CONNECTION: Final = 3
+
+#: Megabytes of log: PostgreSQL's max_wal_size by default; what we render as
+#: max_slot_wal_keep_size; what README.md lets the journal of systemd have.
+WAL: Final = 1000
+SLOT_WAL: Final = 10_000
+JOURNAL: Final = 1000
+
+#: Megabytes that a visitor costs: nginx's client_body_buffer_size, proxy_buffers and
+#: proxy_buffer_size (16k + 8 x 4k + 4k; nginx.org/en/docs/http/ngx_http_proxy_module.html), and
+#: two buffers of HAProxy (docs.haproxy.org/2.6/configuration.html#tune.bufsize).
+NGINX_VISITOR: Final = 0.052
+HAPROXY_VISITOR: Final = 0.033
+
+#: Records that a media server is owed before they become one (`outgrow.media.journal`).
+RECORDS: Final = 100_000
