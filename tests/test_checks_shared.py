@@ -168,7 +168,6 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",
         "HOST": "10.0.0.41",
-        "OPTIONS": {"pool": True},
     }
 }
 CACHES = {
@@ -194,7 +193,7 @@ ALLOWED_HOSTS = {hosts}
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_SCHEME", "https")
 DATA_UPLOAD_MAX_MEMORY_SIZE = 11_000_000
 SESSION_COOKIE_NAME = f"session-{{secrets.token_hex(8)}}"
-DATABASES["default"] |= {{"HOST": "db.example.org", "CONN_MAX_AGE": 60}}
+DATABASES["default"] |= {{"HOST": "db.example.org"}}
 CACHES["other"] = {{**CACHES["default"], "LOCATION": ["10.0.0.51", "10.0.0.52:11211"]}}
 CACHES["default"] = {{
     **CACHES["default"], "BACKEND": "django.core.cache.backends.dummy.DummyCache"
@@ -211,7 +210,7 @@ STORAGES = {{
 STATIC_ROOT = BASE / "static"
 """
 
-ALWAYS = {"E112", "E505", "E510", "W512", "W604", "W605", "W606"}
+ALWAYS = {"E505", "E510", "W512", "W604", "W605", "W606"}
 WITH_DEPLOY = {"E507", "W513", "W514", "I515", "W603", "W607", "I608"}
 
 

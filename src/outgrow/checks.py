@@ -21,7 +21,6 @@
 - outgrow.E104: a replica is no mirror of its primary in tests.
 - outgrow.W105: a replica's connections are not kept.
 - outgrow.E106: what users wrote can't be remembered in this cache, or by this key.
-- outgrow.E112: a pool of connections, and CONN_MAX_AGE beside it.
 
 With ``check --database ALIAS`` the servers are asked:
 

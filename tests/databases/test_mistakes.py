@@ -7,13 +7,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.core.checks import run_checks
 from django.db import connections
 from django.test import override_settings
 
 from outgrow.databases.cluster import Cluster
-from outgrow.databases.mistakes import settings_mistakes
 from tests.databases.sites import MIDDLEWARE, ROUTER, site
 from tests.live.replicas import PLAIN, PostgresCluster
 
@@ -37,18 +35,6 @@ def test_a_good_site_has_none(cluster: Cluster) -> None:
 
 def test_a_site_without_replicas_has_none() -> None:
     assert ids() == []
-
-
-@pytest.mark.parametrize(
-    ("pool", "age", "wanted"),
-    [(True, 60, ["E112"]), ({"max_size": 4}, None, ["E112"]), (True, 0, []), (None, 60, [])],
-)
-def test_a_pool_and_connections_that_are_kept(
-    pool: object, age: int | None, wanted: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entry = {"ENGINE": "x", "CONN_MAX_AGE": age, "OPTIONS": {"pool": pool}}
-    monkeypatch.setattr(settings, "DATABASES", {"default": entry, "none": {"OPTIONS": None}})
-    assert [one.number for one in settings_mistakes()] == wanted
 
 
 def test_mistakes_in_the_setting_are_all_told() -> None:

@@ -30,7 +30,6 @@ def settings_mistakes() -> Iterator[Mistake]:
     found, problems = conf.cluster_options(conf.outgrow(), conf.databases())
     for problem in problems:
         yield Mistake(f"{problem.path}: {problem.problem}", problem.hint, "E101")
-    yield from _pools()
     if not found:
         return
     yield from _router()
@@ -38,15 +37,6 @@ def settings_mistakes() -> Iterator[Mistake]:
     for cluster in found:
         yield from _mirrors(cluster)
         yield from _cache(cluster)
-
-
-def _pools() -> Iterator[Mistake]:
-    for alias, entry in conf.databases().items():
-        age = entry.get("CONN_MAX_AGE", 0)
-        if (entry.get("OPTIONS") or {}).get("pool") and age != 0:
-            text = f"DATABASES[{alias!r}] has a pool, and CONN_MAX_AGE is {age!r}: Django connects "
-            hint = "Take CONN_MAX_AGE away: a pool keeps its connections by itself."
-            yield Mistake(f"{text}with one of them alone, and every query fails.", hint, "E112")
 
 
 def _router() -> Iterator[Mistake]:
