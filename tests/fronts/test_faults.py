@@ -221,8 +221,9 @@ def freeze(server: ApplicationServer) -> None:
 
 def _noticed(drill: Drill) -> bool:
     """Whether a frozen server is left alone once so many have asked it that nginx believes it."""
-    with ThreadPoolExecutor(2 * BROKEN) as several:
-        seen = set(several.map(lambda _: drill.front.ask("/")[0], range(2 * BROKEN)))
+    # Half of them get there, and twice as many as need to.
+    with ThreadPoolExecutor(4 * BROKEN) as several:
+        seen = set(several.map(lambda _: drill.front.ask("/")[0], range(4 * BROKEN)))
     assert seen <= {*FAILED, 200}
     return _all_quick(drill)
 

@@ -61,6 +61,8 @@ http {{
 
 _UPSTREAM: Final = """\
     upstream {name} {{
+        # Its processes count together which server fails.
+        zone {name} 64k;
 {servers}
         keepalive {kept};
         # Less than what the servers wait, so that it is nginx that closes.
