@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 from outgrow.topology.model import Site
-from outgrow.topology.render.gunicorn import THREADS
 
-#: Worker processes of an application server: one for each core of a small machine, and one more.
-WORKERS: Final = 3
+#: What a process that runs an ASGI application is taken for: each of its requests has a thread
+#: and a connection of its own, and nothing limits their number.
+AT_ONCE: Final = 32
 
 #: What a background worker is taken for: its own settings say how much it does at once.
 TASKS: Final = 8
@@ -28,8 +28,9 @@ SPARE: Final = 20
 def connections(site: Site, role: str) -> int:
     """The most that a "primary" or a "replica" is asked for, with some to spare."""
     aliases = 2 if role == "primary" and site.media.is_distributed else 1
-    processes = len(site.services("app")) * WORKERS
-    threads = processes * THREADS + len(site.services("worker")) * TASKS
+    processes = len(site.services("app")) * site.app.workers
+    each = AT_ONCE if site.is_asgi else site.app.threads
+    threads = processes * each + len(site.services("worker")) * TASKS
     repairs = len({host.name for host in site.hosts if _repairs(site, host.name)})
     watches = (processes + repairs) * WATCHES if site.services("replica") else 0
     return threads * aliases + repairs * aliases + watches + SPARE
