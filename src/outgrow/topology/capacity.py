@@ -29,10 +29,40 @@ def connections(site: Site, role: str) -> int:
     """The most that a "primary" or a "replica" is asked for, with some to spare."""
     aliases = 2 if role == "primary" and site.media.is_distributed else 1
     processes = len(site.services("app")) * WORKERS
+    if poolers := len(site.services("pooler")):
+        # Whoever works past them, as a migration does, is among the spare ones.
+        return poolers * pool(site) * aliases + SPARE
     threads = processes * THREADS + len(site.services("worker")) * TASKS
     repairs = len({host.name for host in site.hosts if _repairs(site, host.name)})
     watches = (processes + repairs) * WATCHES if site.services("replica") else 0
     return threads * aliases + repairs * aliases + watches + SPARE
+
+
+def pool(site: Site) -> int:
+    """How many connections a pooler may have to one server, for each of its entries.
+
+    Where a connection is one client's until he goes, those that look at the servers keep theirs
+    for ever, and so does a repair.
+    """
+    if site.pooler.by_transaction:
+        return site.pooler.size
+    watches = (WORKERS + 1) * WATCHES if site.services("replica") else 0
+    return site.pooler.size + _apps(site) * (watches + 1)
+
+
+def clients(site: Site) -> int:
+    """How many connections a pooler takes from the site's processes."""
+    if site.pooler.clients:
+        return site.pooler.clients
+    aliases = 1 + site.media.is_distributed + len(site.services("replica"))
+    watches = (WORKERS + 1) * WATCHES * aliases if site.services("replica") else 0
+    threads = _apps(site) * (WORKERS * THREADS + 1) + len(site.services("worker")) * TASKS
+    return threads * aliases + _apps(site) * watches + SPARE
+
+
+def _apps(site: Site) -> int:
+    """How many application servers come to one pooler."""
+    return 1 if len(site.services("pooler")) > 1 else len(site.services("app"))
 
 
 def _repairs(site: Site, name: str) -> bool:
