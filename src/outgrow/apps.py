@@ -22,6 +22,7 @@ class OutgrowConfig(AppConfig):
             check_media,
             check_moving,
             check_objects,
+            check_pooled,
             check_published,
             check_replicas,
             check_replication,
@@ -39,6 +40,7 @@ class OutgrowConfig(AppConfig):
         # Django leaves out what is tagged with databases unless some are named.
         checks.register(check_replication, "outgrow")
         checks.register(check_shared_nothing, "outgrow")
+        checks.register(check_pooled, "outgrow")
         checks.register(check_secret_key, "outgrow", deploy=True)
         checks.register(check_replicas, checks.Tags.database)
         # A mistake in the settings is the checks' to tell, all of them at once; the router

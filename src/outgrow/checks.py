@@ -42,6 +42,14 @@ With several application servers, as OUTGROW["APP_SERVERS"] says (`shared_nothin
 - outgrow.E507: SECRET_KEY is another one each time the settings are loaded (with --deploy).
 - outgrow.E508: a database is at the address of this machine.
 - outgrow.W509: a cache is at the address of this machine.
+
+With a pooler between Django and PostgreSQL (`pooled`):
+
+- outgrow.E520: OUTGROW["POOLED"] is wrong.
+- outgrow.E521: cursors of the server, where a session is lent for a transaction.
+- outgrow.W522: the same, where the port is PgBouncer's and nothing says how it lends.
+- outgrow.E523: a pool in Django, and connections that are kept.
+- outgrow.E524: statements are prepared, or a role is taken, where a session is lent.
 """
 
 from __future__ import annotations
@@ -236,9 +244,12 @@ def check_shared_nothing(
     if servers == 1 or found:
         return found
     engine, cache, folder = conf.sessions()
+    # A pooler on each server's own loopback leads all of them to the same database.
+    poolers = conf.pooled()[0]
+    databases = {alias: one for alias, one in conf.databases().items() if alias not in poolers}
     facts = Facts(
         conf.caches(),
-        conf.databases(),
+        databases,
         conf.storages(),
         conf.media_root(),
         engine,
@@ -247,6 +258,22 @@ def check_shared_nothing(
         shared,
     )
     return [_message(one) for one in mistakes(facts)]
+
+
+def check_pooled(
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    **kwargs: object,  # noqa: ARG001
+) -> list[CheckMessage]:
+    """Check what a pooler between Django and PostgreSQL does not do. Opens and sends nothing."""
+    from outgrow.pooled import mistakes
+
+    poolers, problems = conf.pooled()
+    if problems:
+        return [
+            Error(f"{one.path}: {one.problem}", hint=one.hint, id="outgrow.E520")
+            for one in problems
+        ]
+    return [_message(one) for one in mistakes(conf.databases(), poolers)]
 
 
 def check_secret_key(
