@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import http.client
 import itertools
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.fastcgi.asked import EveryFront
 from tests.fastcgi.serving import Front, open_to_all, serving
 from tests.live.processes import server_folder
 from tests.live.web_servers import FastCGIApache, FastCGILighttpd, FastCGINginx, running
@@ -34,10 +34,8 @@ def front(request: pytest.FixtureRequest) -> Iterator[Front]:
                 yield Front(server.port)
 
 
-def test_the_root(front: Front) -> None:
-    found = front.echo("/?a=1&b=%20")
-    assert (found["method"], found["path"], found["query"]) == ("GET", "/", "a=1&b=%20")
-    assert found["script"] == ""
+class TestAsEveryFront(EveryFront):
+    """It passes on what all do."""
 
 
 def test_the_address_that_the_visitor_has_asked(front: Front) -> None:
@@ -67,33 +65,6 @@ def test_two_slashes(front: Front, request: pytest.FixtureRequest) -> None:
     assert front.echo("/a//b")["path"] == ("/a/b" if merged else "/a//b")
 
 
-def test_a_form(front: Front) -> None:
-    kind = "application/x-www-form-urlencoded"
-    found = front.echo("/form", "POST", b"name=%C3%A9&name=2", Content_Type=kind)
-    assert (found["method"], found["form"]) == ("POST", {"name": ["é", "2"]})
-
-
-@pytest.mark.parametrize("size", [0, 2_000_000])
-def test_a_body(front: Front, size: int) -> None:
-    body = os.urandom(size)
-    found = front.echo("/put", "PUT", body)
-    assert (found["method"], found["size"]) == ("PUT", size)
-    assert found["digest"] == hashlib.sha256(body).hexdigest()
-
-
-def test_an_upload(front: Front) -> None:
-    content = os.urandom(20_000_000)
-    disposition = b'Content-Disposition: form-data; name="file"; filename="a.bin"'
-    head = b"--boundary-of-a-test\r\n" + disposition + b"\r\n\r\n"
-    found = front.echo(
-        "/upload",
-        "POST",
-        head + content + b"\r\n--boundary-of-a-test--\r\n",
-        Content_Type="multipart/form-data; boundary=boundary-of-a-test",
-    )
-    assert found["files"] == {"file": hashlib.sha256(content).hexdigest()}
-
-
 def test_more_than_is_allowed(front: Front) -> None:
     connection = front.connection()
     with closing(connection):
@@ -121,26 +92,6 @@ def test_head(front: Front) -> None:
     status, headers, body = front.ask("/page", "HEAD")
     assert (status, body) == (200, b"")
     assert headers["Content-Type"] == "application/json"
-
-
-def test_an_error_of_the_site(front: Front) -> None:
-    status, _headers, body = front.ask("/fails")
-    assert status == 500
-    assert b"Server Error" in body
-
-
-def test_cookies(front: Front) -> None:
-    found = front.echo("/", Cookie="a=1; b=2")
-    assert found["cookies"] == {"a": "1", "b": "2"}
-    _status, headers, _body = front.ask("/")
-    assert [one.partition(";")[0] for one in headers.get_all("Set-Cookie", [])] == [
-        "one=1",
-        "two=2",
-    ]
-
-
-def test_nobody_names_a_proxy(front: Front) -> None:
-    assert front.echo("/", Proxy="http://evil.example.org")["proxy"] == ""
 
 
 def test_one_connection_for_many(front: Front) -> None:

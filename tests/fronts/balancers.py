@@ -5,20 +5,25 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from outgrow.testing import free_port
 from outgrow.topology.front import Front
 from outgrow.topology.model import Port
 from outgrow.topology.render import File, apache_front, caddy, haproxy, nginx_front
 from tests.fastcgi import serving
-from tests.live.processes import family, missing, server_folder, unprivileged, wait_until
+from tests.live.processes import (
+    kill_family,
+    launched,
+    missing,
+    server_folder,
+    unprivileged,
+    wait_until,
+)
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 
@@ -100,17 +105,8 @@ class Balancer(serving.Front):
     def start(self) -> None:
         conf = written(self.program, self.front, self.folder)
         words = self.program.words(self.program.start, self.folder, conf)
-        with (self.folder / "output").open("ab") as output:
-            self._process = subprocess.Popen(
-                words,
-                cwd=self.folder,
-                env={**os.environ, "HOME": str(self.folder)},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                **who(),
-            )
+        environment = {**os.environ, "HOME": str(self.folder)}
+        self._process = launched(words, self.folder, environment)
         wait_until(self._listens, f"{self.program.name} does not listen")
 
     def _listens(self) -> bool:
@@ -126,17 +122,8 @@ class Balancer(serving.Front):
     def stop(self) -> None:
         if self._process is None:
             return
-        for one in family(self._process.pid):
-            with suppress(Exception):
-                one.send_signal(signal.SIGKILL)
-        self._process.wait(10)
+        kill_family(self._process)
         self._process = None
-
-
-def who() -> dict[str, Any]:
-    """Whom it runs as."""
-    user = unprivileged()
-    return {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
 
 
 def written(program: Program, front: Front, folder: Path) -> Path:

@@ -19,7 +19,7 @@ from outgrow.topology.applications import ENGINES, Application, words
 from outgrow.topology.front import Member, Upstream
 from outgrow.topology.model import Port
 from tests.fastcgi.serving import ROOT
-from tests.live.processes import family, wait_until
+from tests.live.processes import family, kill_family, wait_until
 
 LOOPBACK = "127.0.0.1"
 
@@ -63,11 +63,8 @@ class ApplicationServer:
 
     def kill(self) -> None:
         """SIGKILL to all of it at once."""
-        for one in self.family():
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
         if self._process:
-            self._process.wait(20)
+            kill_family(self._process)
             self._process = None
 
 

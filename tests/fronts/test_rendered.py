@@ -15,8 +15,8 @@ from outgrow.testing import free_port
 from outgrow.topology.balancer import Balancer as Options
 from outgrow.topology.front import Front, Member, Route, Upstream
 from outgrow.topology.model import Port
-from tests.fronts.balancers import PROGRAMS, who, written
-from tests.live.processes import server_folder
+from tests.fronts.balancers import PROGRAMS, written
+from tests.live.processes import as_unprivileged, server_folder
 
 APPLICATION = Upstream("app", (Member("app1", Port("10.0.0.11", 8000)),))
 SEVERAL = Upstream(
@@ -82,7 +82,7 @@ def checked(program: str, front: Front, folder: Path) -> None:
         text=True,
         timeout=60,
         check=False,
-        **who(),
+        **as_unprivileged(),
     )
     assert seen.returncode == 0, f"{seen.stdout}{seen.stderr}\n{conf.read_text()}"
     # Caddy warns of spaces where it would write tabs.

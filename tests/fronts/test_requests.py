@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
 import select
 import socket
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from contextlib import closing
 import pytest
 
 from outgrow.topology.applications import ENGINES
+from tests.fastcgi.asked import EveryFront
 from tests.fronts.balancers import Balancer
 from tests.fronts.conftest import LIMIT, Pair
 from tests.fronts.servers import FileServer
@@ -31,10 +31,8 @@ def front(pair: Pair) -> Balancer:
     return pair.balancer
 
 
-def test_the_root(front: Balancer) -> None:
-    found = front.echo("/?a=1&b=%20")
-    assert (found["method"], found["path"], found["query"]) == ("GET", "/", "a=1&b=%20")
-    assert found["script"] == ""
+class TestAsEveryFront(EveryFront):
+    """It passes on what all do."""
 
 
 @pytest.mark.parametrize(
@@ -56,33 +54,6 @@ def test_paths(front: Balancer, asked: str, path: str) -> None:
 def test_two_slashes(pair: Pair) -> None:
     merged = pair.differs("two slashes")
     assert pair.balancer.echo("/a//b")["path"] == ("/a/b" if merged else "/a//b")
-
-
-def test_a_form(front: Balancer) -> None:
-    kind = "application/x-www-form-urlencoded"
-    found = front.echo("/form", "POST", b"name=%C3%A9&name=2", Content_Type=kind)
-    assert (found["method"], found["form"]) == ("POST", {"name": ["é", "2"]})
-
-
-@pytest.mark.parametrize("size", [0, 2_000_000])
-def test_a_body(front: Balancer, size: int) -> None:
-    body = os.urandom(size)
-    found = front.echo("/put", "PUT", body)
-    assert (found["method"], found["size"]) == ("PUT", size)
-    assert found["digest"] == hashlib.sha256(body).hexdigest()
-
-
-def test_an_upload(front: Balancer) -> None:
-    content = os.urandom(20_000_000)
-    disposition = b'Content-Disposition: form-data; name="file"; filename="a.bin"'
-    head = b"--boundary-of-a-test\r\n" + disposition + b"\r\n\r\n"
-    found = front.echo(
-        "/upload",
-        "POST",
-        head + content + b"\r\n--boundary-of-a-test--\r\n",
-        Content_Type="multipart/form-data; boundary=boundary-of-a-test",
-    )
-    assert found["files"] == {"file": hashlib.sha256(content).hexdigest()}
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
@@ -137,19 +108,6 @@ def test_head(pair: Pair) -> None:
         return
     assert (status, body) == (200, b"")
     assert headers["Content-Type"] == "application/json"
-
-
-def test_an_error_of_the_site(front: Balancer) -> None:
-    status, _headers, body = front.ask("/fails")
-    assert status == 500
-    assert b"Server Error" in body
-
-
-def test_cookies(front: Balancer) -> None:
-    assert front.echo("/", Cookie="a=1; b=2")["cookies"] == {"a": "1", "b": "2"}
-    _status, headers, _body = front.ask("/")
-    cookies = [one.partition(";")[0] for one in headers.get_all("Set-Cookie", [])]
-    assert cookies == ["one=1", "two=2"]
 
 
 def test_the_address_that_the_visitor_has_asked(front: Balancer) -> None:
@@ -232,10 +190,6 @@ def _asked(front: Balancer, headers: list[tuple[str, str]]) -> dict[str, object]
 def _identity(found: dict[str, object]) -> dict[str, object]:
     names = ("client", "forwarded", "scheme", "secure", "url", "script", "proxy")
     return {name: found[name] for name in names}
-
-
-def test_nobody_names_a_proxy(front: Balancer) -> None:
-    assert front.echo("/", Proxy="http://evil.example.org")["proxy"] == ""
 
 
 def test_more_than_is_allowed(front: Balancer) -> None:

@@ -13,17 +13,11 @@ import psutil
 from django.db import connections
 
 from outgrow.testing import free_port
-from tests.live.processes import all_have_status, family, unprivileged, wait_until
+from tests.live.processes import all_have_status, as_unprivileged, family, wait_until
 from tests.live.proxy import Proxy
 
 #: Seconds that a server may take to start, to end or to catch up on a busy machine.
 PATIENCE = 60.0
-
-
-def as_unprivileged() -> dict[str, Any]:
-    """Words for subprocess, so that a program does not run as root."""
-    user = unprivileged()
-    return {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
 
 
 def run(*command: str, folder: Path) -> None:

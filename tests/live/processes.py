@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psutil
 import pytest
@@ -25,6 +26,37 @@ def unprivileged() -> tuple[int, int] | None:
     except KeyError:
         return 65534, 65534
     return nobody.pw_uid, nobody.pw_gid
+
+
+def as_unprivileged() -> dict[str, Any]:
+    """Words for subprocess, so that a program does not run as root."""
+    user = unprivileged()
+    return {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
+
+
+def launched(
+    words: Sequence[str | Path], folder: Path, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """A server that runs unprivileged in a folder; what it prints is in `output` there."""
+    with (folder / "output").open("ab") as output:
+        return subprocess.Popen(
+            words,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            **as_unprivileged(),
+        )
+
+
+def kill_family(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to a server and its children; returns when it is gone."""
+    for one in family(process.pid):
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait(20)
 
 
 @contextmanager

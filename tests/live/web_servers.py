@@ -5,16 +5,22 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from outgrow.testing import free_port
-from tests.live.processes import family, missing, server_folder, unprivileged, wait_until
+from tests.live.processes import (
+    kill_family,
+    launched,
+    missing,
+    server_folder,
+    unprivileged,
+    wait_until,
+)
 
 CONF = Path(__file__).parents[2] / "docs" / "howto" / "conf"
 
@@ -86,19 +92,8 @@ class WebServer:
             (self.folder / name).mkdir(exist_ok=True)
             if user:
                 shutil.chown(self.folder / name, *user)
-        who: dict[str, Any] = dict(zip(("user", "group"), user, strict=True)) if user else {}
-        with (self.folder / "output").open("ab") as output:
-            self._process = subprocess.Popen(
-                [program, *self.words, str(self.folder / "server.conf")],
-                cwd=self.folder,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                extra_groups=[] if who else None,
-                **who,
-            )
+        words = [program, *self.words, self.folder / "server.conf"]
+        self._process = launched(words, self.folder, self.environment)
         wait_until(self._answers, f"{self.program} does not answer")
 
     def configuration(self) -> str:
@@ -126,10 +121,7 @@ class WebServer:
         """Kill it and its children. Harmless when stopped."""
         if self._process is None:
             return
-        for one in family(self._process.pid):
-            with suppress(Exception):
-                one.send_signal(signal.SIGKILL)
-        self._process.wait(10)
+        kill_family(self._process)
         self._process = None
 
 
