@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from outgrow.topology import load
 
 # How quickly this machine draws an example, or runs one, says nothing of what is tested.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
+
+# Its assertions are those of two suites.
+pytest.register_assert_rewrite("tests.fastcgi.asked")
 
 pytest_plugins = [
     "tests.live.mariadb",
@@ -22,6 +28,14 @@ pytest_plugins = [
     "tests.live.replicas",
     "tests.live.stores",
 ]
+
+
+@pytest.fixture(autouse=True)
+def no_topology_is_remembered() -> Iterator[None]:
+    """A process has one topology, and system checks look at it; here many tests read their own."""
+    yield
+    load._used.clear()
+
 
 #: Modules whose tests run sites of their own by `outgrow up`, which chooses its ports among the
 #: same as any other that runs now; and some of which are one story, told in order.
