@@ -235,10 +235,12 @@ def check_replicas(
     return [_message(one) for one in live_mistakes(list(databases or ()))]
 
 
+#: What Django calls a mistake, by the letter of its number.
+_KINDS: Final[Mapping[str, type[Error | Advice | Info]]] = {"E": Error, "W": Advice, "I": Info}
+
+
 def _message(mistake: Mistake) -> CheckMessage:
-    kind: type[Error | Advice | Info] = Error if mistake.is_error else Advice
-    if mistake.number.startswith("I"):
-        kind = Info
+    kind = _KINDS[mistake.number[0]]
     return kind(mistake.text, hint=mistake.hint, id=f"outgrow.{mistake.number}")
 
 

@@ -9,10 +9,15 @@ from dataclasses import dataclass
 class Mistake:
     """What is wrong, what to do, and the number of the check.
 
-    A number that begins with I is that of advice, which is right to leave on some sites.
+    Its letter says how bad it is: E for an error, W for a warning, I for advice that is right to
+    leave on some sites.
     """
 
     text: str
     hint: str
     number: str
-    is_error: bool = True
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the site can't go out like this."""
+        return self.number.startswith("E")

@@ -99,7 +99,6 @@ def _cache(facts: Facts, alias: str, entry: Mapping[str, Any]) -> Iterator[Mista
             "is served by the others, limits count anew on each, and a lock locks nobody out.",
             "Use Redis or memcached, which all servers ask.",
             "W502",
-            is_error=False,
         )
     if backend == "FileBasedCache" and not facts.is_shared(entry.get("LOCATION", "")):
         yield Mistake(
@@ -108,7 +107,6 @@ def _cache(facts: Facts, alias: str, entry: Mapping[str, Any]) -> Iterator[Mista
             "Use Redis or memcached. If all servers share that folder, name it in "
             "OUTGROW['SHARED_FOLDERS'].",
             "W506",
-            is_error=False,
         )
     if any(_is_here(one) for one in _locations(entry)) and backend not in _OF_NO_SERVER:
         yield Mistake(
@@ -116,7 +114,6 @@ def _cache(facts: Facts, alias: str, entry: Mapping[str, Any]) -> Iterator[Mista
             "a cache of its own.",
             "Write the address of one that all servers reach.",
             "W509",
-            is_error=False,
         )
 
 
@@ -152,7 +149,6 @@ def _spellings(facts: Facts) -> Iterator[Mistake]:
                 "other.",
                 "Write each server once, and always as 'address:port'.",
                 "W512",
-                is_error=False,
             )
 
 
@@ -174,7 +170,6 @@ def _logs(facts: Facts) -> Iterator[Mistake]:
                 "Log to the standard error, and let the journal be collected. If these files are "
                 "collected, silence this.",
                 "W513",
-                is_error=False,
             )
     if facts.mail_folder and not facts.is_shared(facts.mail_folder):
         yield Mistake(
@@ -182,7 +177,6 @@ def _logs(facts: Facts) -> Iterator[Mistake]:
             "was asked: nobody gets them.",
             "Use django.core.mail.backends.smtp.EmailBackend.",
             "W513",
-            is_error=False,
         )
 
 
@@ -198,7 +192,6 @@ def _static(facts: Facts) -> Iterator[Mistake]:
             "Publish static files to a place that keeps those of former releases: "
             "`outgrow publish`.",
             "W514",
-            is_error=False,
         )
 
 
@@ -212,7 +205,6 @@ def _named(alias: str, entry: Mapping[str, Any]) -> Iterator[Mistake]:
             "Write the address. Where the name is to follow a server that changes its address, "
             "silence this.",
             "I515",
-            is_error=False,
         )
 
 

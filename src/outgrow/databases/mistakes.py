@@ -77,7 +77,7 @@ def _mirrors(cluster: ClusterOptions) -> Iterator[Mistake]:
         if databases[alias].get("CONN_MAX_AGE", 0) == 0 and not pooled:
             text = f"DATABASES[{alias!r}] has no CONN_MAX_AGE: every request connects anew."
             hint = "Set it to a number of seconds, or to None, or use a pool of connections."
-            yield Mistake(text, hint, "W105", is_error=False)
+            yield Mistake(text, hint, "W105")
 
 
 def _cache(cluster: ClusterOptions) -> Iterator[Mistake]:
@@ -141,7 +141,7 @@ def _replica(cluster: ClusterOptions, alias: str) -> Iterator[Mistake]:
         yield from _silent(cluster, alias)
     except (DatabaseError, InterfaceError) as error:
         text = f"The replica {alias!r} can't be asked: {' '.join(str(error).split())}"
-        yield Mistake(text, "Start it, or take it out of the setting.", "W107", is_error=False)
+        yield Mistake(text, "Start it, or take it out of the setting.", "W107")
 
 
 def _pooled(alias: str) -> Iterator[Mistake]:
@@ -202,7 +202,7 @@ def _silent(cluster: ClusterOptions, alias: str) -> Iterator[Mistake]:
             f"For {cluster.pin_for:g} s (pin_for) after each write. Replicate by GTID "
             "(docs/howto/replicas.md), or leave it so."
         )
-        yield Mistake(text, hint, "W111", is_error=False)
+        yield Mistake(text, hint, "W111")
 
 
 def _filters(connection: Any) -> Iterator[str]:

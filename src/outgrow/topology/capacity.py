@@ -43,16 +43,29 @@ def terms(site: Site, role: str) -> tuple[Term, ...]:
     # The catalogue of a distributed storage has one of its own.
     twice = role == "primary" and site.media.is_distributed
     aliases: Term = ((2, "alias"),) if twice else ()
-    apps = (len(site.services("app")), "application server")
+    requests, tasks = at_once(site)
     repairs = (len(repairing(site)), "repair")
     watched = bool(site.services("replica"))
     return (
-        (apps, (WORKERS, "worker"), (THREADS, "thread"), *aliases),
-        ((len(site.services("worker")), "background worker"), (TASKS, "task"), *aliases),
+        (*requests, *aliases),
+        (*tasks, *aliases),
         (repairs, *aliases),
-        *(((apps, (WORKERS, "worker"), (WATCHES, "watch")),) if watched else ()),
+        *(((*workers(site), (WATCHES, "watch")),) if watched else ()),
         *(((repairs, (WATCHES, "watch")),) if watched else ()),
         ((SPARE, "to spare"),),
+    )
+
+
+def workers(site: Site) -> Term:
+    """The processes of all application servers that serve requests."""
+    return ((len(site.services("app")), "application server"), (WORKERS, "worker"))
+
+
+def at_once(site: Site) -> tuple[Term, Term]:
+    """What the whole site does at the same moment: requests, and tasks in the background."""
+    return (
+        (*workers(site), (THREADS, "thread")),
+        ((len(site.services("worker")), "background worker"), (TASKS, "task")),
     )
 
 

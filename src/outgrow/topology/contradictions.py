@@ -54,12 +54,12 @@ def advice(site: Site, said: Said) -> Iterator[Mistake]:
     yield from _any_host(said)
     yield from _headers(site, said)
     for sentence in warnings(needs(site)):
-        yield Mistake(sentence, "`outgrow capacity` has the sums.", "W607", is_error=False)
+        yield Mistake(sentence, "`outgrow capacity` has the sums.", "W607")
     # Who has one application server knows that it is one.
     if len({service.port.host for service in site.services("app")}) > 1:
         for sentence in weak_points(site):
             hint = "`outgrow capacity` lists them all. Silence this if you accept it."
-            yield Mistake(sentence, hint, "I608", is_error=False)
+            yield Mistake(sentence, hint, "I608")
 
 
 def _hosts(site: Site, said: Said) -> Iterator[Mistake]:
@@ -90,7 +90,6 @@ def _any_host(said: Said) -> Iterator[Mistake]:
             "Write the names of site.domains. Where something before the site refuses all others, "
             "silence this.",
             "W602",
-            is_error=False,
         )
 
 
@@ -109,7 +108,6 @@ def _headers(site: Site, said: Said) -> Iterator[Mistake]:
             "Take the setting away. Where something else stands before the site and writes that "
             "header anew, silence this.",
             "W603",
-            is_error=False,
         )
 
 
@@ -122,7 +120,6 @@ def _forms(site: Site, said: Said) -> Iterator[Mistake]:
             "site, and its visitor sees the balancer's 413.",
             "Raise balancer.max_upload, or lower the setting.",
             "W604",
-            is_error=False,
         )
 
 
@@ -136,7 +133,6 @@ def _copies(site: Site, said: Said) -> Iterator[Mistake]:
             "Use the STORAGES of django_settings(), or take the server out of the topology. If the "
             "storage of a field does it, silence this.",
             "W605",
-            is_error=False,
         )
 
 
@@ -164,5 +160,4 @@ def _schedules(site: Site) -> Iterator[Mistake]:
             f"of them starts every scheduled task, so each task runs {number} times.",
             "Start the scheduler on one server alone, by a unit of its own.",
             "W606",
-            is_error=False,
         )

@@ -24,13 +24,12 @@ import tempfile
 import time
 from contextlib import closing, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 from outgrow.errors import ControlFailed, OutgrowError
 from outgrow.topology import runfolder
 from outgrow.topology.acts import Acts
-from outgrow.topology.listening import Listening
+from outgrow.topology.listening import Listening, Served
 from outgrow.topology.look import Looker
 from outgrow.topology.states import Status, as_json, from_json
 
@@ -51,7 +50,7 @@ LONGEST_ANSWER: Final = 1 << 20
 _PREFIX: Final = "outgrow-control-"
 
 
-class Control:
+class Control(Served):
     """The server of one site: listens while it is entered as a context.
 
     `withdraw` takes the name away, and must be called while the folder is still locked.
@@ -61,22 +60,12 @@ class Control:
         self._acts = acts
         self._looker = looker
         self._folder = folder
-        self._server: _Server | None = None
 
     def __enter__(self) -> Self:
         path = _make_place(self._folder)
         self._server = _Server(self, path)
         self._server.serve("outgrow control")
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._server is not None:
-            self._server.close()
 
     def withdraw(self) -> None:
         """Nobody finds the socket any more."""

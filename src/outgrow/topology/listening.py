@@ -11,6 +11,7 @@ import socketserver
 import sys
 import threading
 from contextlib import suppress
+from types import TracebackType
 from typing import Any, Final, TypeAlias
 
 _Request: TypeAlias = socket.socket | tuple[bytes, socket.socket]
@@ -68,3 +69,21 @@ class Listening(socketserver.ThreadingMixIn, socketserver.BaseServer):
         """Say what broke, unless a client has gone: the output is the site's."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
+
+
+class Served:
+    """What is served from when it is entered as a context until it is left.
+
+    `__enter__` sets the server.
+    """
+
+    _server: Listening | None = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._server is not None:
+            self._server.close()

@@ -17,13 +17,14 @@ from typing import Final
 from outgrow.topology import sizes
 from outgrow.topology.capacity import (
     OPEN_FILES,
-    TASKS,
     WORKERS,
     Term,
+    at_once,
     connections,
     repairing,
     terms,
     total,
+    workers,
 )
 from outgrow.topology.front import CONNECTIONS as FRONT_CONNECTIONS
 from outgrow.topology.front import KEPT
@@ -90,13 +91,13 @@ def _without_nothing(one: Sum) -> Sum:
 def _app(site: Site, service: Service, worker_memory: int) -> Iterator[Sum]:
     role, media = service.role, len(site.services("media"))
     repairs = (1, "repair") if media else (0, "repair")
-    workers = (WORKERS, "worker")
-    yield Sum(role, PROCESSES, ((workers,), ((1, "above them"),), (repairs,)))
+    own = (WORKERS, "worker")
+    yield Sum(role, PROCESSES, ((own,), ((1, "above them"),), (repairs,)))
     yield Sum(
         role,
         MEMORY,
         (
-            (workers, (worker_memory, MB)),
+            (own, (worker_memory, MB)),
             ((sizes.MASTER_MEMORY, "MB above them"),),
             (repairs, (sizes.REPAIR_MEMORY, MB)),
         ),
@@ -116,7 +117,7 @@ def _app(site: Site, service: Service, worker_memory: int) -> Iterator[Sum]:
         limit=OPEN_FILES,
         limited_by="LimitNOFILE",
     )
-    yield _uploads(site, role, (workers, (THREADS, "thread")))
+    yield _uploads(site, role, (own, (THREADS, "thread")))
     if media and not site.media.is_distributed:
         records = ((media, "media server"), (sizes.RECORDS, "record"))
         yield Sum(role, INODES, (records,), more="one for each upload and each folder")
@@ -145,13 +146,13 @@ def _asked(site: Site) -> int:
     return databases + len(site.services("cache"))
 
 
-def _uploads(site: Site, role: str, at_once: Term) -> Sum:
+def _uploads(site: Site, role: str, bodies: Term) -> Sum:
     """Room for bodies that are just being received: Django puts large ones on the disk."""
     largest = (site.balancer.max_upload, MB)
     words = "the code"
     if site.services("media") and not site.media.is_distributed:
         words += ", and every upload, where the master copy is on this disk"
-    return Sum(role, DISK, ((*at_once, largest),), MB, words)
+    return Sum(role, DISK, ((*bodies, largest),), MB, words)
 
 
 def _balancer(site: Site, service: Service, _: int) -> Iterator[Sum]:
@@ -213,10 +214,9 @@ def _media(site: Site, service: Service, _: int) -> Iterator[Sum]:
     takes = sizes.MEDIA_TAKES if ours else nginx.WORKERS * nginx.CONNECTIONS
     each = (sizes.MEDIA_MEMORY if ours else sizes.NGINX_MEMORY, MB)
     yield Sum(role, MEMORY, ((processes, each),), MB)
-    apps = (len(site.services("app")), "application server")
     tasks = (len(site.services("worker")), "background worker")
     writers = (
-        (apps, (WORKERS, "worker"), (sizes.MEDIA_KEPT, "connection")),
+        (*workers(site), (sizes.MEDIA_KEPT, "connection")),
         (tasks, (sizes.MEDIA_KEPT, "connection")),
         ((len(repairing(site)), "repair"), (sizes.MEDIA_KEPT, "connection")),
     )
@@ -229,8 +229,8 @@ def _media(site: Site, service: Service, _: int) -> Iterator[Sum]:
         limited_by="--connections" if ours else "worker_connections",
         remedy="Use an object store, or fewer application servers.",
     )
-    at_once = (apps, (WORKERS, "worker"), (THREADS, "thread"))
-    yield Sum(role, DISK, ((*at_once, (site.balancer.max_upload, MB)),), MB, "every upload, once")
+    requests, _tasks = at_once(site)
+    yield Sum(role, DISK, ((*requests, (site.balancer.max_upload, MB)),), MB, "every upload, once")
     words = "one for each upload and each folder"
     week = ", and one for each name that was deleted, for a week" if ours else ""
     yield Sum(role, INODES, more=words + week)
@@ -305,14 +305,7 @@ def _cache(site: Site, service: Service, _: int) -> Iterator[Sum]:
     yield Sum(
         service.role,
         CONNECTIONS,
-        (
-            (
-                (len(site.services("app")), "application server"),
-                (WORKERS, "worker"),
-                (THREADS, "thread"),
-            ),
-            ((len(site.services("worker")), "background worker"), (TASKS, "task")),
-        ),
+        at_once(site),
         limit=takes,
         limited_by=by,
         remedy="Let it take more, or use fewer threads.",

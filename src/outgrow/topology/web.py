@@ -18,12 +18,11 @@ import time
 from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from types import TracebackType
 from typing import Any, Final, Self
 
 from outgrow.errors import ControlFailed
 from outgrow.topology.figure import figure
-from outgrow.topology.listening import Listening
+from outgrow.topology.listening import Listening, Served
 from outgrow.topology.look import Looker
 from outgrow.topology.model import LOOPBACK, Site
 from outgrow.topology.render import svg
@@ -112,7 +111,7 @@ _HEADINGS: Final = ("server", "role", "state", "for", "address", "process", "mem
 _NUMBERS: Final = {"for", "process", "memory"}
 
 
-class Web:
+class Web(Served):
     """Serves the page while it is entered as a context. `port` 0 chooses a free one.
 
     Raises `ControlFailed` when the port is taken.
@@ -122,7 +121,6 @@ class Web:
         self._site = site
         self._looker = looker
         self._port = port
-        self._server: _Server | None = None
 
     @property
     def url(self) -> str:
@@ -145,15 +143,6 @@ class Web:
         self._port = self._server.server_port
         self._server.serve("outgrow page")
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._server is not None:
-            self._server.close()
 
     def page(self) -> str:
         """The page, as it is before its script runs."""
