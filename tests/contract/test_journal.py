@@ -345,7 +345,7 @@ def test_summaries_count_without_reading(journal):
 def test_a_dead_attempt_that_committed_is_owed_as_unknown(journal, clock, name, change):
     attempt = saved(journal, name, change=change)
     assert not journal.is_dead(attempt)
-    clock.advance(ATTEMPT_LIMIT + 2)
+    clock.advance(ATTEMPT_LIMIT + 60)
     assert journal.is_dead(attempt)
     assert journal.convert(attempt, SERVERS)
     assert [debts(journal, server)[0].kind for server in SERVERS] == [Kind.UNKNOWN] * 3
@@ -694,7 +694,7 @@ def test_a_deletion_in_a_transaction_is_known_when_it_is_committed(journal):
 def test_a_dead_save_that_was_not_made_live_is_taken_back(journal, clock):
     attempt = begun(journal)
     commit(journal, attempt)
-    clock.advance(ATTEMPT_LIMIT + 2)
+    clock.advance(ATTEMPT_LIMIT + 60)
     assert journal.is_dead(attempt)
     assert journal.convert(attempt, SERVERS)
     assert journal.look("f.txt").wanted is Wanted.GONE
@@ -779,7 +779,7 @@ def test_uploads_that_a_killed_process_left_are_swept(journal, tmp_path, setting
 @catalogue_only
 def test_a_dead_save_that_is_live_is_kept_for_good(journal, clock):
     attempt = saved(journal)
-    clock.advance(ATTEMPT_LIMIT + 2)
+    clock.advance(ATTEMPT_LIMIT + 60)
     assert journal.convert(attempt, SERVERS)
     clock.advance(KEEP_TOMBSTONES + 60)
     assert journal.reap(SERVERS) == []
@@ -792,7 +792,7 @@ def test_a_save_that_was_taken_for_dead_is_not_live(journal, clock):
     """It stood still before it told the site's database, and goes on then."""
     attempt = begun(journal)
     commit(journal, attempt)
-    clock.advance(ATTEMPT_LIMIT + 2)
+    clock.advance(ATTEMPT_LIMIT + 60)
     assert journal.convert(attempt, SERVERS)
     journal.accept(attempt)
     with pytest.raises(SaveInterrupted):

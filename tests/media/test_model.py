@@ -10,6 +10,7 @@ makes its passes, and then every server must equal the master.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shutil
 import tempfile
@@ -167,8 +168,10 @@ class Protocol(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="outgrow-model-"))
-        # Whole seconds: a replayed example must see the same looks fall due.
-        self.clock = FakeClock(float(int(os.stat(self.folder).st_mtime)))
+        # A replayed example must see the same fall due. Whole seconds, for the looks; and
+        # later than any file's own time, which nobody can set: an attempt then began when
+        # its id says, and its death does not hang on the fraction of a second at the start.
+        self.clock = FakeClock(math.ceil(os.stat(self.folder).st_ctime) + HOUR)
         # Random ids would make an order that a failing example could not repeat.
         ids = itertools.count()
         self.journal = DirectoryJournal(
