@@ -16,6 +16,7 @@ from outgrow.topology.model import Host, Site
 _TITLES: Final[Mapping[str, str]] = {
     "balancer": "balancers",
     "app": "application servers",
+    "pooler": "connection poolers",
     "media": "media servers",
     "objects": "object store",
     "cache": "caches",
@@ -29,12 +30,13 @@ _ENGINES: Final[Mapping[str, str]] = {
     "outgrow": "Outgrow",
     "external": "",
     "haproxy": "HAProxy",
+    "pgbouncer": "PgBouncer",
     "redis": "Redis",
     "swift": "Swift",
 }
 
 #: Groups that have a row of their own.
-_ALONE: Final = ("balancer", "app")
+_ALONE: Final = ("balancer", "app", "pooler")
 
 VISITORS: Final = "visitors"
 
@@ -87,11 +89,9 @@ def figure(site: Site) -> Figure:
         for role in _TITLES
         if (boxes := _boxes(site, role))
     }
-    first, second = (
-        tuple(group for key, group in groups.items() if key == role) for role in _ALONE
-    )
+    alone = (tuple(group for key, group in groups.items() if key == role) for role in _ALONE)
     others = tuple(group for key, group in groups.items() if key not in _ALONE)
-    rows = tuple(row for row in (first, second, others) if row)
+    rows = tuple(row for row in (*alone, others) if row)
     return Figure(site.name, rows, tuple(_arrows(site, groups)))
 
 
@@ -135,6 +135,8 @@ def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
     writes = "writes" if site.services("replica") else "rows"
     front = "balancer" if "balancer" in groups else VISITORS
     # A whole URL is that of the media servers themselves.
+    # Where each application server has its own, they stand in one place.
+    inner = "pooler" if site.pooled() else "app"
     passes = front if site.media_url.startswith("/") and files == "media" else VISITORS
     every = (
         Arrow(VISITORS, "balancer", "requests"),
@@ -144,8 +146,9 @@ def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
         Arrow("app", "objects", "uploads"),
         Arrow("app", "cache", "what is remembered"),
         Arrow("app", "worker", "tasks"),
-        Arrow("app", "primary", writes),
-        Arrow("app", "replica", "reads"),
+        Arrow("app", "pooler", "rows"),
+        Arrow(inner, "primary", writes),
+        Arrow(inner, "replica", "reads"),
         Arrow("primary", "replica", "replication"),
     )
     # What a server does besides is done where that server stands.
