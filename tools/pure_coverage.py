@@ -15,7 +15,8 @@ from pathlib import Path
 
 #: One parser in several modules.
 TOPOLOGY = " ".join(
-    f"tests/topology/test_{name}.py" for name in ("model", "keys", "rules", "store", "roles", "poolers")
+    f"tests/topology/test_{name}.py"
+    for name in ("model", "keys", "rules", "store", "roles", "poolers")
 )
 
 #: What balancers do, what each is given, and what is behind them.

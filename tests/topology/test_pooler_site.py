@@ -97,7 +97,8 @@ WHERE = """
 from django.db import connections
 for alias in ("default", "db2"):
     with connections[alias].cursor() as cursor:
-        cursor.execute("SELECT inet_server_port(), current_setting('default_transaction_read_only')")
+        name = "default_transaction_read_only"
+        cursor.execute("SELECT inet_server_port(), current_setting(%s)", [name])
         print(alias, *cursor.fetchone(), connections[alias].settings_dict["PORT"])
     assert connections[alias].connection.prepare_threshold is None
 """

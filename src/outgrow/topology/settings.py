@@ -167,8 +167,7 @@ def _databases(site: Site, database: Database) -> dict[str, Any]:
         # What it says must be committed even when the site's own transaction is rolled back.
         aliases[CATALOGUE] = _primary(site, database)
     aliases |= {server.name: _replica(database, port) for server, port in replicas}
-    for alias, found in aliases.items():
-        found |= _pooled(site, database, alias)
+    aliases = {alias: one | _pooled(site, database, alias) for alias, one in aliases.items()}
     if not replicas:
         return {"DATABASES": aliases}
     options = {k: v for k, v in asdict(database.replication).items() if v is not None}
@@ -192,7 +191,7 @@ def _pooled(site: Site, database: Database, alias: str) -> dict[str, Any]:
     found = {"NAME": entry(database.name, alias), "HOST": port.host, "PORT": str(port.number)}
     if site.pooler.by_transaction:
         # A cursor of the server lives in one session; the next fetch may be in another
-        # (docs.djangoproject.com/en/stable/ref/databases/#transaction-pooling-and-server-side-cursors).
+        # (docs.djangoproject.com/en/stable/ref/databases/, "Transaction pooling").
         return found | {"DISABLE_SERVER_SIDE_CURSORS": True}
     # A connection that is kept would keep one of the server.
     return found | {"CONN_MAX_AGE": 0}
