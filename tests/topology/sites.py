@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from outgrow.topology.cache import Cache
 from outgrow.topology.database import ENGINES as DATABASES
 from outgrow.topology.database import PORTS, WHEN_BEHIND, WRITE_ON_READ, Database, Replication
 from outgrow.topology.model import ENGINES, NAMES, STORAGES, Host, Media, Port, Service, Site
+from outgrow.topology.pooler import CLIENTS, MODES, Pooler
 from outgrow.topology.worker import Worker
 
 TINY = Path(__file__).parent / "tiny"
@@ -89,6 +91,26 @@ def database_hosts(database: Database) -> Iterator[Host]:
 
 
 @st.composite
+def poolers(draw: st.DrawFn, members: tuple[Host, ...]) -> tuple[Host, ...]:
+    """The same servers with one pooler for all, or with one on each that has clients of it."""
+    used = {service.port.number for host in members for service in host.services}
+    number = draw(st.integers(1, 65535).filter(lambda found: found not in used))
+    if draw(st.booleans()):
+        service = Service("the-pooler", "pooler", Port("10.2.0.1", number), "pgbouncer")
+        return (*members, Host("the-pooler", "10.2.0.1", (service,)))
+    return tuple(
+        _with_pooler(host, number) if {s.role for s in host.services} & {*CLIENTS} else host
+        for host in members
+    )
+
+
+def _with_pooler(host: Host, number: int) -> Host:
+    own = Service(f"{host.name}:pooler", "pooler", Port(host.address, number), "pgbouncer")
+    others = (replace(one, name=f"{host.name}:{one.role}") for one in host.services)
+    return replace(host, services=(*others, own))
+
+
+@st.composite
 def balancers(draw: st.DrawFn) -> Balancer:
     root = PurePosixPath("/")
     files = (root / draw(_paths), root / draw(_paths)) if draw(st.booleans()) else (None, None)
@@ -119,6 +141,8 @@ def sites(draw: st.DrawFn) -> Site:
     storage = draw(st.sampled_from(STORAGES if served else STORAGES[:1]))
     if database:
         members += tuple(database_hosts(database))
+    if database and database.engine == "postgresql" and draw(st.booleans()):
+        members = draw(poolers(members))
     return Site(
         name=draw(_names),
         settings="photos.settings",
@@ -150,6 +174,9 @@ def sites(draw: st.DrawFn) -> Site:
         balancer=draw(balancers()),
         worker=Worker(("python", draw(_paths))),
         cache=Cache(memory=draw(st.integers(1, 100))),
+        pooler=Pooler(
+            draw(st.sampled_from(MODES)), draw(st.integers(1, 90)), draw(st.none() | st.just(7))
+        ),
         active=draw(st.booleans()),
     )
 

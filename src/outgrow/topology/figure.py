@@ -108,7 +108,8 @@ def _boxes(site: Site, role: str) -> tuple[Box, ...]:
 
 def _group(host: Host) -> str:
     roles = {service.role for service in host.services}
-    return next(role for role in _TITLES if role in roles)
+    # A pooler stands for itself only where nothing else is on its server.
+    return next(role for role in _TITLES if role in (roles - {"pooler"} or roles))
 
 
 def _box(host: Host) -> Box:
@@ -134,9 +135,8 @@ def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
     files = "media" if site.services("media") else "objects"
     writes = "writes" if site.services("replica") else "rows"
     front = "balancer" if "balancer" in groups else VISITORS
+    inner = "pooler" if "pooler" in groups else "app"
     # A whole URL is that of the media servers themselves.
-    # Where each application server has its own, they stand in one place.
-    inner = "pooler" if site.pooled() else "app"
     passes = front if site.media_url.startswith("/") and files == "media" else VISITORS
     every = (
         Arrow(VISITORS, "balancer", "requests"),
