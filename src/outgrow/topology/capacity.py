@@ -115,11 +115,12 @@ def clients(site: Site) -> int:
 def asking(site: Site) -> tuple[Term, ...]:
     """The most that come to one pooler, as a sum."""
     replicas = len(site.services("replica"))
-    aliases = (1 + site.media.is_distributed + replicas, "alias")
+    several = 1 + site.media.is_distributed + replicas
+    aliases: Term = ((several, "alias"),) if several > 1 else ()
     # Nobody looks at the catalogue: it is at the primary.
     servers = (1 + replicas, "server")
     return (
-        *((*term, aliases) for term in _clients(site)),
+        *((*term, *aliases) for term in _clients(site)),
         *((*term, servers) for term in _looking(site)),
         ((SPARE, "to spare"),),
     )

@@ -216,14 +216,12 @@ def _start(site: Site, host: Host, names: list[str]) -> Iterator[str]:
         yield "Before the first start of the site, on one application server:"
         past = "OUTGROW_DIRECT=1 " if site.services("pooler") else ""
         yield from _shell(f"{past}python manage.py migrate")
+    if any(service.role == "pooler" for service in host.services):
+        yield "The distribution's own PgBouncer is another service, and has the same port:"
+        yield from _shell("sudo systemctl disable --now pgbouncer")
     if units := [name for name in names if _is_unit(name)]:
         yield "Where a plan says when, wait for that step."
         yield from _shell(shlex.join(["sudo", "systemctl", "enable", "--now", *units]))
-    if any(service.role == "pooler" for service in host.services):
-        yield (
-            "The distribution's own PgBouncer is another service, at the same port: "
-            "`sudo systemctl disable --now pgbouncer`, before ours is started."
-        )
     if any(service.engine == "nginx" for service in host.services):
         yield (
             "The distribution's own nginx is another service. If nothing needs it: "

@@ -47,11 +47,10 @@ def _roles(site: Site) -> Iterator[str]:
             yield f"{key} = {_value(value if isinstance(value, int) else str(value))}"
     yield "\n[cache]"
     yield from (f"{key} = {_value(value)}" for key, value in asdict(site.cache).items())
-    if site.services("pooler"):
-        yield "\n[pooler]"
-        for key, value in asdict(site.pooler).items():
-            if value is not None:
-                yield f"{key} = {_value(value)}"
+    yield "\n[pooler]"
+    for key, value in asdict(site.pooler).items():
+        if value is not None:
+            yield f"{key} = {_value(value)}"
     if site.worker.command:
         yield f"\n[worker]\ncommand = {_value(shlex.join(site.worker.command))}"
 
