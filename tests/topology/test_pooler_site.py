@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import urllib.error
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from outgrow.errors import TopologyError
 from outgrow.topology import account
+from outgrow.topology.capacity import SPARE, connections, pool
 from outgrow.topology.load import DIRECT, load
+from outgrow.topology.model import parse
+from outgrow.topology.render import toml
 from tests.live.processes import family, missing, server_folder, wait_until
 from tests.topology.sites import tiny_site
 from tests.topology.test_local import Run, get
@@ -51,24 +55,23 @@ def notes(run: Run, alias: str) -> list[str]:
 
 
 def works(run: Run, text: str) -> bool:
-    try:
-        write(run, text)
-        return text in notes(run, "default")
-    except urllib.error.HTTPError as error:
-        error.close()
-        return False
-    except OSError:
-        return False
+    return is_well(lambda: write(run, text)) and has(run, "default", text)
 
 
 def has(run: Run, alias: str, text: str) -> bool:
+    return is_well(lambda: notes(run, alias).index(text))
+
+
+def is_well(ask: Callable[[], object]) -> bool:
+    """Whether there is an answer, and the right one."""
     try:
-        return text in notes(run, alias)
+        ask()
     except urllib.error.HTTPError as error:
         error.close()
         return False
-    except OSError:
+    except (OSError, ValueError):
         return False
+    return True
 
 
 def script(run: Run, code: str, **environment: str) -> str:
@@ -174,9 +177,9 @@ print(len(asked) - before >= 3)
 """
 
 
+@pytest.mark.parametrize("running", ["transaction"], indirect=True)
 def test_what_was_seen_over_a_connection_holds_for_no_other_session(running: Run) -> None:
-    if not running.local.site.pooler.by_transaction:
-        pytest.skip("a session is one client's, and ends with its server")
+    """Where a session is one client's, it does: it ends with its server."""
     assert script(running, ASKED) == "True\n"
 
 
@@ -206,10 +209,64 @@ print(len(saved), all(default_storage.open(name).read() == b"x" for name in save
 
 
 def test_transactions_that_have_every_connection_still_save_files(running: Run) -> None:
-    """The catalogue writes over another connection meanwhile; the pool has three."""
-    if not running.local.site.pooler.by_transaction:
-        pytest.skip("each thread keeps its session, and a pool is larger there")
+    """The catalogue writes over another connection meanwhile; by transaction a pool has three."""
     assert script(running, IN_A_TRANSACTION) == "3 True\n"
+
+
+MANY = """
+import threading
+from django.db import OperationalError, connections
+from tiny.rows.models import Note
+
+def ask():
+    try:
+        Note.objects.filter(text="none").count()
+        with connections["db2"].cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(0.01)")
+        return True
+    except OperationalError:  # on a slow machine it may wait for too long
+        connections.close_all()
+        return False
+
+def work():
+    for _ in range(5):
+        while not ask():
+            pass
+    connections.close_all()
+
+threads = [threading.Thread(target=work) for _ in range(24)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+BACKENDS = """
+from django.db import connections
+for alias in ("default", "db2"):
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE backend_type = 'client backend' AND usename = current_user"
+        )
+        print(*cursor.fetchone())
+"""
+
+
+def test_many_clients_share_what_the_sums_say(running: Run) -> None:
+    """24 threads at once, and the servers never had more than was computed for them."""
+    site = running.local.site
+    assert script(running, MANY) == ""
+    # One is that of whoever counts, past the pooler.
+    counts = [int(line) - 1 for line in script(running, BACKENDS, **{DIRECT: "1"}).splitlines()]
+    most = [connections(site, role) - SPARE for role in ("primary", "replica")]
+    assert [count <= limit for count, limit in zip(counts, most, strict=True)] == [True, True], (
+        counts,
+        most,
+    )
+    # All of its pool was lent, so the replica's limit was met.
+    assert counts[1] >= 3
+    assert most[1] == (3 if site.pooler.by_transaction else pool(site)) < 24
 
 
 def test_a_pooler_that_is_killed_and_comes_back(running: Run) -> None:
@@ -240,3 +297,45 @@ def test_a_reload_reads_its_files_anew(running: Run) -> None:
     os.kill(local.process("pool1").pid or 0, reload.signal)
     wait_until(lambda: works(running, "reloaded"), "the site has not recovered")
     assert running.said("pool1", "SIGHUP") or running.said("pool1", "re-reading")
+
+
+# --- one on each server
+
+
+@pytest.fixture(scope="module")
+def each() -> Iterator[Run]:
+    """Two application servers, each with a pooler of its own."""
+    with server_folder("outgrow-pooler-") as folder:
+        path = tiny_site(folder, database="postgresql")
+        content = tomllib.loads(path.read_text())
+        content["servers"]["app1"]["roles"].append("pooler")
+        content["servers"]["app2"]["roles"].append("pooler")
+        content["pooler"] = {"size": 3}
+        [file] = toml.render(parse(content, path.parent))
+        path.write_text(file.content)
+        run = Run(load(path), folder / "run")
+        try:
+            run.local.prepare(dry_run=True)
+        except TopologyError as error:
+            missing(str(error), "apt-get install postgresql pgbouncer")
+        run = Run(load(path), folder / "run")
+        with run.local:
+            yield run
+
+
+def serves(run: Run, name: str) -> bool:
+    address = run.local.address(f"{name}:app")
+    return is_well(lambda: get(f"{address}/read?alias=default"))
+
+
+def test_a_pooler_that_dies_takes_the_requests_of_its_own_server_alone(each: Run) -> None:
+    local = each.local
+    assert serves(each, "app1")
+    assert serves(each, "app2")
+    local.hold("app2:pooler")
+    local.process("app2:pooler").kill()
+    wait_until(lambda: not serves(each, "app2"), "it does not go through its own pooler")
+    assert all(serves(each, "app1") for _ in range(20))
+    local.release("app2:pooler")
+    local.wait_ready("app2:pooler", 60)
+    wait_until(lambda: serves(each, "app2"), "it has not recovered")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -9,7 +11,9 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from outgrow.cli import main
 from outgrow.errors import ConfigurationError, TopologyErrors
 from outgrow.testing import free_port
 from outgrow.topology import rendering
@@ -306,7 +310,15 @@ def test_what_is_rendered_for_its_server(tmp_path: Path) -> None:
     assert not verify(tmp_path, files[f"pool1/{POOLER_UNIT}"])
     page = files["pool1/README.md"]
     assert "pg_authid WHERE rolname = " in page
-    assert "systemctl disable --now pgbouncer" in page
+    assert page.startswith("# pool1: connection pooler\n")
+    assert "sudo apt-get install pgbouncer\n" in page
+    # Ours has the same port, so the distribution's own goes first.
+    own = page.index("sudo systemctl disable --now pgbouncer")
+    assert own < page.index("sudo systemctl enable --now outgrow-pooler.service")
+    assert "| 6432/tcp | connection pooler | app1 (10.0.0.1), app2 (10.0.0.2) |" in page
+    assert "python manage.py migrate --check" in page
+    callers = "app1 (10.0.0.1), app2 (10.0.0.2), pool1 (10.0.0.4)"
+    assert f"| 5432/tcp | replica | {callers} |" in files["db2/README.md"]
     assert "`/etc/outgrow/userlist.txt`, mode 600, of `www-data`" in page
     assert "OUTGROW_DIRECT=1 python manage.py migrate" in files["app1/README.md"]
     assert f"max_connections = {20 + SPARE}" in files["db1/postgresql-outgrow.conf"]
@@ -315,6 +327,7 @@ def test_what_is_rendered_for_its_server(tmp_path: Path) -> None:
 def test_who_asks_it() -> None:
     [door] = doors(site(), next(host for host in site().hosts if host.name == "pool1"))
     assert [name for name, _ in door.callers] == ["app1", "app2"]
+    # Each is for its own server, where no firewall stands between.
     each = site(EACH)
     [own] = [door for door in doors(each, each.hosts[0]) if door.service.role == "pooler"]
     assert own.callers == ()
@@ -333,6 +346,69 @@ def test_the_figure() -> None:
     assert ("app", "primary", "rows") in {
         (o.start, o.end, o.label) for o in figure(site(EACH)).arrows
     }
+
+
+def test_beside_others_it_is_not_what_a_server_is_there_for() -> None:
+    worker = {"command": "python x"}
+    each = figure(site({**EACH, "work": "worker pooler"}, worker=worker))
+    assert [group.key for group in each.groups] == ["app", "media", "worker", "primary"]
+    assert "also pooler" in each.groups[2].boxes[0].notes
+    rows = figure(site({"app1": "app", "media1": "media", "db1": "pooler primary"}))
+    assert [group.key for group in rows.groups] == ["app", "media", "primary"]
+    assert ("app", "primary") in {(one.start, one.end) for one in rows.arrows}
+
+
+# --- docs/howto/pooler.md
+
+PAGE = Path(__file__).parents[2] / "docs/howto/pooler.md"
+
+
+def test_the_page_is_done_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file, its commands one after the other, and what it says that they show."""
+    page = PAGE.read_text()
+    monkeypatch.chdir(tmp_path)
+    [text] = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    Path("topology.toml").write_text(text)
+    before = tomllib.loads(text)
+    del before["servers"]["pool1"]
+    [file] = toml.render(parse(before, tmp_path))
+    Path("before.toml").write_text(file.content)
+    said = {}
+    blocks = re.findall(r"^```console\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    for line in "".join(blocks).splitlines():
+        words = shlex.split(line.removeprefix("$ outgrow "))
+        done = CliRunner().invoke(main, words)
+        # A plan that has steps says so by its status.
+        assert done.exit_code == (words[0] == "plan"), done.output
+        said[words[0]] = done.output
+    assert list(said) == ["render", "plan", "draw", "capacity"]
+    [shown] = re.findall(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert [line for line in shown.splitlines() if f"{line}\n" not in said["capacity"]] == []
+    assert {one.name for one in Path("servers/pool1").iterdir()} == {
+        "README.md",
+        "outgrow-pooler.service",
+        "pgbouncer.ini",
+    }
+    assert "pool1: start the connection pooler" in said["plan"]
+    assert "connection poolers" in said["draw"]
+    assert "PgBouncer" in said["draw"]
+
+
+def test_the_table_of_settings_of_the_page() -> None:
+    distributed = {"storage": "distributed"}
+    shown = PAGE.read_text()
+    rows = {"engine": "postgresql", "name": "photos", "user": "web"}
+    found = django_settings(site(media=distributed, database=rows))["DATABASES"]
+    for alias in ("db2", "outgrow"):
+        assert f"`{found[alias]['NAME']}` for the " in shown
+    kept = found["default"]["CONN_MAX_AGE"]
+    by_session = django_settings(site(pooler={"mode": "session"}))["DATABASES"]["default"]
+    wanted = f'| `CONN_MAX_AGE` | {kept} with `"transaction"`, {by_session["CONN_MAX_AGE"]} with'
+    assert wanted in shown
+    limit = re.search(r"^query_wait_timeout = (\d+)$", rendered(site()), re.MULTILINE)
+    assert limit is not None
+    assert limit[1] == "5"
+    assert "five seconds at the most" in shown
 
 
 # --- plans
@@ -358,6 +434,18 @@ def test_a_pooler_comes_before_who_is_led_there_and_goes_after() -> None:
     go = steps(site(), without("pool1"))
     reload = go.index("app2: reload the application server with the new file")
     assert reload < go.index("pool1: remove the connection pooler")
+
+
+def test_where_the_primary_moves_the_pooler_is_what_leads_there() -> None:
+    moved = content()
+    moved["servers"]["db3"] = {"roles": ["primary"], "address": "10.0.0.9"}
+    del moved["servers"]["db1"]
+    found = steps(site(), parse(moved, PurePath("/srv")))
+    [move] = [one for one in found if ": move the data of the database" in one]
+    reload = found.index("pool1: reload PgBouncer with the new file")
+    assert found.index(move) < reload < found.index("db1: remove the primary database")
+    # The settings name the pooler, before and after.
+    assert not [one for one in found if "reload the application server" in one]
 
 
 def test_a_replica_is_in_the_pooler_while_it_is_in_the_settings() -> None:
