@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from outgrow.checks import check_pooled, check_shared_nothing
+from outgrow.checks import check_deployment, check_pooled, check_shared_nothing
 from outgrow.pooled import mistakes
 
 POSTGRES = {"ENGINE": "django.db.backends.postgresql", "HOST": "10.0.0.5"}
@@ -67,3 +67,6 @@ def test_a_pooler_on_the_own_loopback_is_no_database_of_its_own() -> None:
     assert "outgrow.E508" in ids(check_shared_nothing, {"APP_SERVERS": 2}, here)
     pooled = {"APP_SERVERS": 2, "POOLED": {"default": "transaction"}}
     assert "outgrow.E508" not in ids(check_shared_nothing, pooled, here)
+    # A name is looked up, whatever listens there.
+    named = {**RIGHT, "HOST": "pooler.example.org"}
+    assert "outgrow.I515" in ids(check_deployment, pooled, named)
