@@ -192,11 +192,13 @@ def tiny_site(
     caches: int = 1,
     synchronous: bool = False,
     worker: str = "",
+    pooler: str = "",
 ) -> Path:
     """A copy of the tiny site below `folder`; the path of its topology file.
 
     With the engine of a `database` it has the primary "db1" and these replicas; with that
-    of a `balancer` the balancer "front"; with that of a `cache` so many, from "cache1" on.
+    of a `balancer` the balancer "front"; with that of a `cache` so many, from "cache1" on. With
+    the mode of a `pooler` it has "pool1", with three connections to each database server.
     """
     copy = folder / "tiny site"  # a name with a space, as users have them
     shutil.copytree(TINY, copy, ignore=shutil.ignore_patterns("__pycache__", ".outgrow-run"))
@@ -216,6 +218,9 @@ def tiny_site(
     if balancer:
         text += f'\n[servers.front]\nroles = ["balancer"]\nengine = "{balancer}"\n'
         text += 'address = "10.0.0.1"\n'
+    if pooler:
+        text += f'\n[pooler]\nmode = "{pooler}"\nsize = 3\n'
+        text += '\n[servers.pool1]\nroles = ["pooler"]\naddress = "10.0.0.36"\n'
     if worker:
         text += f"\n[worker]\ncommand = {json.dumps(worker)}\n"
         text += '\n[servers.work1]\nroles = ["worker"]\naddress = "10.0.0.51"\n'

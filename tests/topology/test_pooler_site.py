@@ -27,11 +27,9 @@ from tests.topology.test_local import Run, get
 @pytest.fixture(scope="module", params=["transaction", "session"])
 def running(request: pytest.FixtureRequest) -> Iterator[Run]:
     with server_folder("outgrow-pooler-") as folder:
-        path = tiny_site(folder, database="postgresql", replicas=("db2",))
-        text = f'\n[pooler]\nmode = "{request.param}"\nsize = 3\n'
-        text += '[servers.pool1]\nroles = ["pooler"]\naddress = "10.0.0.36"\n'
+        path = tiny_site(folder, database="postgresql", replicas=("db2",), pooler=request.param)
         media = '[media]\nstorage = "distributed"\n'
-        path.write_text(path.read_text().replace("[media]\n", media) + text)
+        path.write_text(path.read_text().replace("[media]\n", media))
         run = Run(load(path), folder / "run")
         try:
             run.local.prepare(dry_run=True)
