@@ -289,7 +289,12 @@ def test_every_check_is_in_the_reference():
     documented = re.findall(r"^\| `(outgrow\.\w+)`", page, re.MULTILINE)
     module = (ROOT / "src/outgrow/checks.py").read_text()
     head, _, code = module.partition("from __future__")
-    places = ("databases/mistakes.py", "shared_nothing.py", "topology/contradictions.py")
+    places = (
+        "databases/mistakes.py",
+        "pooled.py",
+        "shared_nothing.py",
+        "topology/contradictions.py",
+    )
     mistakes = "".join((ROOT / "src/outgrow" / one).read_text() for one in places)
     numbers = re.findall(r"\"([EWI]\d{3})\"", mistakes)
     given = {*ids.findall(code), *(f"outgrow.{number}" for number in numbers)}

@@ -15,11 +15,15 @@ from pathlib import Path
 
 #: One parser in several modules.
 TOPOLOGY = " ".join(
-    f"tests/topology/test_{name}.py" for name in ("model", "keys", "rules", "store", "roles")
+    f"tests/topology/test_{name}.py"
+    for name in ("model", "keys", "rules", "store", "roles", "poolers")
 )
 
 #: What balancers do, what each is given, and what is behind them.
 FRONTS = "tests/topology/test_fronts.py"
+
+#: The steps between two sites; those of poolers stand with the rest of theirs.
+CHANGES = "tests/topology/test_changes.py tests/topology/test_poolers.py"
 
 #: Module below src/outgrow -> its own test file (or files, with a space between).
 PURE = {
@@ -37,6 +41,7 @@ PURE = {
     "names": "tests/test_names.py",
     "header_fields": "tests/test_header_fields.py",
     "fastcgi/options": "tests/fastcgi/test_options.py",
+    "pooled": "tests/test_pooled.py",
     "shared_nothing": "tests/test_shared_nothing.py",
     "mistakes": "tests/test_shared_nothing.py",
     "suggestions": "tests/test_suggestions.py",
@@ -73,20 +78,20 @@ PURE = {
     "publish/facts": "tests/publish/test_facts.py",
     "publish/policy": "tests/publish/test_policy.py",
     "publish/tables": "tests/publish/test_policy.py",
-    "topology/change": "tests/topology/test_changes.py",
-    "topology/changes": "tests/topology/test_changes.py",
-    "topology/difference": "tests/topology/test_changes.py",
+    "topology/change": CHANGES,
+    "topology/changes": CHANGES,
+    "topology/difference": CHANGES,
     "topology/contradictions": "tests/topology/test_contradictions.py",
-    "topology/doors": "tests/topology/test_changes.py",
-    "topology/moves": "tests/topology/test_changes.py",
+    "topology/doors": CHANGES,
+    "topology/moves": CHANGES,
     "topology/needs": "tests/topology/test_capacity.py",
     "topology/sizes": "tests/topology/test_capacity.py",
     "topology/sums": "tests/topology/test_capacity.py",
     "topology/weak_points": "tests/topology/test_capacity.py",
     "topology/render/gunicorn": "tests/topology/test_readme.py",
-    "topology/render/readme": "tests/topology/test_readme.py",
-    "topology/ways": "tests/topology/test_changes.py",
-    "topology/figure": "tests/topology/test_figure.py",
+    "topology/render/readme": "tests/topology/test_readme.py tests/topology/test_poolers.py",
+    "topology/ways": CHANGES,
+    "topology/figure": "tests/topology/test_figure.py tests/topology/test_poolers.py",
     "topology/states": "tests/topology/test_states.py",
     "topology/presets": "tests/topology/test_presets.py",
     "topology/applications": FRONTS,
@@ -102,11 +107,14 @@ PURE = {
     "topology/balancer": TOPOLOGY,
     "topology/cache": TOPOLOGY,
     "topology/capacity": "tests/topology/test_capacity.py",
+    "topology/pooler": "tests/topology/test_poolers.py",
+    "topology/render/pgbouncer": "tests/topology/test_poolers.py",
     "topology/worker": "tests/topology/test_workers.py",
     "topology/objects": TOPOLOGY,
     "topology/agreement": TOPOLOGY,
     "topology/settings": (
-        "tests/topology/test_settings.py tests/topology/test_store.py tests/topology/test_roles.py"
+        "tests/topology/test_settings.py tests/topology/test_store.py "
+        "tests/topology/test_roles.py tests/topology/test_poolers.py"
     ),
 }
 

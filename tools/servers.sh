@@ -30,6 +30,7 @@ need mariadb-client-core /usr/bin/mariadb "$(command -v mariadb || true)"
 need lighttpd-modules-lua /usr/lib/lighttpd/mod_magnet.so
 need caddy "$(command -v caddy || true)"
 need haproxy /usr/sbin/haproxy
+need pgbouncer /usr/sbin/pgbouncer "$(command -v pgbouncer || true)"
 need memcached "$(command -v memcached || true)"
 need chromium "$(command -v chromium || command -v chromium-browser || true)"
 need s3fs "$(command -v s3fs || true)"

@@ -23,6 +23,7 @@ class OutgrowConfig(AppConfig):
             check_media,
             check_moving,
             check_objects,
+            check_pooled,
             check_published,
             check_replicas,
             check_replication,
@@ -43,6 +44,7 @@ class OutgrowConfig(AppConfig):
         checks.register(check_replication, "outgrow")
         checks.register(check_shared_nothing, "outgrow")
         checks.register(check_topology, "outgrow")
+        checks.register(check_pooled, "outgrow")
         checks.register(check_secret_key, "outgrow", deploy=True)
         checks.register(check_deployment, "outgrow", deploy=True)
         checks.register(check_topology_deployment, "outgrow", deploy=True)

@@ -49,6 +49,14 @@ With several application servers, as OUTGROW["APP_SERVERS"] says (`shared_nothin
 - outgrow.W514: each server has the static files of its own release alone (with --deploy).
 - outgrow.I515: a database is at a name, which must be looked up (with --deploy).
 
+With a pooler between Django and PostgreSQL (`pooled`):
+
+- outgrow.E520: OUTGROW["POOLED"] is wrong.
+- outgrow.E521: cursors of the server, where a session is lent for a transaction.
+- outgrow.W522: the same, where the port is PgBouncer's and nothing says how it lends.
+- outgrow.E523: a pool in Django, and connections that are kept.
+- outgrow.E524: statements are prepared, or a role is taken, where a session is lent.
+
 With a topology file that `outgrow.topology.current` has read (`topology.contradictions`):
 
 - outgrow.E601: ALLOWED_HOSTS has not all domains.
@@ -281,6 +289,7 @@ def _facts(shared: tuple[str, ...]) -> Facts:
     return Facts(
         caches=conf.caches(),
         databases=conf.databases(),
+        pooled=tuple(conf.pooled()[0]),
         storages=conf.storages(),
         media_root=conf.media_root(),
         session_engine=engine,
@@ -324,6 +333,22 @@ def _said() -> Said:
     return Said(
         tuple(conf.allowed_hosts()), conf.trusted_headers(), conf.max_form(), conf.storages()
     )
+
+
+def check_pooled(
+    app_configs: Sequence[AppConfig] | None = None,  # noqa: ARG001 - Django's signature
+    **kwargs: object,  # noqa: ARG001
+) -> list[CheckMessage]:
+    """Check what a pooler between Django and PostgreSQL does not do. Opens and sends nothing."""
+    from outgrow.pooled import mistakes
+
+    poolers, problems = conf.pooled()
+    if problems:
+        return [
+            Error(f"{one.path}: {one.problem}", hint=one.hint, id="outgrow.E520")
+            for one in problems
+        ]
+    return [_message(one) for one in mistakes(conf.databases(), poolers)]
 
 
 def check_secret_key(

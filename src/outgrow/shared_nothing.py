@@ -27,6 +27,7 @@ class Facts:
 
     `session_folder` is where the backend of files keeps them. `shared` are the folders that all
     application servers have in common. `throttles` are the classes that limit requests.
+    `pooled` are the aliases that lead to a pooler, which each server may have for itself.
     `log_files` are by the path of their setting; `mail_folder` is empty where mails are sent.
     """
 
@@ -42,6 +43,7 @@ class Facts:
     log_files: Mapping[str, str] = field(default_factory=dict)
     mail_folder: str = ""
     static_root: str = ""
+    pooled: tuple[str, ...] = ()
 
     def is_shared(self, folder: object) -> bool:
         """Whether a folder is one that they share, or lies in one."""
@@ -57,7 +59,7 @@ def mistakes(facts: Facts) -> Iterator[Mistake]:
     for alias, entry in facts.caches.items():
         yield from _cache(facts, alias, entry)
     for alias, entry in facts.databases.items():
-        yield from _database(alias, entry)
+        yield from _database(alias, entry, is_pooled=alias in facts.pooled)
     for alias, entry in facts.storages.items():
         if isinstance(entry, Mapping):
             yield from _storage(facts, alias, entry)
@@ -220,19 +222,21 @@ def _is_address(host: str) -> bool:
 _OF_NO_SERVER: Final = (*_IN_MEMORY, "FileBasedCache", "DatabaseCache")
 
 
-def _database(alias: str, entry: Mapping[str, Any]) -> Iterator[Mistake]:
+def _database(alias: str, entry: Mapping[str, Any], *, is_pooled: bool) -> Iterator[Mistake]:
     engine, path = str(entry.get("ENGINE", "")), f"DATABASES[{alias!r}]"
+    is_server = engine and not engine.endswith("dummy")
     if engine.endswith(("sqlite3", "spatialite")):
         yield Mistake(
             f"{path} is SQLite: each application server has rows of its own.",
             "Use PostgreSQL or MariaDB, on one server that all reach.",
             "E504",
         )
-    elif engine and not engine.endswith("dummy") and _is_here_or_socket(entry.get("HOST", "")):
+    elif is_server and not is_pooled and _is_here_or_socket(entry.get("HOST", "")):
         where = entry.get("HOST") or "a socket of this machine"
         yield Mistake(
             f"{path} is at {where}: each application server asks a database of its own.",
-            "Write the address of the database server. If a pooler listens there, silence this.",
+            "Write the address of the database server. If a pooler listens there, name the alias "
+            "in OUTGROW['POOLED'].",
             "E508",
         )
 

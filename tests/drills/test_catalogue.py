@@ -29,13 +29,14 @@ def whole(tmp_path: Path) -> Site:
             balancer="nginx",
             database="postgresql",
             replicas=("db2",),
+            pooler="transaction",
             cache="memcached",
         )
     )
 
 
 def test_a_site_with_everything_has_all_but_one(whole):
-    assert len(names(whole)) == 6 * 4 + 5
+    assert len(names(whole)) == 7 * 4 + 5
     assert reasons(whole).keys() == {"disk-primary"}
 
 

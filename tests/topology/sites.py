@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from outgrow.topology.cache import Cache
 from outgrow.topology.database import ENGINES as DATABASES
 from outgrow.topology.database import PORTS, WHEN_BEHIND, WRITE_ON_READ, Database, Replication
 from outgrow.topology.model import ENGINES, NAMES, STORAGES, Host, Media, Port, Service, Site
+from outgrow.topology.pooler import CLIENTS, MODES, Pooler
 from outgrow.topology.worker import Worker
 
 TINY = Path(__file__).parent / "tiny"
@@ -89,6 +91,26 @@ def database_hosts(database: Database) -> Iterator[Host]:
 
 
 @st.composite
+def poolers(draw: st.DrawFn, members: tuple[Host, ...]) -> tuple[Host, ...]:
+    """The same servers with one pooler for all, or with one on each that has clients of it."""
+    used = {service.port.number for host in members for service in host.services}
+    number = draw(st.integers(1, 65535).filter(lambda found: found not in used))
+    if draw(st.booleans()):
+        service = Service("the-pooler", "pooler", Port("10.2.0.1", number), "pgbouncer")
+        return (*members, Host("the-pooler", "10.2.0.1", (service,)))
+    return tuple(
+        _with_pooler(host, number) if {s.role for s in host.services} & {*CLIENTS} else host
+        for host in members
+    )
+
+
+def _with_pooler(host: Host, number: int) -> Host:
+    own = Service(f"{host.name}:pooler", "pooler", Port(host.address, number), "pgbouncer")
+    others = (replace(one, name=f"{host.name}:{one.role}") for one in host.services)
+    return replace(host, services=(*others, own))
+
+
+@st.composite
 def balancers(draw: st.DrawFn) -> Balancer:
     root = PurePosixPath("/")
     files = (root / draw(_paths), root / draw(_paths)) if draw(st.booleans()) else (None, None)
@@ -119,6 +141,8 @@ def sites(draw: st.DrawFn) -> Site:
     storage = draw(st.sampled_from(STORAGES if served else STORAGES[:1]))
     if database:
         members += tuple(database_hosts(database))
+    if database and database.engine == "postgresql" and draw(st.booleans()):
+        members = draw(poolers(members))
     return Site(
         name=draw(_names),
         settings="photos.settings",
@@ -150,6 +174,9 @@ def sites(draw: st.DrawFn) -> Site:
         balancer=draw(balancers()),
         worker=Worker(("python", draw(_paths))),
         cache=Cache(memory=draw(st.integers(1, 100))),
+        pooler=Pooler(
+            draw(st.sampled_from(MODES)), draw(st.integers(1, 90)), draw(st.none() | st.just(7))
+        ),
         active=draw(st.booleans()),
     )
 
@@ -165,11 +192,13 @@ def tiny_site(
     caches: int = 1,
     synchronous: bool = False,
     worker: str = "",
+    pooler: str = "",
 ) -> Path:
     """A copy of the tiny site below `folder`; the path of its topology file.
 
     With the engine of a `database` it has the primary "db1" and these replicas; with that
-    of a `balancer` the balancer "front"; with that of a `cache` so many, from "cache1" on.
+    of a `balancer` the balancer "front"; with that of a `cache` so many, from "cache1" on. With
+    the mode of a `pooler` it has "pool1", with three connections to each database server.
     """
     copy = folder / "tiny site"  # a name with a space, as users have them
     shutil.copytree(TINY, copy, ignore=shutil.ignore_patterns("__pycache__", ".outgrow-run"))
@@ -189,6 +218,9 @@ def tiny_site(
     if balancer:
         text += f'\n[servers.front]\nroles = ["balancer"]\nengine = "{balancer}"\n'
         text += 'address = "10.0.0.1"\n'
+    if pooler:
+        text += f'\n[pooler]\nmode = "{pooler}"\nsize = 3\n'
+        text += '\n[servers.pool1]\nroles = ["pooler"]\naddress = "10.0.0.36"\n'
     if worker:
         text += f"\n[worker]\ncommand = {json.dumps(worker)}\n"
         text += '\n[servers.work1]\nroles = ["worker"]\naddress = "10.0.0.51"\n'

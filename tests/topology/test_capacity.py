@@ -23,7 +23,7 @@ from outgrow.cli import main
 from outgrow.media.journal import RECORDS_LIMIT
 from outgrow.media.limits import Limits
 from outgrow.topology import rendering, sizes, weighing
-from outgrow.topology.capacity import OPEN_FILES, connections
+from outgrow.topology.capacity import OPEN_FILES, clients, connections, pool
 from outgrow.topology.model import Site, parse
 from outgrow.topology.needs import need, needs
 from outgrow.topology.presets import PRESETS, preset
@@ -47,6 +47,9 @@ BASE = {
 POSTGRESQL = {"engine": "postgresql", "name": "shop"}
 MARIADB = {"engine": "mariadb", "name": "shop"}
 NGINX = {"media": {"engine": "nginx"}}
+STANDBY = {"db1": "primary", "db2": "replica"}
+POOLED = {"db1": "primary", "pool1": "pooler"}
+BEHIND = {"database": POSTGRESQL}
 
 
 def site(servers: dict[str, str], **tables: Any) -> Site:
@@ -139,6 +142,56 @@ def test_haproxy_and_one_file_for_the_rows() -> None:
     assert "every upload, where the master copy" in hybrid["disk"].text
 
 
+def test_behind_a_pooler_its_connections_are_those_that_there_are() -> None:
+    servers = {**apps(4), "media1": "media", **STANDBY, "pool1": "pooler"}
+    one = site(servers, database=POSTGRESQL, pooler={"size": 15})
+    assert sums(one, "db1")["connections"].text == "1 pooler x 15 connections + 20 to spare"
+    assert sums(one, "db1")["connections"].total == connections(one, "primary") == 35
+    found = sums(one, "pool1")
+    assert found["connections"].text == (
+        "4 application servers x 3 workers x 8 threads x 2 aliases + 4 repairs x 2 aliases + "
+        "4 application servers x 3 workers x 1 watch x 2 servers + "
+        "4 repairs x 1 watch x 2 servers + 20 to spare"
+    )
+    assert found["connections"].total == found["connections"].limit == 252
+    assert found["memory"].text == "10 MB itself + 252 clients x 0.002 MB"
+    assert found["open files of a process"].text == (
+        "252 clients + 2 pools x 15 connections + what it listens at"
+    )
+    distributed = site(servers, database=POSTGRESQL, media={"storage": "distributed"})
+    assert sums(distributed, "db1")["connections"].text == (
+        "1 pooler x 20 connections x 2 aliases + 20 to spare"
+    )
+    assert connections(distributed, "replica") == 40
+    assert "4 repairs x 1 watch x 2 servers" in sums(distributed, "pool1")["connections"].text
+    assert "4 repairs x 3 aliases" in sums(distributed, "pool1")["connections"].text
+
+
+def test_who_keeps_a_session_has_one_on_top_of_the_pool() -> None:
+    each = {"app1": "app pooler", "app2": "app pooler", "media1": "media", **STANDBY}
+    one = site(each, database=POSTGRESQL, pooler={"mode": "session"})
+    assert sums(one, "db2")["connections"].text == (
+        "2 poolers x 20 connections + 2 poolers x 1 repair + "
+        "2 poolers x 1 application server x 3 workers x 1 watch + 2 poolers x 1 repair x 1 watch + "
+        "20 to spare"
+    )
+    assert pool(one) == 20 + 1 + 3 + 1
+    whole = {**apps(2), "work": "worker", "pool1": "pooler", **STANDBY}
+    command = {"command": "python -m celery"}
+    other = site({**whole, "media1": "media"}, database=POSTGRESQL, worker=command)
+    assert clients(other) == (2 * 3 * 8 + 8 + 2) * 2 + (2 * 3 + 8 + 2) * 2 + 20
+    by_session = replace(other, pooler=replace(other.pooler, mode="session"))
+    assert pool(by_session) == 20 + 2 + 2 * 3 + 8 + 2
+    files = site(
+        {"app1": "app", "s3": "objects", "db1": "primary", "pool1": "pooler"},
+        database=POSTGRESQL,
+        objects={"bucket": "shop"},
+        pooler={"mode": "session"},
+    )
+    assert pool(files) == 20
+    assert clients(files) == 24 + 20
+
+
 def test_visitors_without_a_balancer_and_files_without_media_servers() -> None:
     store = {"bucket": "shop"}
     one = site({"app1": "app", "s3": "objects"}, objects=store)
@@ -183,6 +236,14 @@ def test_roles_and_engines_that_are_not_known() -> None:
             site({**apps(32), "media1": "media"}),
             "media1: connections: 1,024 is more than 1,000 (--connections). Use an object",
         ),
+        (
+            site({**apps(2), "media1": "media", **POOLED}, **BEHIND, pooler={"clients": 69}),
+            "pool1: connections: 70 is more than 69 (clients in the file). Raise clients of",
+        ),
+        (
+            site({**apps(1), "media1": "media", **POOLED}, **BEHIND, pooler={"clients": 65_517}),
+            "pool1: open files of a process: 65,537 is more than 65,536 (LimitNOFILE). Have a",
+        ),
     ],
 )
 def test_more_than_there_may_be(one: Site, told: str) -> None:
@@ -199,6 +260,7 @@ def test_more_than_there_may_be(one: Site, told: str) -> None:
         site({**apps(60), "media1": "media"}, **NGINX),
         site({**apps(60), "media1": "media", "db1": "primary"}, database=POSTGRESQL, **NGINX),
         site({"app1": "app media"}, more={"app1": {"memory": 410}}),
+        site({**apps(2), "media1": "media", **POOLED}, **BEHIND, pooler={"clients": 70}),
         *map(of_preset, PRESETS),
     ],
 )
@@ -266,6 +328,17 @@ def test_numbers_are_those_that_are_rendered() -> None:
     assert f"LimitNOFILE={OPEN_FILES}\n" in files["web1/outgrow-app.service"]
     assert "--workers 3 " in files["web1/outgrow-app.service"]
     assert f"SystemMaxUse={sizes.JOURNAL // 1000}G" in files["web1/README.md"]
+
+
+def test_numbers_of_a_pooler_are_those_that_are_rendered() -> None:
+    one = site({**apps(3), "media1": "media", **STANDBY, "pool1": "pooler"}, **BEHIND)
+    files = {file.name: file.content for file in rendering.plan(one, Places())}
+    assert f"\ndefault_pool_size = {pool(one)}\n" in files["pool1/pgbouncer.ini"]
+    most = sums(one, "pool1")["connections"].limit
+    assert f"\nmax_client_conn = {most}\n" in files["pool1/pgbouncer.ini"]
+    assert f"LimitNOFILE={OPEN_FILES}\n" in files["pool1/outgrow-pooler.service"]
+    for name in ("db1", "db2"):
+        assert "max_connections = 40\n" in files[f"{name}/postgresql-outgrow.conf"]
 
 
 def test_each_page_has_the_sums_of_its_server() -> None:
@@ -372,7 +445,6 @@ def weak(servers: dict[str, str], **tables: Any) -> list[str]:
 
 
 TWO = {"app1": "app", "app2": "app", "media1": "media", "media2": "media"}
-STANDBY = {"db1": "primary", "db2": "replica"}
 
 
 def test_the_largest_presets_say_the_honest_rest() -> None:
@@ -421,6 +493,18 @@ def test_databases() -> None:
     assert file[-1].startswith("/srv/rows is the only file with the rows")
     no_table = replace(site({**TWO, "db1": "primary"}, database=POSTGRESQL), database=None)
     assert len(weak_points(no_table)) == 1
+
+
+def test_poolers() -> None:
+    [*_, one] = weak({**TWO, **POOLED}, **BEHIND)
+    assert one.startswith("pool1 is the only connection pooler: when it dies, nothing reaches the")
+    beside = weak({**TWO, "app1": "app pooler", "db1": "primary"}, **BEHIND)
+    assert any(text.startswith("app1 is the only connection pooler") for text in beside)
+    each = {**TWO, "app1": "app pooler", "app2": "app pooler", "db1": "primary"}
+    assert not any("pooler" in text for text in weak(each, **BEHIND))
+    # It dies with all that asks it.
+    alone = weak({"web": "app media pooler", "db1": "primary"}, **BEHIND)
+    assert not any("pooler" in text for text in alone)
 
 
 def test_caches_workers_stores_and_others() -> None:

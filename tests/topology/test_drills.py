@@ -88,6 +88,22 @@ def test_promises_hold_while_servers_die(topology: Path, tmp_path: Path) -> None
     nothing_is_left(folder)
 
 
+@pytest.mark.drills
+@pytest.mark.timeout(LIMIT)
+def test_promises_hold_behind_a_pooler(tmp_path: Path) -> None:
+    path = tiny_site(tmp_path, database="postgresql", replicas=("db2",), pooler="transaction")
+    names = ("kill-primary", "kill-replica", "kill-pooler")
+    done = run(path, *names, "--seconds", "3", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    by_name = {one["name"]: one for one in report["drills"]}
+    assert by_name.keys() == set(names)
+    assert report["holds"] is True
+    # The fault was one: without the only pooler nobody gets to the database.
+    assert by_name["kill-pooler"]["failed"] > 0
+    assert by_name["kill-pooler"]["without_writes"] > 0
+
+
 # --- a site that breaks its promises
 
 ROLLS_BACK = '''

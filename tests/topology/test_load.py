@@ -89,6 +89,7 @@ def test_the_example_in_the_module_is_a_site() -> None:
         "db1",
         "db2",
         "cache1",
+        "pool1",
         "work1",
         "store",
     ]

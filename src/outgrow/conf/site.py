@@ -17,7 +17,7 @@ from outgrow.errors import ConfigurationError
 Kind = TypeVar("Kind")
 
 #: What OUTGROW may hold.
-OUTGROW_SETTINGS: Final = ("REPLICATION", "APP_SERVERS", "SHARED_FOLDERS")
+OUTGROW_SETTINGS: Final = ("REPLICATION", "APP_SERVERS", "SHARED_FOLDERS", "POOLED")
 
 
 def storages() -> Mapping[str, Mapping[str, Any]]:
@@ -131,6 +131,18 @@ def shared_folders() -> tuple[tuple[str, ...], list[ConfigurationError]]:
     if wrong:
         return (), [ConfigurationError(path, f"holds {wrong[0]!r}.", hint)]
     return tuple(map(os.fspath, found)), []
+
+
+def pooled() -> tuple[Mapping[str, str], list[ConfigurationError]]:
+    """OUTGROW["POOLED"]: the aliases that lead to a pooler, and by what it lends a session."""
+    found = _of_outgrow("POOLED", {})
+    path, hint = "OUTGROW['POOLED']", "Write {'default': 'transaction'}, or 'session'."
+    if not isinstance(found, Mapping):
+        return {}, [ConfigurationError(path, f"is {found!r}.", hint)]
+    for alias, mode in found.items():
+        if mode not in {"transaction", "session"}:
+            return {}, [ConfigurationError(f"{path}[{alias!r}]", f"is {mode!r}.", hint)]
+    return found, []
 
 
 def _is_whole(path: str | os.PathLike[str]) -> bool:

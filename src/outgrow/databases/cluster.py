@@ -306,7 +306,7 @@ class Cluster:
         if wanted.pin:
             return False
         connection = connections[alias]
-        if self.knowledge.has_replayed(alias, self._incarnation(connection.connection), wanted):
+        if self.knowledge.has_replayed(alias, self._incarnation(connection), wanted):
             return True
         sighting = self.look(alias, connection)
         if sighting is None or (sighting.writable and self.routing != MIRRORED):
@@ -328,10 +328,16 @@ class Cluster:
         self.knowledge.note_replica(alias, sighting, self.clock())
         return sighting
 
-    def _incarnation(self, raw: Any) -> str:
-        """What a driver's connection leads to; empty if that was not asked yet."""
+    def _incarnation(self, connection: Any) -> str:
+        """What a connection leads to; empty if that was not asked yet.
+
+        Behind a pooler that lends a session for a transaction it may be another one each time, and
+        outlive the server: then nothing that was seen before holds.
+        """
+        if connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):
+            return ""
         try:
-            return self._behind.get(raw, "")
+            return self._behind.get(connection.connection, "")
         except TypeError:  # sqlite3's can't be remembered; a question to it costs no round trip
             return ""
 

@@ -74,7 +74,8 @@ def _mirrors(cluster: ClusterOptions) -> Iterator[Mistake]:
             hint = f"Write 'TEST': {{'MIRROR': {cluster.primary!r}}}."
             yield Mistake(f"{text}replica a database of its own.", hint, "E104")
         pooled = databases[alias].get("OPTIONS", {}).get("pool")
-        if databases[alias].get("CONN_MAX_AGE", 0) == 0 and not pooled:
+        lent = conf.pooled()[0].get(alias) == "session"
+        if databases[alias].get("CONN_MAX_AGE", 0) == 0 and not pooled and not lent:
             text = f"DATABASES[{alias!r}] has no CONN_MAX_AGE: every request connects anew."
             hint = "Set it to a number of seconds, or to None, or use a pool of connections."
             yield Mistake(text, hint, "W105")

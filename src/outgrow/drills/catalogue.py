@@ -17,7 +17,7 @@ from outgrow.topology.model import Site
 FAULTS: Final = ("kill", "freeze", "restart", "stop")
 
 #: Kinds of servers, in the order in which they are broken.
-ROLES: Final = ("balancer", "app", "media", "primary", "replica", "cache")
+ROLES: Final = ("balancer", "app", "media", "primary", "replica", "pooler", "cache")
 
 ALL: Final = "all"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from outgrow.topology import database, rules
+from outgrow.topology import database, pooler, rules
 from outgrow.topology.keys import Problems, join
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def check(site: Site, problems: Problems) -> None:
             "database", "is missing: the catalogue of a distributed storage is there.", hint
         )
     _check_database(site, problems)
+    _check_poolers(site, problems)
     _check_addresses(site, problems)
 
 
@@ -87,6 +88,53 @@ def _check_database(site: Site, problems: Problems) -> None:
     _check_aliases(replicas, problems)
     if site.database and site.database.has_servers and not primaries and not replicas:
         problems.add("database", f'{site.database.engine} needs a server with the role "primary".')
+
+
+def _check_poolers(site: Site, problems: Problems) -> None:
+    poolers = list(_having(site, "pooler"))
+    if not poolers:
+        return
+    path = poolers[0][0]
+    if site.database is None or site.database.engine != pooler.DATABASE:
+        problems.add(path, "PgBouncer is for PostgreSQL.", 'It needs engine = "postgresql".')
+    elif site.database.name == pooler.RESERVED:
+        problem = f'"{pooler.RESERVED}" is the name that PgBouncer has for its console.'
+        problems.add("database.name", problem, "Give the database another name.")
+    for alias in _entries(site):
+        name = pooler.entry(site.database.name if site.database else "", alias)
+        if len(name) > pooler.LONGEST:
+            problem = f'with the pooler it is called "{name}", which is too long.'
+            problems.add("database.name", problem, "Take a shorter name.")
+    if not site.services("primary"):
+        problems.add(path, "there is no primary for this pooler.", 'One server is "primary".')
+    if len(poolers) > 1:
+        _check_own_poolers(site, poolers, problems)
+
+
+def _entries(site: Site) -> Iterator[str]:
+    """The aliases whose entries have longer names than the database."""
+    yield from (server.name for server, _ in site.replicas())
+    if site.media.is_distributed:
+        yield pooler.CATALOGUE
+
+
+def _check_own_poolers(site: Site, poolers: list[tuple[str, Host]], problems: Problems) -> None:
+    """Of several each is for its own server, under the same address on all of them."""
+    having = {host.name for _, host in poolers}
+    code = {host.name for role in pooler.CLIENTS for _, host in _having(site, role)}
+    hint = "Have one pooler for all, or one on each server that runs the application or a worker."
+    for path, host in poolers:
+        if host.name not in code:
+            problems.add(path, "there are several poolers, and nobody is on this one's.", hint)
+    for name in sorted(code - having):
+        where = join("servers", name)
+        problems.add(where, "it has no pooler of its own, and there are several.", hint)
+    services = site.services("pooler")
+    ports = {one.port.number for one in services}
+    # On one machine, as `outgrow up` has them, each has another.
+    if len(ports) > 1 and len({one.port.host for one in services}) > 1:
+        hint = "All servers have the same settings, so each finds its own at the same port."
+        problems.add("servers", "the poolers listen at different ports.", hint)
 
 
 def _check_aliases(replicas: list[tuple[str, Host]], problems: Problems) -> None:

@@ -43,6 +43,10 @@ def terms(site: Site, role: str) -> tuple[Term, ...]:
     # The catalogue of a distributed storage has one of its own.
     twice = role == "primary" and site.media.is_distributed
     aliases: Term = ((2, "alias"),) if twice else ()
+    if poolers := len(site.services("pooler")):
+        # Whoever works past them, as a migration does, is among the spare ones.
+        lent = (((poolers, "pooler"), *term, *aliases) for term in lending(site))
+        return (*lent, ((SPARE, "to spare"),))
     requests, tasks = at_once(site)
     repairs = (len(repairing(site)), "repair")
     watched = bool(site.services("replica"))
@@ -80,3 +84,62 @@ def repairing(site: Site) -> tuple[str, ...]:
         return ()
     hosts = (host for host in site.hosts if any(one.role == "app" for one in host.services))
     return tuple(host.name for host in hosts)
+
+
+# --- poolers
+
+
+def pool(site: Site) -> int:
+    """How many connections a pooler may have to one server, for each of its entries."""
+    return total(lending(site))
+
+
+def lending(site: Site) -> tuple[Term, ...]:
+    """The same as a sum.
+
+    Where a connection is one client's until he goes, those that look at the servers keep theirs
+    for ever, and so does a repair.
+    """
+    lent: Term = ((site.pooler.size, "connection"),)
+    if site.pooler.by_transaction:
+        return (lent,)
+    _, _, repairs = _clients(site)
+    return (lent, repairs, *_looking(site))
+
+
+def clients(site: Site) -> int:
+    """How many connections a pooler takes from the site's processes."""
+    return site.pooler.clients or total(asking(site))
+
+
+def asking(site: Site) -> tuple[Term, ...]:
+    """The most that come to one pooler, as a sum."""
+    replicas = len(site.services("replica"))
+    several = 1 + site.media.is_distributed + replicas
+    aliases: Term = ((several, "alias"),) if several > 1 else ()
+    # Nobody looks at the catalogue: it is at the primary.
+    servers = (1 + replicas, "server")
+    return (
+        *((*term, *aliases) for term in _clients(site)),
+        *((*term, servers) for term in _looking(site)),
+        ((SPARE, "to spare"),),
+    )
+
+
+def _clients(site: Site) -> tuple[Term, Term, Term]:
+    """Who comes to one pooler: of several each is for the processes on its own server."""
+    requests, tasks = at_once(site)
+    repairs = len(repairing(site))
+    if len(site.services("pooler")) > 1:
+        requests, tasks = (((min(1, one[0][0]), one[0][1]), *one[1:]) for one in (requests, tasks))
+        repairs = min(1, repairs)
+    return requests, tasks, ((repairs, "repair"),)
+
+
+def _looking(site: Site) -> tuple[Term, ...]:
+    """Who of them looks at the servers beside its work."""
+    if not site.services("replica"):
+        return ()
+    (apps, processes, _), tasks, repairs = _clients(site)
+    each = (WATCHES, "watch")
+    return ((apps, processes, each), (*tasks, each), (*repairs, each))

@@ -43,7 +43,7 @@ from outgrow.topology.model import Site
 from outgrow.topology.ways import way
 
 #: What refers to others, in the order in which it is started: from the inside to the outside.
-_REFERRERS: Final = (*CODE, *FRONTS)
+_REFERRERS: Final = ("pooler", *CODE, *FRONTS)
 _PAGE: Final = "howto/change-topology.md"
 
 #: Who remembers a server of this role.
@@ -87,6 +87,8 @@ class _Steps:
 
     def remove(self) -> Iterator[Change]:
         """What nothing refers to any more."""
+        if self.differs.pools_go:
+            yield from (self._pooled(REMOVE, part) for part in self._staying("pooler"))
         yield from map(self._drained, self._late())
         yield from self._forgotten()
         yield from self._names(kept=False)
@@ -176,7 +178,9 @@ class _Steps:
     def _reloaded(self, role: str) -> Iterator[Change]:
         """One step for each, so that the others serve meanwhile."""
         for part in self._staying(role):
-            if role in FRONTS and self.differs.front_differs:
+            if role == "pooler" and self.differs.pools_come:
+                yield self._pooled(SWITCH, part, still=self.differs.pools_go)
+            elif role in FRONTS and self.differs.front_differs:
                 why = "It sends visitors to those that will stay, and to no other."
                 yield self._rendered(SWITCH, part, f"the {way(role).noun}", why, RELOAD)
             elif role in CODE and self.differs.command_differs:
@@ -193,6 +197,18 @@ class _Steps:
         if part.role == "app" and self.after.services("media"):
             commands += ("systemctl restart outgrow-repair.service",)
         return Change(SWITCH, part.name, RELOAD, what, why, commands, f"{_PAGE}#reload-one-by-one")
+
+    def _pooled(self, phase: str, part: Part, still: tuple[str, ...] = ()) -> Change:
+        what = "PgBouncer with the new file"
+        why = "It has all that the settings of the site name."
+        if phase == REMOVE:
+            what, why = f"{what} alone", "No process asks it for anything else any more."
+        elif still:
+            what += f", and still with its old {_together(still)}"
+            why = "The site's processes ask it for the old and for the new, one after the other."
+        row = way(part.role)
+        commands = (self._render(part), f"systemctl reload {row.unit}")
+        return Change(phase, part.name, RELOAD, what, why, commands, row.page)
 
     def _engines(self) -> Iterator[Change]:
         """Media servers that run something else, or show other files as pages."""

@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from outgrow.topology.capacity import clients, pool
 from outgrow.topology.model import Host, Media, Service, Site
+from outgrow.topology.render import pgbouncer
 from outgrow.topology.settings import django_settings
 
 #: Whose settings come from the topology file.
@@ -122,6 +124,26 @@ class Difference:
         """Whether a balancer has other servers behind it, or works otherwise."""
         return _front(self.before) != _front(self.after)
 
+    @property
+    def pools_come(self) -> bool:
+        """Whether a pooler needs something else before the settings are others."""
+        old, now = pgbouncer.entries(self.before), pgbouncer.entries(self.after)
+        if any(old.get(name) != server for name, server in now.items()):
+            return True
+        if self.before.pooler.mode != self.after.pooler.mode:
+            # Who has cursors on the server needs a session first.
+            return not self.after.pooler.by_transaction
+        return _sizes(self.before) != _sizes(self.after)
+
+    @property
+    def pools_go(self) -> tuple[str, ...]:
+        """What a pooler must still have until the settings are others: lines of its file."""
+        now = pgbouncer.entries(self.after)
+        lines = [name for name in pgbouncer.entries(self.before) if name not in now]
+        if not self.before.pooler.by_transaction and self.after.pooler.by_transaction:
+            lines.append("pool_mode")
+        return tuple(lines)
+
 
 def difference(before: Site, after: Site) -> Difference:
     """What differs between two sites."""
@@ -175,6 +197,10 @@ def _bucket(site: Site) -> object:
 def _settings(site: Site) -> object:
     # What names a password or a secret is not among the settings; both are read with them.
     return django_settings(site), site.database, site.objects
+
+
+def _sizes(site: Site) -> object:
+    return site.pooler, pool(site), clients(site)
 
 
 def _command(site: Site) -> object:

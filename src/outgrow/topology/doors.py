@@ -70,6 +70,8 @@ def is_public(site: Site, role: str) -> bool:
 
 def _calling(site: Site, host: Host, role: str) -> Iterator[Host]:
     wanted = _CALLERS.get(role, _CODE)
+    if role == "pooler" and len(site.services(role)) > 1:
+        return  # each is for its own server alone
     for one in site.hosts:
         if one.name != host.name and any(service.role in wanted for service in one.services):
             yield one

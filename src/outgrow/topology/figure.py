@@ -16,6 +16,7 @@ from outgrow.topology.model import Host, Site
 _TITLES: Final[Mapping[str, str]] = {
     "balancer": "balancers",
     "app": "application servers",
+    "pooler": "connection poolers",
     "media": "media servers",
     "objects": "object store",
     "cache": "caches",
@@ -29,12 +30,13 @@ _ENGINES: Final[Mapping[str, str]] = {
     "outgrow": "Outgrow",
     "external": "",
     "haproxy": "HAProxy",
+    "pgbouncer": "PgBouncer",
     "redis": "Redis",
     "swift": "Swift",
 }
 
 #: Groups that have a row of their own.
-_ALONE: Final = ("balancer", "app")
+_ALONE: Final = ("balancer", "app", "pooler")
 
 VISITORS: Final = "visitors"
 
@@ -87,11 +89,9 @@ def figure(site: Site) -> Figure:
         for role in _TITLES
         if (boxes := _boxes(site, role))
     }
-    first, second = (
-        tuple(group for key, group in groups.items() if key == role) for role in _ALONE
-    )
+    alone = (tuple(group for key, group in groups.items() if key == role) for role in _ALONE)
     others = tuple(group for key, group in groups.items() if key not in _ALONE)
-    rows = tuple(row for row in (first, second, others) if row)
+    rows = tuple(row for row in (*alone, others) if row)
     return Figure(site.name, rows, tuple(_arrows(site, groups)))
 
 
@@ -108,7 +108,8 @@ def _boxes(site: Site, role: str) -> tuple[Box, ...]:
 
 def _group(host: Host) -> str:
     roles = {service.role for service in host.services}
-    return next(role for role in _TITLES if role in roles)
+    # A pooler stands for itself only where nothing else is on its server.
+    return next(role for role in _TITLES if role in (roles - {"pooler"} or roles))
 
 
 def _box(host: Host) -> Box:
@@ -134,6 +135,7 @@ def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
     files = "media" if site.services("media") else "objects"
     writes = "writes" if site.services("replica") else "rows"
     front = "balancer" if "balancer" in groups else VISITORS
+    inner = "pooler" if "pooler" in groups else "app"
     # A whole URL is that of the media servers themselves.
     passes = front if site.media_url.startswith("/") and files == "media" else VISITORS
     every = (
@@ -144,8 +146,9 @@ def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
         Arrow("app", "objects", "uploads"),
         Arrow("app", "cache", "what is remembered"),
         Arrow("app", "worker", "tasks"),
-        Arrow("app", "primary", writes),
-        Arrow("app", "replica", "reads"),
+        Arrow("app", "pooler", "rows"),
+        Arrow(inner, "primary", writes),
+        Arrow(inner, "replica", "reads"),
         Arrow("primary", "replica", "replication"),
     )
     # What a server does besides is done where that server stands.

@@ -10,11 +10,19 @@ from typing import Final
 
 from outgrow.errors import TopologyError
 from outgrow.topology.keys import suggestion
-from outgrow.topology.model import Site, parse
+from outgrow.topology.model import Site, direct, parse
 from outgrow.topology.presets import PRESETS, preset
 
 #: Where `outgrow up` tells the processes that it starts which file to read.
 VARIABLE: Final = "OUTGROW_TOPOLOGY"
+
+#: The name of the server in whose place a process runs: for the choice of its own pooler, and
+#: for the site itself to show.
+SERVER_VARIABLE: Final = "OUTGROW_SERVER"
+
+#: Set to anything, the databases are reached past the poolers: for what needs a session of its
+#: own, such as `manage.py test`, a migration, or an advisory lock that outlives a transaction.
+DIRECT: Final = "OUTGROW_DIRECT"
 
 
 def load(path: str | os.PathLike[str]) -> Site:
@@ -54,11 +62,16 @@ def current(default: str | os.PathLike[str]) -> Site:
 
     That of the file `default`, or of the one that the environment variable
     OUTGROW_TOPOLOGY names: so the same settings run in production and below
-    `outgrow up`. It knows the password of the database, and the secret of the object store. The
-    system checks compare the settings with it (`used`).
+    `outgrow up`. It knows the password of the database, and the secret of the object store.
+    With poolers it is that of the server that OUTGROW_SERVER names, and without them where
+    OUTGROW_DIRECT is set. The system checks compare the settings with it (`used`).
     Raises what `load` raises, and `TopologyError` when one is not where the file says.
     """
     site = load(os.environ.get(VARIABLE) or default)
+    if site.services("pooler"):
+        # It is the name of a service: "app1:app" where the server has several roles.
+        here = os.environ.get(SERVER_VARIABLE, "").partition(":")[0]
+        site = direct(site) if os.environ.get(DIRECT) else replace(site, here=here)
     if rows := site.database:
         password = _secret("database.password", rows.password_env, rows.password_file)
         site = replace(site, database=replace(rows, password=password))

@@ -60,6 +60,11 @@ The file in full::
     engine = "memcached"                 # or "redis"
     memory = 64                          # megabytes of each
 
+    [pooler]                             # how those with this role work; PostgreSQL's
+    mode = "transaction"                 # or "session"
+    size = 20                            # connections of each to one database server
+    clients = 500                        # of the site's processes to it; the default is their sum
+
     [worker]                             # what those with this role run, in the site's folder
     command = "python -m celery -A photos worker"
 
@@ -107,6 +112,11 @@ The file in full::
     address = "10.0.0.41"
     ports = { cache = 11211 }            # the default for memcached; 6379 for Redis
 
+    [servers.pool1]
+    roles = ["pooler"]                   # one for all, or one on each server that runs the site
+    address = "10.0.0.36"
+    ports = { pooler = 6432 }            # the default
+
     [servers.work1]
     roles = ["worker"]                   # any number of these, on servers of their own or not
     address = "10.0.0.51"
@@ -126,16 +136,36 @@ from typing import Final
 
 from outgrow.errors import TopologyErrors
 from outgrow.servers import Server
-from outgrow.topology import agreement, balancer, cache, database, objects, rules, worker
+from outgrow.topology import (
+    agreement,
+    balancer,
+    cache,
+    database,
+    objects,
+    pooler,
+    rules,
+    worker,
+)
 from outgrow.topology.balancer import Balancer
 from outgrow.topology.cache import Cache
 from outgrow.topology.database import Database
 from outgrow.topology.keys import Problems, Table, suggestion
 from outgrow.topology.objects import LOCAL_KEY, Objects
+from outgrow.topology.pooler import Pooler
 from outgrow.topology.worker import Worker
 
 #: What a server can do.
-ROLES: Final = ("balancer", "app", "media", "primary", "replica", "cache", "worker", "objects")
+ROLES: Final = (
+    "balancer",
+    "app",
+    "media",
+    "primary",
+    "replica",
+    "pooler",
+    "cache",
+    "worker",
+    "objects",
+)
 
 #: Where it does it, unless `ports` says otherwise. A database's, and an object store's, depends
 #: on its engine, and a balancer's on whether it has a certificate.
@@ -271,8 +301,11 @@ class Site:
     balancer: Balancer = field(default_factory=Balancer)
     cache: Cache = field(default_factory=Cache)
     worker: Worker = field(default_factory=Worker)
+    pooler: Pooler = field(default_factory=Pooler)
     #: Uploads that a browser would run are shown as pages, and not only offered to be saved.
     active: bool = False
+    #: The server that this process runs on, where several of them are on one machine.
+    here: str = ""
 
     def services(self, role: str | None = None) -> tuple[Service, ...]:
         """Every service, or those in one role, in the order of the file."""
@@ -300,6 +333,17 @@ class Site:
             for host, service in self._with_role("replica")
         )
 
+    def pooled(self) -> Port | None:
+        """Where the site's processes reach their pooler; None without one.
+
+        Of several each is for those on its own server, which reach it over loopback.
+        """
+        poolers = [(host.name, service.port) for host, service in self._with_role("pooler")]
+        if len(poolers) < 2:
+            return poolers[0][1] if poolers else None
+        port = dict(poolers).get(self.here, poolers[0][1])
+        return replace(port, host=LOOPBACK)
+
     def _with_role(self, role: str) -> Iterator[tuple[Host, Service]]:
         for host in self.hosts:
             for service in host.services:
@@ -325,6 +369,7 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
         top.table("objects"),
         top.table("servers"),
     )
+    pools = top.table("pooler")
     top.close()
     rows = database.parse(data, folder) if top.has("database") else None
     # Without that table it is said that it is missing, and the engine does not matter.
@@ -336,7 +381,7 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     for role, table in (("balancer", fronts), ("media", media)):
         engines[role] = table.choice("engine", CHOICES[role], "an engine") or CHOICES[role][0]
     shared = cache.parse(caches)
-    engines["cache"] = shared.engine
+    engines |= {"cache": shared.engine, "pooler": pooler.ENGINE}
     balancers = balancer.parse(fronts, folder)
     hosts = tuple(
         _host(name, table, engines, _ports(engines, balancers)) for name, table in servers.tables()
@@ -350,6 +395,7 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
         balancer=balancers,
         cache=shared,
         worker=worker.parse(workers),
+        pooler=pooler.parse(pools),
         active=active,
     )
     if not problems.below("servers"):
@@ -381,6 +427,15 @@ def local(site: Site, ports: Mapping[str, int], folder: PurePath) -> Site:
     if moved.media_url.startswith("/") or not moved.services("media"):
         return moved
     return replace(moved, media_url=moved.services("media")[0].port.url + "/")
+
+
+def direct(site: Site) -> Site:
+    """The same site without its poolers: for what needs a session of the server to itself."""
+    hosts = (
+        replace(host, services=tuple(one for one in host.services if one.role != "pooler"))
+        for host in site.hosts
+    )
+    return replace(site, hosts=tuple(host for host in hosts if host.services))
 
 
 def _local_host(host: Host, ports: Mapping[str, int]) -> Host:
@@ -468,6 +523,7 @@ def _ports(engines: Mapping[str, str], balancers: Balancer) -> dict[str, int]:
         "replica": database.PORTS[engines["replica"]],
         "objects": objects.PORTS[engines["objects"]],
         "cache": cache.PORTS[engines["cache"]],
+        "pooler": pooler.PORT,
         # It serves nobody: it takes its work from a queue.
         "worker": 0,
     }

@@ -19,8 +19,11 @@ from outgrow.topology.capacity import (
     OPEN_FILES,
     WORKERS,
     Term,
+    asking,
     at_once,
+    clients,
     connections,
+    pool,
     repairing,
     terms,
     total,
@@ -29,7 +32,7 @@ from outgrow.topology.capacity import (
 from outgrow.topology.front import CONNECTIONS as FRONT_CONNECTIONS
 from outgrow.topology.front import KEPT
 from outgrow.topology.model import Host, Service, Site
-from outgrow.topology.render import nginx
+from outgrow.topology.render import nginx, pgbouncer
 from outgrow.topology.render.gunicorn import THREADS
 from outgrow.topology.sums import (
     CONNECTIONS,
@@ -293,6 +296,33 @@ def _mariadb(site: Site, service: Service) -> Iterator[Sum]:
     yield Sum(service.role, DISK, more="the rows, and the binary log")
 
 
+def _pooler(site: Site, service: Service, _: int) -> Iterator[Sum]:
+    role, most = service.role, (clients(site), "client")
+    yield Sum(
+        role,
+        MEMORY,
+        (((sizes.PGBOUNCER_MEMORY, "MB itself"),), (most, (sizes.PGBOUNCER_CLIENT, MB))),
+        MB,
+    )
+    yield Sum(
+        role,
+        CONNECTIONS,
+        asking(site),
+        limit=clients(site),
+        limited_by="clients in the file" if site.pooler.clients else "max_client_conn, as rendered",
+        remedy="Raise clients of [pooler], or leave it out: then it is the sum.",
+    )
+    yield Sum(
+        role,
+        FILES,
+        ((most,), ((len(pgbouncer.entries(site)), "pool"), (pool(site), "connection"))),
+        more="what it listens at",
+        limit=OPEN_FILES,
+        limited_by="LimitNOFILE",
+        remedy="Have a pooler on each server that runs the application or a worker.",
+    )
+
+
 def _cache(site: Site, service: Service, _: int) -> Iterator[Sum]:
     takes, by = sizes.CACHE_TAKES[service.engine]
     yield Sum(
@@ -322,6 +352,7 @@ _OF_ROLE: Final[Mapping[str, Callable[[Site, Service, int], Iterator[Sum]]]] = {
     "media": _media,
     "primary": _rows,
     "replica": _rows,
+    "pooler": _pooler,
     "cache": _cache,
     "worker": _worker,
 }

@@ -32,6 +32,7 @@ class Programs:
     home: Path | None = None
     haproxy: str = "haproxy"
     cache: str = ""
+    pgbouncer: str = "pgbouncer"
 
 
 @dataclass(frozen=True, slots=True)

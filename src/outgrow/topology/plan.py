@@ -10,12 +10,12 @@ server begins with "_", which no server's name does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from outgrow.topology import balancing, caching
-from outgrow.topology.load import VARIABLE
+from outgrow.topology import balancing, caching, pooling
+from outgrow.topology.load import DIRECT, SERVER_VARIABLE, VARIABLE
 from outgrow.topology.mariadb import MariaDB
 from outgrow.topology.model import MIGRATE, PASSWORD_FILE, REPAIR, Service, Site
 from outgrow.topology.objects import LOCAL_KEY
@@ -26,9 +26,6 @@ from outgrow.topology.process import Command, Reload
 from outgrow.topology.render import File, gunicorn, nginx, toml
 
 TOPOLOGY_FILE: Final = "_topology.toml"
-
-#: The name of the server in whose place a process runs, for the site itself to show.
-SERVER_VARIABLE: Final = "OUTGROW_SERVER"
 
 #: How media servers reload, by their engine. Our own does not.
 _RELOADS: Final = {"nginx": Reload(renews=True)}
@@ -61,7 +58,7 @@ def plan(site: Site, folder: Path, programs: Programs, password: str = "") -> Pl
         files.append(_secret(password))
     stages = (
         *rows.stages,
-        Stage((*rows.replicas, *servers, *stores, *caches)),
+        Stage((*rows.replicas, *rows.poolers, *servers, *stores, *caches)),
         *((Stage(steps=(_migrate(site, folder, programs),)),) if site.database else ()),
         Stage(tuple(_app(site, service, folder, programs) for service in site.services("app"))),
         *_last(site, folder, programs),
@@ -85,6 +82,7 @@ class _Rows:
     files: tuple[File, ...] = ()
     stages: tuple[Stage, ...] = ()
     replicas: tuple[Planned, ...] = ()
+    poolers: tuple[Planned, ...] = ()
     home: Path | None = None
 
 
@@ -101,14 +99,20 @@ def _rows(site: Site, folder: Path, programs: Programs, password: str) -> _Rows:
             (secret, *maria.files(password, site.services("replica"))),
             (Stage((maria.start_primary(),)),),
             tuple(maria.start_replica(one, n) for n, (one, _) in enumerate(replicas, 2)),
-            home,
+            home=home,
         )
     postgres = Postgres(site.database, primary, home, programs)
     standbys = tuple(host for _, host in replicas)
+    poolers = site.services("pooler")
     return _Rows(
-        (secret, *postgres.files(password, standbys)),
+        (
+            secret,
+            *postgres.files(password, standbys, pooling.secret(site, password)),
+            *(file for one in poolers for file in pooling.files(site, one, home, password)),
+        ),
         (Stage((postgres.start_primary(standbys),)), Stage(steps=(postgres.set_up(),))),
         tuple(postgres.start_standby(service, host) for service, host in replicas),
+        tuple(pooling.planned(service, postgres, programs) for service in poolers),
         home,
     )
 
@@ -216,6 +220,9 @@ def _app(site: Site, service: Service, folder: Path, programs: Programs) -> Plan
 
 def _migrate(site: Site, folder: Path, programs: Programs) -> Step:
     command = _manage(site, folder, programs, "migrate", "--noinput")
+    if site.services("pooler"):
+        # A table may be locked or rewritten for longer than a pooler lets others wait.
+        command = replace(command, environment={**command.environment, DIRECT: "1"})
     # As long as a large migration takes on a laptop.
     return Step(MIGRATE, command, limit=600.0, shown=True)
 

@@ -62,7 +62,7 @@ SET client_min_messages = warning;
 SET synchronous_commit = local;
 SELECT 'CREATE ROLE "{user}"'
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{user}') \\gexec
-ALTER ROLE "{user}" LOGIN CREATEDB PASSWORD '{password}';
+ALTER ROLE "{user}" LOGIN CREATEDB PASSWORD '{secret}';
 SELECT 'CREATE ROLE {replication}'
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{replication}') \\gexec
 ALTER ROLE {replication} LOGIN REPLICATION PASSWORD '{password}';
@@ -128,13 +128,19 @@ class Postgres:
     home: Path
     programs: Programs
 
-    def files(self, password: str, replicas: tuple[Host, ...]) -> tuple[File, ...]:
-        """What the servers and the tools read, all of it private."""
+    def files(
+        self, password: str, replicas: tuple[Host, ...], secret: str = ""
+    ) -> tuple[File, ...]:
+        """What the servers and the tools read, all of it private.
+
+        The `secret` is what is kept of the password where that must be the same elsewhere.
+        """
         setup = _SETUP_SQL.format(
             user=self.database.user,
             name=self.database.name,
             replication=REPLICATION_USER,
             password=password,
+            secret=secret or password,
             slots=", ".join(f"'{alias(host.name)}'" for host in replicas),
         )
         contents = {
@@ -213,12 +219,21 @@ class Postgres:
             step,
         )
 
+    def through(self, service: Service) -> Succeeds:
+        """Whether the primary answers the site's user through a pooler."""
+        words = self._psql(
+            service, "-c", "SELECT 1", user=self.database.user, dbname=self.database.name
+        )
+        return Succeeds(self._as_us(words))
+
     def _asks(self, service: Service, sql: str, seconds: float = TIMEOUT) -> Succeeds:
         return Succeeds(self._as_us(self._psql(service, "-c", sql)), seconds)
 
-    def _psql(self, service: Service, *words: str) -> tuple[str, ...]:
+    def _psql(
+        self, service: Service, *words: str, user: str = ADMIN, dbname: str = "postgres"
+    ) -> tuple[str, ...]:
         quiet = ("-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse")
-        connection = self._conninfo(service, ADMIN, dbname="postgres", options=_UNLOGGED)
+        connection = self._conninfo(service, user, dbname=dbname, options=_UNLOGGED)
         return (self._program("psql"), *quiet, "-d", connection, *words)
 
     def _conninfo(self, service: Service, user: str, **more: str) -> str:

@@ -68,6 +68,8 @@ def find(site: Site, folder: Path) -> Programs:
         found = {"postgresql": _postgres, "mariadb": _mariadb}[site.database.engine]()
         _check_reach(found, user)
         programs = replace(programs, database=found, account=user, home=home)
+    if site.services("pooler"):
+        programs = replace(programs, pgbouncer=_pgbouncer(site))
     return programs
 
 
@@ -114,6 +116,18 @@ def _cache(engine: str) -> str:
     if importlib.util.find_spec(CLIENTS[engine]) is None:
         raise MissingExtra(f"A cache of {engine}", CLIENTS[engine], engine)
     return found
+
+
+def _pgbouncer(site: Site) -> str:
+    path = _program("pgbouncer")
+    if path is None:
+        host = next(h for h in site.hosts for s in h.services if s.role == "pooler")
+        raise TopologyError(
+            join(join("servers", host.name), "roles"),
+            "PgBouncer is not installed.",
+            "Install it (Debian, Ubuntu: pgbouncer), or leave the poolers out on this machine.",
+        )
+    return path
 
 
 def _program(name: str) -> str | None:

@@ -18,6 +18,7 @@ from outgrow.topology.render import (
     haproxy,
     nginx,
     nginx_front,
+    pgbouncer,
     postgresql,
     readme,
     shared,
@@ -65,6 +66,9 @@ def _files(site: Site, host: Host, places: Places, visitors: int | None) -> Iter
     for service in host.services:
         if service.role == "media" and service.engine == "nginx":
             yield from nginx.render(site, service, root, state, visitors=visitors)
+        if service.role == "pooler":
+            users = PurePosixPath(places.configurations) / pgbouncer.USERS
+            yield from pgbouncer.render(site, service, users)
         if service.engine == "postgresql":
             yield from postgresql.render(site, host, service)
         if service.role == "cache" and service.engine == "redis":

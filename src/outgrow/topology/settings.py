@@ -17,15 +17,13 @@ from urllib.parse import quote
 from outgrow.topology.database import PRIMARY_ALIAS, Database
 from outgrow.topology.model import Port, Site
 from outgrow.topology.objects import Objects
+from outgrow.topology.pooler import CATALOGUE, entry
 
 _BACKENDS: Final = {
     "sqlite": "django.db.backends.sqlite3",
     "postgresql": "django.db.backends.postgresql",
     "mariadb": "django.db.backends.mysql",
 }
-
-#: The alias that the catalogue of a distributed storage has for itself, its default.
-CATALOGUE_ALIAS: Final = "outgrow"
 
 #: Seconds for a connection to the primary, without which there is no site.
 _PRIMARY_TIMEOUT: Final = 5
@@ -109,7 +107,10 @@ def _caches(site: Site) -> dict[str, Any]:
 
 
 def _with_servers(site: Site, found: dict[str, Any]) -> dict[str, Any]:
-    """The same, with the number of application servers, if there are several."""
+    """The same, with the number of application servers, if there are several, and with poolers."""
+    if site.database and site.pooled():
+        modes = dict.fromkeys(found["DATABASES"], site.pooler.mode)
+        found = found | {"OUTGROW": {**found.get("OUTGROW", {}), "POOLED": modes}}
     machines = {service.port.host for service in site.services("app")}
     if len(machines) < 2:
         return found
@@ -164,8 +165,9 @@ def _databases(site: Site, database: Database) -> dict[str, Any]:
     aliases = {PRIMARY_ALIAS: _primary(site, database)}
     if site.media.is_distributed:
         # What it says must be committed even when the site's own transaction is rolled back.
-        aliases[CATALOGUE_ALIAS] = _primary(site, database)
+        aliases[CATALOGUE] = _primary(site, database)
     aliases |= {server.name: _replica(database, port) for server, port in replicas}
+    aliases = {alias: one | _pooled(site, database, alias) for alias, one in aliases.items()}
     if not replicas:
         return {"DATABASES": aliases}
     options = {k: v for k, v in asdict(database.replication).items() if v is not None}
@@ -179,6 +181,20 @@ def _databases(site: Site, database: Database) -> dict[str, Any]:
         "DATABASE_ROUTERS": ["outgrow.databases.ReplicationRouter"],
         "OUTGROW": {"REPLICATION": {PRIMARY_ALIAS: cluster}},
     }
+
+
+def _pooled(site: Site, database: Database, alias: str) -> dict[str, Any]:
+    """What is another thing for an alias that is reached through a pooler."""
+    port = site.pooled()
+    if port is None:
+        return {}
+    found = {"NAME": entry(database.name, alias), "HOST": port.host, "PORT": str(port.number)}
+    if site.pooler.by_transaction:
+        # A cursor of the server lives in one session; the next fetch may be in another
+        # (docs.djangoproject.com/en/stable/ref/databases/, "Transaction pooling").
+        return found | {"DISABLE_SERVER_SIDE_CURSORS": True}
+    # A connection that is kept would keep one of the server.
+    return found | {"CONN_MAX_AGE": 0}
 
 
 def _primary(site: Site, database: Database) -> dict[str, Any]:

@@ -9,13 +9,18 @@ from __future__ import annotations
 from typing import Final
 
 #: Megabytes of one process, measured: a worker of gunicorn with the example site in it, the
-#: process above the workers, the repair, Outgrow's media server, an nginx, and an HAProxy.
+#: process above the workers, the repair, Outgrow's media server, an nginx, an HAProxy, and a
+#: PgBouncer.
 WORKER_MEMORY: Final = 90
 MASTER_MEMORY: Final = 30
 REPAIR_MEMORY: Final = 75
 MEDIA_MEMORY: Final = 35
 NGINX_MEMORY: Final = 5
 HAPROXY_MEMORY: Final = 10
+PGBOUNCER_MEMORY: Final = 10
+
+#: Megabytes of one client of PgBouncer (pgbouncer.org/features.html: 2 kB; 1 as measured).
+PGBOUNCER_CLIENT: Final = 0.002
 
 #: The cores of the small machine that `capacity.WORKERS` is made for: an nginx has a process each.
 CORES: Final = 2

@@ -105,7 +105,12 @@ WAYS: Final[Mapping[str, Way]] = {
         fill_page="howto/publish.md",
         leave="no visitor is sent to it any more",
     ),
-    "pooler": Way("connection pooler", care="No application server is connected to it any more."),
+    "pooler": Way(
+        "connection pooler",
+        care="No application server is connected to it any more.",
+        page="howto/pooler.md",
+        unit="outgrow-pooler.service",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from outgrow.topology.database import Database
 from outgrow.topology.model import Service, Site
+from outgrow.topology.pooler import CLIENTS
 from outgrow.topology.ways import way
 
 _LOST: Final = "what was written since the last backup is lost with its disk"
@@ -112,6 +113,16 @@ def _cache(site: Site, services: tuple[Service, ...]) -> Iterator[str]:
     yield f"{_only(services)} cache: when it dies, {what}. {remedy}."
 
 
+def _pooler(site: Site, services: tuple[Service, ...]) -> Iterator[str]:
+    """One for several servers; that of the only one dies with it, which is told of that."""
+    code = {host.name for host in site.hosts for one in host.services if one.role in CLIENTS}
+    if len(services) == 1 and code != {_name(services[0])}:
+        yield (
+            f"{_only(services)} connection pooler: when it dies, nothing reaches the database "
+            "until it is back. Give the role to each server that runs the application or a worker."
+        )
+
+
 def _objects(_: Site, services: tuple[Service, ...]) -> Iterator[str]:
     # Its provider's is many servers.
     for service in services:
@@ -132,6 +143,7 @@ _OF_ROLE: Final[Mapping[str, Callable[[Site, tuple[Service, ...]], Iterator[str]
     "primary": _primary,
     "replica": _nothing,
     "cache": _cache,
+    "pooler": _pooler,
     "objects": _objects,
 }
 

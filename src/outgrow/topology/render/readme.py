@@ -15,7 +15,7 @@ from typing import Final
 from outgrow.topology.doors import doors
 from outgrow.topology.model import Host, Service, Site
 from outgrow.topology.needs import need
-from outgrow.topology.render import File, postgresql
+from outgrow.topology.render import File, pgbouncer, postgresql
 from outgrow.topology.render.systemd import Places
 from outgrow.topology.sums import named, shown, shown_limit
 from outgrow.topology.ways import way
@@ -155,6 +155,21 @@ def _secrets(site: Site, host: Host, places: Places) -> Iterator[str]:
         yield f"* The password of the database's user {user}, as the application servers have it."
         if site.services("replica"):
             yield "* The password of the user for replication, which each replica has."
+    if any(service.role == "pooler" for service in host.services) and site.database:
+        where = f"{places.configurations}/{pgbouncer.USERS}"
+        query = _USERS.format(user=site.database.user)
+        yield (
+            f"* {_literal(where)}, mode 600, of {_literal(places.user)}: the user of the database "
+            "and its SCRAM secret, as PostgreSQL has it. The primary writes it, and again for each "
+            "new password:"
+        )
+        yield from _shell(shlex.join(["sudo", "-u", "postgres", "psql", "-Atc", query]))
+
+
+#: A line for PgBouncer. The name of a user needs no quotes (`rules.identifier`).
+_USERS: Final = (
+    """SELECT format('"%s" "%s"', rolname, rolpassword) FROM pg_authid WHERE rolname = '{user}'"""
+)
 
 
 def _variables(site: Site, places: Places) -> Iterator[str]:
@@ -199,7 +214,11 @@ def _files(names: list[str]) -> Iterator[str]:
 def _start(site: Site, host: Host, names: list[str]) -> Iterator[str]:
     if site.database and any(service.role == "app" for service in host.services):
         yield "Before the first start of the site, on one application server:"
-        yield from _shell("python manage.py migrate")
+        past = "OUTGROW_DIRECT=1 " if site.services("pooler") else ""
+        yield from _shell(f"{past}python manage.py migrate")
+    if any(service.role == "pooler" for service in host.services):
+        yield "The distribution's own PgBouncer is another service, and has the same port:"
+        yield from _shell("sudo systemctl disable --now pgbouncer")
     if units := [name for name in names if _is_unit(name)]:
         yield "Where a plan says when, wait for that step."
         yield from _shell(shlex.join(["sudo", "systemctl", "enable", "--now", *units]))
@@ -233,6 +252,9 @@ def _proof(site: Site, host: Host, service: Service) -> Iterator[str]:
     elif service.role in {"primary", "replica"} and port.number:
         yield "From an application server, which sees all database servers:"
         yield from _shell(f"{ours} databases status")
+    elif service.role == "pooler":
+        yield "From an application server, whose connections go through it:"
+        yield from _shell("python manage.py migrate --check")
     elif service.role == "objects":
         yield "From an application server:"
         yield from _shell(f"{ours} buckets check")

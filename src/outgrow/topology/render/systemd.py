@@ -13,7 +13,7 @@ from typing import Final
 from outgrow.errors import ConfigurationError
 from outgrow.topology.capacity import OPEN_FILES, WORKERS
 from outgrow.topology.model import Host, Service, Site
-from outgrow.topology.render import File, caches, gunicorn, haproxy, nginx_front
+from outgrow.topology.render import File, caches, gunicorn, haproxy, nginx_front, pgbouncer
 
 #: What the units are called. They are ours, whatever else runs there.
 APP_UNIT: Final = "outgrow-app.service"
@@ -22,6 +22,7 @@ MEDIA_UNIT: Final = "outgrow-media.service"
 BALANCER_UNIT: Final = "outgrow-balancer.service"
 CACHE_UNIT: Final = "outgrow-cache.service"
 WORKER_UNIT: Final = "outgrow-worker.service"
+POOLER_UNIT: Final = "outgrow-pooler.service"
 
 #: Seconds that running requests have when a worker ends: more than the deadline of a save.
 GRACE: Final = 30
@@ -69,6 +70,7 @@ class Places:
     haproxy: str = "/usr/sbin/haproxy"
     memcached: str = "/usr/bin/memcached"
     redis: str = "/usr/bin/redis-server"
+    pgbouncer: str = "/usr/sbin/pgbouncer"
     #: Where the rendered configurations of balancers and caches are put.
     configurations: str = "/etc/outgrow"
     #: What an nginx that is a balancer keeps for itself.
@@ -93,6 +95,8 @@ def render(site: Site, host: Host, places: Places) -> Iterator[File]:
             yield File(WORKER_UNIT, _worker(site, places))
         if service.role == "cache":
             yield File(CACHE_UNIT, _cache(site, service, places))
+        if service.role == "pooler":
+            yield File(POOLER_UNIT, _pooler(places))
         if service.role == "balancer":
             yield File(BALANCER_UNIT, _balancer(service, places))
 
@@ -169,6 +173,19 @@ def _cache(site: Site, service: Service, places: Places) -> str:
     else:
         words = caches.memcached(places.memcached, service.port, site.cache)
     return _unit("cache", places, ("ProtectSystem=strict",), words)
+
+
+def _pooler(places: Places) -> str:
+    more = (
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        # It takes no more, and lets the transactions end that are open. To SIGTERM each version
+        # does another thing.
+        "KillSignal=SIGINT",
+        f"TimeoutStopSec={GRACE}",
+        "ProtectSystem=strict",
+    )
+    words = (places.pgbouncer, f"{places.configurations}/{pgbouncer.CONFIGURATION}")
+    return _unit("connection pooler", places, more, words)
 
 
 def _balancer(service: Service, places: Places) -> str:

@@ -40,13 +40,17 @@ def _lines(site: Site) -> Iterator[str]:
 
 
 def _roles(site: Site) -> Iterator[str]:
-    """The tables of balancers, caches and workers."""
+    """The tables of balancers, caches, poolers and workers."""
     yield "\n[balancer]"
     for key, value in asdict(site.balancer).items():
         if value is not None:
             yield f"{key} = {_value(value if isinstance(value, int) else str(value))}"
     yield "\n[cache]"
     yield from (f"{key} = {_value(value)}" for key, value in asdict(site.cache).items())
+    yield "\n[pooler]"
+    for key, value in asdict(site.pooler).items():
+        if value is not None:
+            yield f"{key} = {_value(value)}"
     if site.worker.command:
         yield f"\n[worker]\ncommand = {_value(shlex.join(site.worker.command))}"
 
