@@ -10,7 +10,6 @@ import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import psutil
 
@@ -23,21 +22,39 @@ from tests.live.processes import family, kill_family, wait_until
 
 LOOPBACK = "127.0.0.1"
 
+#: What runs behind the fronts: the program, and whether the site is an ASGI application.
+APPLICATIONS = {
+    "gunicorn": ("gunicorn", False),
+    "uvicorn": ("uvicorn", True),
+    "granian": ("granian", False),
+    "granian (ASGI)": ("granian", True),
+    "fastcgi": ("fastcgi", False),
+}
+
 
 class ApplicationServer:
-    """One application server, as production starts it, at a port that it keeps."""
+    """One application server, as production starts it, at a port that it keeps.
 
-    def __init__(self, engine: str, name: str = "app1", output: Path | None = None) -> None:
-        self.engine = engine
+    `kind` is one of APPLICATIONS.
+    """
+
+    def __init__(self, kind: str, name: str = "app1", workers: int = 1) -> None:
+        self.kind = kind
+        self.workers = workers
+        self.engine, self.asgi = APPLICATIONS[kind]
         self.name = name
         self.port = Port(LOOPBACK, free_port())
-        self._output = output
         self._process: subprocess.Popen[bytes] | None = None
 
+    def application(self) -> Application:
+        """What it runs."""
+        site = f"tests.fronts.{'asgi' if self.asgi else 'wsgi'}:application"
+        return Application(
+            site, self.port, fronts=(LOOPBACK,), asgi=self.asgi, workers=self.workers
+        )
+
     def start(self) -> None:
-        wsgi = ENGINES[self.engine].wsgi
-        site = f"tests.fronts.{'wsgi' if wsgi else 'asgi'}:application"
-        application = Application(site, self.port, (LOOPBACK,))
+        application = self.application()
         environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.fronts.site"}
         self._process = subprocess.Popen(
             [sys.executable, *words(self.engine, application)],
@@ -76,9 +93,9 @@ def _listening(process: psutil.Process) -> Iterator[int]:
 
 
 @contextmanager
-def application_server(engine: str, name: str = "app1") -> Iterator[ApplicationServer]:
+def application_server(kind: str, name: str = "app1") -> Iterator[ApplicationServer]:
     """One that runs as long as the block lasts."""
-    server = ApplicationServer(engine, name)
+    server = ApplicationServer(kind, name)
     try:
         server.start()
         yield server
@@ -90,7 +107,7 @@ def upstream(*servers: ApplicationServer) -> Upstream:
     """These servers as a front sees them."""
     engine = ENGINES[servers[0].engine]
     members = tuple(Member(server.name, server.port) for server in servers)
-    return Upstream("app", members, engine.protocol, engine.wsgi)
+    return Upstream("app", members, engine.protocol, not servers[0].asgi)
 
 
 class FileServer:

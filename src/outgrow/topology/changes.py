@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from outgrow.topology import moves
+from outgrow.topology.applications import application, reload
 from outgrow.topology.change import (
     COPY,
     DRAIN,
@@ -184,7 +185,7 @@ class _Steps:
                 yield self._reload(part, "restart", why, (self._render(part),))
             elif role in CODE and self.differs.settings_differ:
                 why = "Its settings come from there. See that it serves before you go on."
-                yield self._reload(part, "reload", why)
+                yield self._reload(part, self._verb(role), why)
 
     def _reload(self, part: Part, verb: str, why: str, first: tuple[str, ...] = ()) -> Change:
         what = f"the {way(part.role).noun} with the new file"
@@ -193,6 +194,13 @@ class _Steps:
         if part.role == "app" and self.after.services("media"):
             commands += ("systemctl restart outgrow-repair.service",)
         return Change(SWITCH, part.name, RELOAD, what, why, commands, f"{_PAGE}#reload-one-by-one")
+
+    def _verb(self, role: str) -> str:
+        """Whether its unit can reload."""
+        engine = self.after.app.engine
+        parts = self.after.services("app")
+        can = role == "app" and reload(engine, application(self.after, parts[0]))
+        return "reload" if can else "restart"
 
     def _engines(self) -> Iterator[Change]:
         """Media servers that run something else, or show other files as pages."""

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from outgrow.topology.app import App
+from outgrow.topology.applications import ENGINES
 from outgrow.topology.model import Host, Media, Service, Site
 from outgrow.topology.settings import django_settings
 
@@ -178,7 +180,9 @@ def _settings(site: Site) -> object:
 
 
 def _command(site: Site) -> object:
-    return site.folder, site.settings, site.wsgi
+    known = ENGINES[site.app.engine].knows_visitors
+    fronts = [service.port.host for service in site.services("balancer")] if known else []
+    return site.folder, site.settings, site.application, site.app, fronts
 
 
 def _front(site: Site) -> Site:
@@ -188,4 +192,8 @@ def _front(site: Site) -> Site:
         for host in site.hosts
         if (some := tuple(one for one in host.services if one.role in _BEHIND))
     )
-    return replace(site, hosts=hosts, database=None, objects=None, media=Media())
+    # How a body of unknown length is treated depends on the kind of application.
+    kind = "asgi" if site.is_asgi else ""
+    return replace(
+        site, hosts=hosts, database=None, objects=None, media=Media(), app=App(), asgi=kind
+    )

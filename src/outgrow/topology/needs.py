@@ -17,10 +17,10 @@ from typing import Final
 from outgrow.topology import sizes
 from outgrow.topology.capacity import (
     OPEN_FILES,
-    WORKERS,
     Term,
     at_once,
     connections,
+    of_each,
     repairing,
     terms,
     total,
@@ -30,7 +30,6 @@ from outgrow.topology.front import CONNECTIONS as FRONT_CONNECTIONS
 from outgrow.topology.front import KEPT
 from outgrow.topology.model import Host, Service, Site
 from outgrow.topology.render import nginx
-from outgrow.topology.render.gunicorn import THREADS
 from outgrow.topology.sums import (
     CONNECTIONS,
     DISK,
@@ -91,7 +90,7 @@ def _without_nothing(one: Sum) -> Sum:
 def _app(site: Site, service: Service, worker_memory: int) -> Iterator[Sum]:
     role, media = service.role, len(site.services("media"))
     repairs = (1, "repair") if media else (0, "repair")
-    own = (WORKERS, "worker")
+    own, each = (site.app.workers, "worker"), of_each(site)
     yield Sum(role, PROCESSES, ((own,), ((1, "above them"),), (repairs,)))
     yield Sum(
         role,
@@ -109,15 +108,15 @@ def _app(site: Site, service: Service, worker_memory: int) -> Iterator[Sum]:
         FILES,
         (
             ((sizes.GUNICORN_TAKES, "connection"),),
-            ((THREADS, "thread"), (_asked(site), "connection")),
+            (each, (_asked(site), "connection")),
             ((media, "media server"), (sizes.MEDIA_KEPT, "connection")),
-            ((THREADS, "upload"),),
+            ((each[0], "upload"),),
         ),
         more="what the code opens",
         limit=OPEN_FILES,
         limited_by="LimitNOFILE",
     )
-    yield _uploads(site, role, (own, (THREADS, "thread")))
+    yield _uploads(site, role, (own, each))
     if media and not site.media.is_distributed:
         records = ((media, "media server"), (sizes.RECORDS, "record"))
         yield Sum(role, INODES, (records,), more="one for each upload and each folder")

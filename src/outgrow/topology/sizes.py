@@ -17,7 +17,7 @@ MEDIA_MEMORY: Final = 35
 NGINX_MEMORY: Final = 5
 HAPROXY_MEMORY: Final = 10
 
-#: The cores of the small machine that `capacity.WORKERS` is made for: an nginx has a process each.
+#: The cores of the small machine that `app.WORKERS` is made for: an nginx has a process each.
 CORES: Final = 2
 
 #: Connections of one process of gunicorn (gunicorn.org/reference/settings, worker_connections).
