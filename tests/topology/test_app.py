@@ -48,6 +48,7 @@ address = "10.0.0.31"
 """
 
 ASGI = "photos.asgi:application"
+RESTART = "systemctl restart outgrow-app.service"
 
 
 def content(engine: str = "", asgi: str = "", **table: Any) -> dict[str, Any]:
@@ -207,16 +208,98 @@ def test_two_interfaces_of_granian() -> None:
 
 def test_what_is_done_to_another_engine() -> None:
     steps = changes(site(), site("granian"), "t.toml")
-    assert [(step.verb, step.server) for step in steps] == [("reload", "app1")]
-    assert steps[0].commands == (
+    assert [(step.verb, step.server) for step in steps] == [("set up", "app1"), ("reload", "app1")]
+    assert steps[0].what == "granian, which will run the site"
+    assert steps[0].commands == ("outgrow render t.toml --to servers --host app1",)
+    assert steps[1].commands == (
         "outgrow render t.toml --to servers --host app1",
         "systemctl restart outgrow-app.service",
         "systemctl restart outgrow-repair.service",
     )
     # A front treats bodies of unknown length otherwise.
     kinds = {(step.verb, step.server) for step in changes(site(), site("granian", ASGI))}
-    assert kinds == {("reload", "app1"), ("reload", "lb1")}
+    assert kinds == {
+        ("set up", "app1"),
+        ("reconfigure", "db1"),
+        ("reload", "app1"),
+        ("reload", "lb1"),
+    }
     assert changes(site(), site(asgi=ASGI)) == ()
+
+
+def test_a_database_takes_more_before_more_is_asked() -> None:
+    content_of = content(workers=5)
+    content_of["servers"]["db2"] = {"roles": ["replica"], "address": "10.0.0.32"}
+    more = parse(content_of, PurePath("/srv"))
+    content_of["app"] = {}
+    few = parse(content_of, PurePath("/srv"))
+    steps = changes(few, more)
+    # A standby that took fewer than its primary would not start.
+    assert [(step.server, step.verb) for step in steps] == [
+        ("db2", "reconfigure"),
+        ("db1", "reconfigure"),
+        ("app1", "reload"),
+    ]
+    most = connections(more, "primary")
+    assert steps[0].what == f"it to take {most} connections: max_connections in its configuration"
+    conf = rendered(more, "db1/postgresql-outgrow.conf")
+    assert f"max_connections = {most}\n" in conf
+    # What takes too many harms nobody.
+    assert [(step.server, step.verb) for step in changes(more, few)] == [("app1", "reload")]
+    assert [step.commands[1] for step in changes(more, few)] == [RESTART]
+    # What MariaDB takes is not rendered; `outgrow capacity` warns.
+    content_of = content(workers=5)
+    content_of["database"]["engine"] = "mariadb"
+    few = parse({**content_of, "app": {}}, PurePath("/srv"))
+    assert [step.server for step in changes(few, parse(content_of, PurePath("/srv")))] == ["app1"]
+
+
+def test_a_background_worker_is_not_touched_by_what_is_not_its_own() -> None:
+    def with_worker(command: str = "python -m celery", **table: Any) -> Site:
+        found = content(**table)
+        found["worker"] = {"command": command}
+        found["servers"]["work1"] = {"roles": ["worker"], "address": "10.0.0.51"}
+        return parse(found, PurePath("/srv"))
+
+    def told(after: Site) -> set[tuple[str, str]]:
+        return {(step.server, step.verb) for step in changes(with_worker(), after)}
+
+    assert told(with_worker(workers=2)) == {("app1", "reload")}
+    other = changes(with_worker(), with_worker(command="python -m rq"))
+    assert [(step.server, step.verb) for step in other] == [("work1", "reload")]
+    assert other[0].commands[1] == "systemctl restart outgrow-worker.service"
+
+
+def test_a_background_worker_comes_and_goes() -> None:
+    found = content(workers=3)
+    found["servers"]["work1"] = {"roles": ["worker"], "address": "10.0.0.51"}
+    found["worker"] = {"command": "python -m celery"}
+    more = parse(found, PurePath("/srv"))
+    steps = changes(site(workers=3), more)
+    assert [(step.verb, step.what) for step in steps if step.server == "work1"] == [
+        ("set up", "the worker at 10.0.0.51"),
+        ("start", "the worker"),
+    ]
+    gone = changes(more, site(workers=3))
+    assert [step.verb for step in gone if step.server == "work1"] == ["drain", "remove"]
+    # Another machine under the same name: whom it asks lets it in, and nothing listens elsewhere.
+    found["servers"]["work1"]["address"] = "10.0.0.52"
+    assert all("listen" not in step.what for step in changes(more, parse(found, PurePath("/srv"))))
+
+
+@pytest.mark.parametrize(
+    ("found", "command"),
+    [
+        (site("gunicorn"), "systemctl reload outgrow-app.service"),
+        (site("uvicorn", ASGI), "systemctl reload outgrow-app.service"),
+        (site("uvicorn", ASGI, workers=1), "systemctl restart outgrow-app.service"),
+        (site("granian"), "systemctl restart outgrow-app.service"),
+    ],
+)
+def test_new_settings_are_a_reload_where_the_unit_knows_one(found: Site, command: str) -> None:
+    [step] = changes(found, replace(found, domains=("photos.example.com",)))[:1]
+    assert step.commands[0] == command
+    assert ("ExecReload=" in rendered(found, "app1/outgrow-app.service")) == ("reload" in command)
 
 
 @pytest.mark.parametrize("engine", app.ENGINES)

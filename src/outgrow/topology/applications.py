@@ -34,6 +34,11 @@ _GRANIAN_LONGEST: Final = 60
 #: Seconds that running requests are given at the end.
 GRACE: Final = 5
 
+#: Connections that a worker of granian takes, the idle ones that a front keeps among them: what
+#: gunicorn takes by default. By default granian's workers take 1,024 together, and HAProxy keeps
+#: one for each visitor: the next would wait until an idle one is closed.
+CONNECTIONS: Final = 1000
+
 #: The form of a line for each request, where one is wanted: method, path, status, time.
 _GUNICORN_LOG: Final = "%(m)s %(U)s %(s)s %(M)s ms"
 _GRANIAN_LOG: Final = "%(method)s %(path)s %(status)d %(dt_ms).0f ms"
@@ -166,6 +171,7 @@ def _granian(application: Application) -> tuple[str, ...]:
         *("--host", application.listen.host, "--port", str(application.listen.number)),
         *("--workers", str(application.workers)),
         *("--workers-kill-timeout", str(application.grace)),
+        *("--backpressure", str(CONNECTIONS)),
         # In milliseconds, and for an idle connection, too. By default as long as a front waits.
         *("--http1-header-read-timeout", str(min(APP_IDLE, _GRANIAN_LONGEST) * 1000)),
         # Like gunicorn: a worker that has died is replaced.
