@@ -18,7 +18,7 @@ from outgrow.topology.applications import ENGINES, Application, words
 from outgrow.topology.front import Member, Upstream
 from outgrow.topology.model import Port
 from tests.fastcgi.serving import ROOT
-from tests.live.processes import family, kill_family, wait_until
+from tests.live.processes import all_have_status, family, kill_family, wait_until
 
 LOOPBACK = "127.0.0.1"
 
@@ -71,12 +71,28 @@ class ApplicationServer:
         assert self._process is not None
         if self._process.poll() is not None:
             raise RuntimeError(f"{self.engine} ended at its start")
-        connections = (one for process in family(self._process.pid) for one in _listening(process))
-        return any(one == self.port.number for one in connections)
+        return self._has(psutil.CONN_LISTEN)
 
     def family(self) -> list[psutil.Process]:
         """The master, and its workers."""
         return family(self._process.pid) if self._process else []
+
+    def connected(self) -> bool:
+        """Whether anybody has a connection to it."""
+        return self._has(psutil.CONN_ESTABLISHED)
+
+    def _has(self, status: str) -> bool:
+        found = (port for process in self.family() for port in _ports(process, status))
+        return any(port == self.port.number for port in found)
+
+    def stop(self) -> None:
+        """SIGTERM, as systemd sends it to the leader; returns when all of it has ended."""
+        everyone = self.family()
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(60)
+        wait_until(lambda: all_have_status(everyone, psutil.STATUS_ZOMBIE), "somebody is left")
+        self._process = None
 
     def kill(self) -> None:
         """SIGKILL to all of it at once."""
@@ -85,10 +101,11 @@ class ApplicationServer:
             self._process = None
 
 
-def _listening(process: psutil.Process) -> Iterator[int]:
+def _ports(process: psutil.Process, status: str) -> Iterator[int]:
+    """The ports of this machine at which a process has a socket in this state."""
     with suppress(psutil.NoSuchProcess):
         for one in process.net_connections("tcp"):
-            if one.status == psutil.CONN_LISTEN:
+            if one.status == status:
                 yield one.laddr.port
 
 

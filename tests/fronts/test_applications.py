@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import select
 import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -22,6 +24,7 @@ from tests.live.processes import all_have_status, wait_until
 SPEAK_HTTP = [kind for kind, (name, _) in APPLICATIONS.items() if ENGINES[name].protocol == "http"]
 
 WORKERS = 2
+VISITORS = 3
 
 
 def running(kind: str, workers: int = WORKERS) -> Generator[ApplicationServer]:
@@ -84,41 +87,73 @@ def server(request: pytest.FixtureRequest) -> Iterator[ApplicationServer]:
     yield from running(request.param)
 
 
-def test_a_reload_loses_no_request(server: ApplicationServer) -> None:
+def test_a_reload_loses_no_request(server: ApplicationServer, tmp_path: Path) -> None:
     signal = reload(server.engine, server.application())
     if signal is None:
         # What docs/howto/application-servers.md says.
         assert server.engine not in {"gunicorn", "uvicorn"}
         return
     leader, *old = server.family()
-    enough, seen, failed = threading.Event(), set(), list[Exception]()
-
-    def visitor() -> None:
-        while not enough.is_set():
-            try:
-                with closing(connection(server)) as one:
-                    seen.add(answered(one))
-            except Exception as error:
-                failed.append(error)
+    visitors = Visitors(server, tmp_path / "executed")
+    before = {one.pid for one in old}
 
     def renewed() -> bool:
         # A helper of multiprocessing stays.
         left = [one for one in old if one.is_running() and is_worker(one)]
-        return all_have_status(left, psutil.STATUS_ZOMBIE) and bool(seen - before)
+        return all_have_status(left, psutil.STATUS_ZOMBIE) and bool(visitors.served_by() - before)
 
-    with ThreadPoolExecutor(3) as several:
-        visitors = [several.submit(visitor) for _ in range(3)]
-        try:
-            wait_until(lambda: bool(seen), "nobody is served")
-            before = {one.pid for one in old}
-            leader.send_signal(signal)
-            wait_until(renewed, "the old workers are still there", seconds=150)
-        finally:
-            enough.set()
-        for one in visitors:
-            one.result()
-    assert failed == []
+    with visitors:
+        wait_until(lambda: bool(visitors.served_by()), "nobody is served")
+        leader.send_signal(signal)
+        wait_until(renewed, "the old workers are still there", seconds=150)
     assert leader.is_running()
+    # What has been begun is answered.
+    assert visitors.failed & visitors.executed() == set()
+    # Each worker of uvicorn closes the connections on which it has read nothing yet.
+    assert len(visitors.failed) <= (WORKERS * VISITORS if server.engine == "uvicorn" else 0)
+
+
+class Visitors:
+    """Several that come again and again, on new connections; the site writes down who came."""
+
+    def __init__(self, server: ApplicationServer, file: Path) -> None:
+        self._server = server
+        self._file = file
+        self._numbers = itertools.count()
+        self._enough = threading.Event()
+        self._pool = ThreadPoolExecutor(VISITORS)
+        self.failed: set[str] = set()
+
+    def __enter__(self) -> None:
+        self._running = [self._pool.submit(self._visit) for _ in range(VISITORS)]
+
+    def __exit__(self, *_: object) -> None:
+        self._enough.set()
+        self._pool.shutdown()
+        for one in self._running:
+            one.result()
+
+    def executed(self) -> set[str]:
+        return {name for name, _ in self._lines()}
+
+    def served_by(self) -> set[int]:
+        return {int(pid) for _, pid in self._lines()}
+
+    def _lines(self) -> list[list[str]]:
+        with suppress(FileNotFoundError):
+            return [line.split() for line in self._file.read_text().splitlines()]
+        return []
+
+    def _visit(self) -> None:
+        while not self._enough.is_set():
+            name = f"n{next(self._numbers)}"
+            with closing(connection(self._server)) as one:
+                try:
+                    one.request("POST", f"/count?file={self._file}&id={name}", b"a=1")
+                    answer = one.getresponse()
+                    assert (answer.status, answer.read()) == (200, name.encode())
+                except (OSError, http.client.HTTPException):
+                    self.failed.add(name)
 
 
 def is_worker(process: psutil.Process) -> bool:
@@ -150,3 +185,12 @@ def test_a_worker_that_dies_is_replaced(server: ApplicationServer) -> None:
         return len(seen - {first, None}) > 0 and len(server.family()) > WORKERS
 
     wait_until(others, "nobody serves")
+
+
+def test_idle_connections_keep_nobody_out(server: ApplicationServer) -> None:
+    """A front keeps many; by default the workers of granian would take half of these."""
+    with ExitStack() as stack:
+        for _ in range(1400):
+            kept = stack.enter_context(closing(connection(server)))
+            answered(kept)
+        assert asked(server) is not None
