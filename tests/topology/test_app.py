@@ -299,6 +299,7 @@ def test_a_background_worker_comes_and_goes() -> None:
 def test_new_settings_are_a_reload_where_the_unit_knows_one(found: Site, command: str) -> None:
     [step] = changes(found, replace(found, domains=("photos.example.com",)))[:1]
     assert step.commands[0] == command
+    assert ("#restart-without-losing-a-request" in step.page) == ("restart" in command)
     assert ("ExecReload=" in rendered(found, "app1/outgrow-app.service")) == ("reload" in command)
 
 

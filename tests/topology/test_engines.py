@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -22,9 +23,21 @@ from tests.topology.sites import tiny_site
 from tests.topology.test_control import Site, controlled
 from tests.topology.test_local import Run, get
 from tests.topology.test_systemd import ODD, service, units, verify
+from tests.topology.test_tutorial import ROOT
+from tests.topology.test_tutorial import outgrow as run_outgrow
+from tests.topology.test_up import READY, address, up
+
+
+def outgrow(words: list[str], folder: Path) -> str:
+    """What a command says."""
+    return run_outgrow(words, folder).stdout
+
 
 #: gunicorn is what all other tests run.
 OTHERS = [engine for engine in app.ENGINES if engine != "gunicorn"]
+
+
+PAGE = (ROOT / "docs/howto/application-servers.md").read_text()
 
 
 @pytest.fixture(params=OTHERS)
@@ -51,6 +64,45 @@ def test_a_site_on_this_machine(site: Site) -> None:
     site.done("start", "app2")
     site.done("stop", "app2")
     assert not site.local.process("app2").running
+
+
+def test_the_page_is_followed(tmp_path: Path) -> None:
+    """All of its commands, with its topology file, on a site that has another name."""
+    topology = tiny_site(tmp_path)
+    [text] = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    topology.write_text(text.replace("photos", "tiny"))
+    other = topology.read_text().replace('"uvicorn"', '"granian"')
+    (topology.parent / "next.toml").write_text(other)
+    blocks = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    commands = [shlex.split(line.removeprefix("$ ")) for one in blocks for line in one.splitlines()]
+    assert commands[0] == ["outgrow", "up", "topology.toml"]
+    with up(topology) as running:
+        running.read_until(READY)
+        assert "app1" in running.text
+        said = {words[1]: outgrow(words, topology.parent) for words in commands[1:]}
+        running.read_until("app1 can't reload: it was restarted, and is ready.")
+    assert set(said) == {"reload", "capacity", "settings", "render", "plan"}
+    assert "3 workers x 95 MB + 40 MB above them" in said["capacity"]
+    assert "ALLOWED_HOSTS" in said["settings"]
+    unit = topology.parent / "servers/app1" / APP_UNIT
+    assert service(unit.read_text())["ExecStart"].split()[2] == "uvicorn"
+    assert "'uvicorn>=0.37'" in (unit.parent / "README.md").read_text()
+    assert "set up granian, which will run the site" in said["plan"]
+
+
+def test_each_program_that_may_run_is_chosen_by_its_word(tmp_path: Path) -> None:
+    """`outgrow up` itself, and a file that is changed to each of them."""
+    for engine in app.ENGINES:
+        topology = tiny_site(tmp_path / engine, app=engine, database="sqlite")
+        with up(topology) as running:
+            running.read_until(READY)
+            names = {" ".join(one.cmdline()[:3]) for one in running.everyone()}
+            assert any(name.endswith(f"-m {engine}") for name in names), names
+            host, port = address(running, "app1")
+            assert get(f"http://{host}:{port}") == "app1"
+            running.read_until("app1    | GET / 200" if engine != "uvicorn" else '"GET / HTTP')
+        said = outgrow(["outgrow", "settings", "topology.toml"], topology.parent)
+        assert "DATABASES" in said
 
 
 @pytest.mark.parametrize("engine", OTHERS)

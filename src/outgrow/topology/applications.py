@@ -7,8 +7,9 @@ The laws:
    site's balancers, which write it anew (law 2 of `front`). Where a program has its own idea of
    it, it is told their addresses, or to have none.
 3. One server never shares a socket or a file with another one of the same user.
-4. A reload is named only where no request is lost by it (tests/fronts/test_applications.py counts
-   them). Where there is none, the server is stopped, in grace, and started.
+4. A reload is named only where all that has been begun is answered, and others serve meanwhile
+   (tests/fronts/test_applications.py counts). Where there is none, the server is stopped, in grace,
+   and started (tests/fronts/test_restarts.py).
 
 Sources: gunicorn.org/reference/settings, uvicorn.dev/settings, `granian --help`.
 """
@@ -72,7 +73,7 @@ class Engine:
     """A program, and as a front sees it: `protocol` is that of `front.Upstream`.
 
     `wsgi` and `asgi` say which kinds of application it can run. `package` is what is installed
-    with pip, and `extra` ours that has it. `reload` is the signal that loses no request.
+    with pip, and `extra` ours that has it. `reload` is the signal of law 4.
     """
 
     words: Callable[[Application], tuple[str, ...]]
@@ -111,7 +112,7 @@ def words(engine: str, application: Application) -> tuple[str, ...]:
 
 
 def reload(engine: str, application: Application) -> signal.Signals | None:
-    """The signal by which new workers take up new code and settings, and no request is lost."""
+    """The signal by which new workers take up new code and settings (law 4), if there is one."""
     known = ENGINES[engine]
     return known.reload if application.workers >= known.reload_workers else None
 

@@ -204,7 +204,10 @@ class _Steps:
         commands = (*first, *((f"systemctl {verb} {unit}",) if unit else ()))
         if part.role == "app" and self.after.services("media"):
             commands += ("systemctl restart outgrow-repair.service",)
-        return Change(SWITCH, part.name, RELOAD, what, why, commands, f"{_PAGE}#reload-one-by-one")
+        page = f"{_PAGE}#reload-one-by-one"
+        if part.role == "app" and verb == "restart":
+            page = "howto/application-servers.md#restart-without-losing-a-request"
+        return Change(SWITCH, part.name, RELOAD, what, why, commands, page)
 
     def _verb(self, role: str) -> str:
         """Whether its unit can reload."""
