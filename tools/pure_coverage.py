@@ -16,7 +16,7 @@ from pathlib import Path
 #: One parser in several modules.
 TOPOLOGY = " ".join(
     f"tests/topology/test_{name}.py"
-    for name in ("model", "keys", "rules", "store", "roles", "poolers")
+    for name in ("model", "keys", "rules", "store", "roles", "poolers", "app")
 )
 
 #: What balancers do, what each is given, and what is behind them.
@@ -88,7 +88,6 @@ PURE = {
     "topology/sizes": "tests/topology/test_capacity.py",
     "topology/sums": "tests/topology/test_capacity.py",
     "topology/weak_points": "tests/topology/test_capacity.py",
-    "topology/render/gunicorn": "tests/topology/test_readme.py",
     "topology/render/readme": "tests/topology/test_readme.py tests/topology/test_poolers.py",
     "topology/ways": CHANGES,
     "topology/figure": "tests/topology/test_figure.py tests/topology/test_poolers.py",
@@ -112,6 +111,7 @@ PURE = {
     "topology/worker": "tests/topology/test_workers.py",
     "topology/objects": TOPOLOGY,
     "topology/agreement": TOPOLOGY,
+    "topology/app": TOPOLOGY,
     "topology/settings": (
         "tests/topology/test_settings.py tests/topology/test_store.py "
         "tests/topology/test_roles.py tests/topology/test_poolers.py"

@@ -232,7 +232,8 @@ _acting("start", "Start server NAME again, and wait until it is ready.")
 _acting(
     "reload",
     "Reload server NAME, and wait until it is ready.\n\n"
-    "gunicorn, nginx and PostgreSQL get SIGHUP; others are restarted.",
+    "gunicorn, nginx and PostgreSQL get SIGHUP; others, uvicorn and granian among them, are "
+    "restarted.",
 )
 
 
@@ -417,7 +418,7 @@ def draw(topology: Path, kind: str | None, to: Path | None) -> None:
 
 @main.command()
 @click.argument("topology", type=click.Path(path_type=Path), default="topology.toml")
-@click.option("--worker", type=click.IntRange(1), help="MB of a worker of gunicorn.  [default: 90]")
+@click.option("--worker", type=click.IntRange(1), help="MB of a worker.  [default: as measured]")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_context
 def capacity(context: click.Context, topology: Path, worker: int | None, as_json: bool) -> None:
@@ -428,11 +429,9 @@ def capacity(context: click.Context, topology: Path, worker: int | None, as_json
     import sys
 
     from outgrow.topology import weighing
-    from outgrow.topology.sizes import WORKER_MEMORY
 
     with _errors_in_one_line():
-        memory = worker or WORKER_MEMORY
-        fits = weighing.weigh(topology, sys.stdout, worker_memory=memory, as_json=as_json)
+        fits = weighing.weigh(topology, sys.stdout, worker_memory=worker, as_json=as_json)
         context.exit(int(not fits))
 
 

@@ -11,12 +11,16 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from outgrow.testing import free_port
 from outgrow.topology.front import Front
 from outgrow.topology.model import Port
 from outgrow.topology.render import File, apache_front, caddy, haproxy, nginx_front
 from tests.fastcgi import serving
 from tests.live.processes import (
+    all_have_status,
+    family,
     kill_family,
     launched,
     missing,
@@ -118,6 +122,15 @@ class Balancer(serving.Front):
             connection.connect()
             return True
         return False
+
+    def reload(self, front: Front, signal: int) -> None:
+        """Take up another configuration; returns when nobody goes by the old one any more."""
+        assert self._process is not None
+        self.front = front
+        written(self.program, front, self.folder)
+        old = family(self._process.pid)[1:]
+        self._process.send_signal(signal)
+        wait_until(lambda: all_have_status(old, psutil.STATUS_ZOMBIE), "the old ones are left")
 
     def stop(self) -> None:
         if self._process is None:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from outgrow.topology.applications import ENGINES
 from outgrow.topology.balancer import Balancer as Options
 from outgrow.topology.front import Front, Route
 from outgrow.topology.model import Port
 from tests.fronts.balancers import PROGRAMS, Balancer, balancer
 from tests.fronts.exceptions import is_exceptional
 from tests.fronts.servers import (
+    APPLICATIONS,
     ApplicationServer,
     FileServer,
     application_server,
@@ -38,7 +38,7 @@ class Pair:
 
     def differs(self, case: str) -> bool:
         """Whether this pair is known not to do in this case as the others do."""
-        return is_exceptional(self.balancer.program.name, self.application.engine, case)
+        return is_exceptional(self.balancer.program.name, self.application.kind, case)
 
 
 @pytest.fixture(scope="session")
@@ -47,10 +47,10 @@ def applications() -> Iterator[Callable[[str], ApplicationServer]]:
     running: dict[str, ApplicationServer] = {}
     with ExitStack() as stack:
 
-        def of(engine: str) -> ApplicationServer:
-            if engine not in running:
-                running[engine] = stack.enter_context(application_server(engine))
-            return running[engine]
+        def of(kind: str) -> ApplicationServer:
+            if kind not in running:
+                running[kind] = stack.enter_context(application_server(kind))
+            return running[kind]
 
         yield of
 
@@ -61,14 +61,14 @@ def files() -> Iterator[tuple[FileServer, FileServer]]:
         yield servers
 
 
-@pytest.fixture(params=itertools.product(PROGRAMS, ENGINES), ids="-".join, scope="module")
+@pytest.fixture(params=itertools.product(PROGRAMS, APPLICATIONS), ids="-".join, scope="module")
 def pair(
     request: pytest.FixtureRequest,
     applications: Callable[[str], ApplicationServer],
     files: tuple[FileServer, FileServer],
 ) -> Iterator[Pair]:
-    program, engine = request.param
-    server = applications(engine)
+    program, kind = request.param
+    server = applications(kind)
     routes = (Route("/media/", files_upstream(files), files=True), Route("/", upstream(server)))
 
     def make(listen: Port) -> Front:

@@ -75,9 +75,10 @@ ROWS: tuple[Exceptional, ...] = (
     ),
     *(
         Exceptional(
-            front, "uvicorn", "unlimited", "A body of unknown length has the site's own limit alone"
+            front, engine, "unlimited", "A body of unknown length has the site's own limit alone"
         )
         for front in ("haproxy", "apache")
+        for engine in ("uvicorn", "granian (ASGI)")
     ),
     Exceptional(
         "apache",

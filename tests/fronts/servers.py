@@ -10,7 +10,6 @@ import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import psutil
 
@@ -19,25 +18,43 @@ from outgrow.topology.applications import ENGINES, Application, words
 from outgrow.topology.front import Member, Upstream
 from outgrow.topology.model import Port
 from tests.fastcgi.serving import ROOT
-from tests.live.processes import family, kill_family, wait_until
+from tests.live.processes import all_have_status, family, kill_family, wait_until
 
 LOOPBACK = "127.0.0.1"
 
+#: What runs behind the fronts: the program, and whether the site is an ASGI application.
+APPLICATIONS = {
+    "gunicorn": ("gunicorn", False),
+    "uvicorn": ("uvicorn", True),
+    "granian": ("granian", False),
+    "granian (ASGI)": ("granian", True),
+    "fastcgi": ("fastcgi", False),
+}
+
 
 class ApplicationServer:
-    """One application server, as production starts it, at a port that it keeps."""
+    """One application server, as production starts it, at a port that it keeps.
 
-    def __init__(self, engine: str, name: str = "app1", output: Path | None = None) -> None:
-        self.engine = engine
+    `kind` is one of APPLICATIONS.
+    """
+
+    def __init__(self, kind: str, name: str = "app1", workers: int = 1) -> None:
+        self.kind = kind
+        self.workers = workers
+        self.engine, self.asgi = APPLICATIONS[kind]
         self.name = name
         self.port = Port(LOOPBACK, free_port())
-        self._output = output
         self._process: subprocess.Popen[bytes] | None = None
 
+    def application(self) -> Application:
+        """What it runs."""
+        site = f"tests.fronts.{'asgi' if self.asgi else 'wsgi'}:application"
+        return Application(
+            site, self.port, fronts=(LOOPBACK,), asgi=self.asgi, workers=self.workers
+        )
+
     def start(self) -> None:
-        wsgi = ENGINES[self.engine].wsgi
-        site = f"tests.fronts.{'wsgi' if wsgi else 'asgi'}:application"
-        application = Application(site, self.port, (LOOPBACK,))
+        application = self.application()
         environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.fronts.site"}
         self._process = subprocess.Popen(
             [sys.executable, *words(self.engine, application)],
@@ -54,12 +71,28 @@ class ApplicationServer:
         assert self._process is not None
         if self._process.poll() is not None:
             raise RuntimeError(f"{self.engine} ended at its start")
-        connections = (one for process in family(self._process.pid) for one in _listening(process))
-        return any(one == self.port.number for one in connections)
+        return self._has(psutil.CONN_LISTEN)
 
     def family(self) -> list[psutil.Process]:
         """The master, and its workers."""
         return family(self._process.pid) if self._process else []
+
+    def connected(self) -> bool:
+        """Whether anybody has a connection to it."""
+        return self._has(psutil.CONN_ESTABLISHED)
+
+    def _has(self, status: str) -> bool:
+        found = (port for process in self.family() for port in _ports(process, status))
+        return any(port == self.port.number for port in found)
+
+    def stop(self) -> None:
+        """SIGTERM, as systemd sends it to the leader; returns when all of it has ended."""
+        everyone = self.family()
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(60)
+        wait_until(lambda: all_have_status(everyone, psutil.STATUS_ZOMBIE), "somebody is left")
+        self._process = None
 
     def kill(self) -> None:
         """SIGKILL to all of it at once."""
@@ -68,17 +101,18 @@ class ApplicationServer:
             self._process = None
 
 
-def _listening(process: psutil.Process) -> Iterator[int]:
+def _ports(process: psutil.Process, status: str) -> Iterator[int]:
+    """The ports of this machine at which a process has a socket in this state."""
     with suppress(psutil.NoSuchProcess):
         for one in process.net_connections("tcp"):
-            if one.status == psutil.CONN_LISTEN:
+            if one.status == status:
                 yield one.laddr.port
 
 
 @contextmanager
-def application_server(engine: str, name: str = "app1") -> Iterator[ApplicationServer]:
+def application_server(kind: str, name: str = "app1") -> Iterator[ApplicationServer]:
     """One that runs as long as the block lasts."""
-    server = ApplicationServer(engine, name)
+    server = ApplicationServer(kind, name)
     try:
         server.start()
         yield server
@@ -90,7 +124,7 @@ def upstream(*servers: ApplicationServer) -> Upstream:
     """These servers as a front sees them."""
     engine = ENGINES[servers[0].engine]
     members = tuple(Member(server.name, server.port) for server in servers)
-    return Upstream("app", members, engine.protocol, engine.wsgi)
+    return Upstream("app", members, engine.protocol, not servers[0].asgi)
 
 
 class FileServer:

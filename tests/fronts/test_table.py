@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from outgrow.topology.applications import ENGINES
 from tests.fronts.balancers import PROGRAMS
 from tests.fronts.exceptions import ANY, ROWS, table
+from tests.fronts.servers import APPLICATIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ def test_the_documentation_has_it() -> None:
 def test_every_row_is_of_a_pair_that_is_tested() -> None:
     for row in ROWS:
         assert row.front in PROGRAMS
-        assert row.application in {ANY, *ENGINES}
+        assert row.application in {ANY, *APPLICATIONS}
 
 
 def test_every_case_is_asked_for() -> None:

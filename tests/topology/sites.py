@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from hypothesis import strategies as st
 
+from outgrow.topology.app import App
 from outgrow.topology.balancer import ENGINES as BALANCERS
 from outgrow.topology.balancer import Balancer
 from outgrow.topology.cache import Cache
@@ -117,6 +118,12 @@ def balancers(draw: st.DrawFn) -> Balancer:
     return Balancer(draw(st.integers(1, 1000)), draw(st.integers(1, 1000)), "/up/", *files)
 
 
+apps = st.one_of(
+    st.builds(App, st.just("gunicorn"), st.integers(1, 9), st.integers(1, 9)),
+    st.builds(App, st.just("uvicorn"), st.integers(1, 9)),
+)
+
+
 @st.composite
 def sites(draw: st.DrawFn) -> Site:
     names = draw(st.lists(_names, min_size=2, max_size=6, unique=True))
@@ -173,6 +180,8 @@ def sites(draw: st.DrawFn) -> Site:
         database=database,
         balancer=draw(balancers()),
         worker=Worker(("python", draw(_paths))),
+        app=draw(apps),
+        asgi="photos.asgi:application",
         cache=Cache(memory=draw(st.integers(1, 100))),
         pooler=Pooler(
             draw(st.sampled_from(MODES)), draw(st.integers(1, 90)), draw(st.none() | st.just(7))
@@ -193,17 +202,22 @@ def tiny_site(
     synchronous: bool = False,
     worker: str = "",
     pooler: str = "",
+    app: str = "",
 ) -> Path:
     """A copy of the tiny site below `folder`; the path of its topology file.
 
     With the engine of a `database` it has the primary "db1" and these replicas; with that
     of a `balancer` the balancer "front"; with that of a `cache` so many, from "cache1" on. With
-    the mode of a `pooler` it has "pool1", with three connections to each database server.
+    the mode of a `pooler` it has "pool1", with three connections to each database server. The
+    application servers run `app`.
     """
     copy = folder / "tiny site"  # a name with a space, as users have them
     shutil.copytree(TINY, copy, ignore=shutil.ignore_patterns("__pycache__", ".outgrow-run"))
     path = copy / "topology.toml"
     text = path.read_text()
+    if app:
+        text = text.replace("[media]\n", 'asgi = "tiny.asgi:application"\n\n[media]\n')
+        text = text.replace("[servers.app1]", f'[app]\nengine = "{app}"\n\n[servers.app1]')
     text = text.replace("[media]\n", f'[media]\nengine = "{engine}"\n')
     if database:
         text += f'\n[database]\nengine = "{database}"\nname = "tiny_rows"\nuser = "tiny-user"\n'

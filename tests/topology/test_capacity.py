@@ -22,9 +22,11 @@ from outgrow import http
 from outgrow.cli import main
 from outgrow.media.journal import RECORDS_LIMIT
 from outgrow.media.limits import Limits
-from outgrow.topology import rendering, sizes, weighing
+from outgrow.topology import app, rendering, sizes, weighing
+from outgrow.topology.applications import Application
+from outgrow.topology.applications import words as words_of
 from outgrow.topology.capacity import OPEN_FILES, clients, connections, pool
-from outgrow.topology.model import Site, parse
+from outgrow.topology.model import Port, Site, parse
 from outgrow.topology.needs import need, needs
 from outgrow.topology.presets import PRESETS, preset
 from outgrow.topology.render.systemd import Places
@@ -50,6 +52,7 @@ NGINX = {"media": {"engine": "nginx"}}
 STANDBY = {"db1": "primary", "db2": "replica"}
 POOLED = {"db1": "primary", "pool1": "pooler"}
 BEHIND = {"database": POSTGRESQL}
+GUNICORN, UVICORN, GRANIAN = (sizes.APPLICATIONS[engine] for engine in app.ENGINES)
 
 
 def site(servers: dict[str, str], **tables: Any) -> Site:
@@ -60,7 +63,7 @@ def site(servers: dict[str, str], **tables: Any) -> Site:
     }
     for name, more in tables.pop("more", {}).items():
         hosts[name] |= more
-    return parse({"site": BASE, "servers": hosts, **tables}, PurePath("/srv"))
+    return parse({"site": tables.pop("site", BASE), "servers": hosts, **tables}, PurePath("/srv"))
 
 
 def of_preset(kind: str) -> Site:
@@ -100,7 +103,7 @@ def test_the_largest_preset() -> None:
     big = of_preset("big")
     web = sums(big, "web1")
     assert web["processes"].text == "3 workers + 1 above them + 1 repair"
-    assert web["memory"].total == 3 * sizes.WORKER_MEMORY + 30 + 75
+    assert web["memory"].total == 3 * 90 + 30 + 75
     assert sums(big, "db1")["connections"].total == connections(big, "primary") == 236
     assert sums(big, "db2")["connections"].total == connections(big, "replica") == 136
     assert sums(big, "db2")["connections"].limit == 236
@@ -214,6 +217,58 @@ def test_roles_and_engines_that_are_not_known() -> None:
     assert set(sums(other, "mail")) == {"disk"}
 
 
+def with_app(servers: dict[str, str], engine: str, **table: Any) -> Site:
+    """A site that runs its ASGI application, where `engine` can."""
+    more = {"app": {"engine": engine, **table}, "database": POSTGRESQL, **NGINX}
+    return site(servers, site={**BASE, "asgi": "shop.asgi:application"}, **more)
+
+
+ROWS = {"app1": "app", "app2": "app", "media1": "media", "db1": "primary", "cache1": "cache"}
+
+
+def test_the_numbers_of_the_file() -> None:
+    one = with_app(ROWS, "gunicorn", workers=5, threads=2)
+    own = sums(one, "app1")
+    assert own["processes"].text == "5 workers + 1 above them + 1 repair"
+    assert own["memory"].text == "5 workers x 90 MB + 30 MB above them + 1 repair x 75 MB"
+    assert own["open files of a process"].text == (
+        "1,000 connections + 2 threads x 2 connections + 1 media server x 8 connections + "
+        "2 uploads + what the code opens"
+    )
+    assert own["disk"].text.startswith("5 workers x 2 threads x 100 MB")
+    assert sums(one, "db1")["connections"].total == 2 * 5 * 2 + 2 + 20
+    assert sums(one, "cache1")["connections"].text == (
+        "2 application servers x 5 workers x 2 threads"
+    )
+    assert sums(one, "media1")["connections"].total == 2 * 5 * 8 + 2 * 8
+
+
+def test_an_application_server_without_threads() -> None:
+    one = with_app(ROWS, "granian", workers=2)
+    own = sums(one, "app1")
+    assert own["processes"].text == "2 workers + 1 above them + 1 repair"
+    assert own["memory"].text == "2 workers x 110 MB + 35 MB above them + 1 repair x 75 MB"
+    assert own["disk"].text.startswith("2 workers x 32 requests x 100 MB")
+    assert sums(one, "db1")["connections"].text == (
+        "2 application servers x 2 workers x 32 requests + 2 repairs + 20 to spare"
+    )
+    files = {file.name: file.content for file in rendering.plan(one, Places())}
+    assert "max_connections = 150\n" in files["db1/postgresql-outgrow.conf"]
+    found = words_of("granian", Application("shop.asgi:application", Port("10.0.0.1", 8000)))
+    assert found[found.index("--backpressure") + 1] == str(GRANIAN.takes)
+
+
+def test_an_application_server_that_takes_as_many_as_come() -> None:
+    one = with_app(ROWS, "uvicorn")
+    own = sums(one, "app1")
+    assert own["processes"].text == "3 workers + 2 above them + 1 repair"
+    assert own["memory"].text == "3 workers x 95 MB + 40 MB above them + 1 repair x 75 MB"
+    assert own["open files of a process"].text == (
+        "32 requests x 2 connections + 1 media server x 8 connections + 32 uploads + "
+        "its connections, what the code opens"
+    )
+
+
 # --- the limits
 
 
@@ -243,6 +298,10 @@ def test_roles_and_engines_that_are_not_known() -> None:
         (
             site({**apps(1), "media1": "media", **POOLED}, **BEHIND, pooler={"clients": 65_517}),
             "pool1: open files of a process: 65,537 is more than 65,536 (LimitNOFILE). Have a",
+        ),
+        (
+            with_app({**apps(11), "media1": "media", "db1": "primary", "c1": "cache"}, "uvicorn"),
+            "c1: connections: 1,056 is more than 1,024 (memcached's -c). Let it take more",
         ),
     ],
 )
@@ -284,7 +343,8 @@ def test_numbers_are_those_of_the_code() -> None:
 
 
 def test_numbers_are_those_of_the_programs() -> None:
-    assert Config().settings["worker_connections"].default == sizes.GUNICORN_TAKES
+    takes = sizes.APPLICATIONS["gunicorn"].takes
+    assert Config().settings["worker_connections"].default == takes
     memcached = said("memcached", "-h")
     assert f"(default: {sizes.CACHE_TAKES['memcached'][0]})" in memcached.partition("conn-limit")[2]
     found = dict(
@@ -374,8 +434,12 @@ def test_the_page_shows_what_is_printed(topology: Path) -> None:
 def test_the_numbers_of_the_page(topology: Path) -> None:
     page = PAGE.read_text()
     for number, words in (
-        (sizes.WORKER_MEMORY, "**A worker of the application** is {} MB"),
-        (sizes.MASTER_MEMORY, "**The process above them** has {} MB"),
+        (GUNICORN.worker, "**A worker of the application** is {} MB"),
+        (UVICORN.worker, "One of uvicorn has {} MB"),
+        (GRANIAN.worker, "one of granian up to {} MB"),
+        (GUNICORN.above_memory, "**The process above them** has {} MB with gunicorn"),
+        (GRANIAN.above_memory, "and {} MB with granian"),
+        (UVICORN.above_memory, "the two above those of uvicorn have {} MB"),
         (sizes.REPAIR_MEMORY, "the media servers {} MB"),
         (sizes.MEDIA_MEMORY, "media server {} MB;"),
         (sizes.BACKEND_MEMORY, "a process of its own, {} MB"),

@@ -5,13 +5,14 @@ What the programs make of it is asked in tests/fronts.
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
 
 from outgrow.errors import ConfigurationError
-from outgrow.topology.applications import ENGINES, Application, words
+from outgrow.topology.applications import ENGINES, Application, application, reload, words
 from outgrow.topology.balancer import Balancer
 from outgrow.topology.front import APP_IDLE, IDLE, Front, Member, Route, Upstream, front
 from outgrow.topology.model import Host, Media, Port, Service, Site
@@ -35,6 +36,9 @@ def weighing(*weights: int) -> Front:
     return replace(PLAIN, routes=(Route("/", replace(APP, members=tuple(members))),))
 
 
+root = PurePosixPath("/srv")
+
+
 def site(media_url: str = "/media/") -> Site:
     hosts = tuple(
         Host(name, address, (Service(name, role, Port(address, number)),), weight=weight)
@@ -44,7 +48,6 @@ def site(media_url: str = "/media/") -> Site:
             ("media1", "media", "10.0.0.21", 8080, 1),
         )
     )
-    root = PurePosixPath("/srv")
     return Site("a", "a.s", "a.w:a", (".a.org",), root, root, media_url, Media(), hosts)
 
 
@@ -157,17 +160,61 @@ def test_shares_of_caddy_are_how_often_a_server_stands_there() -> None:
 
 
 def test_the_words_of_each_application_server() -> None:
-    given = Application("photos.wsgi:application", Port("10.0.0.11", 8000), ("10.0.0.1", "fd00::1"))
+    given = Application(
+        "photos.wsgi:application", Port("10.0.0.11", 8000), fronts=("10.0.0.1", "fd00::1")
+    )
     for engine in ENGINES:
         found = words(engine, given)
         assert found[0] == "-m"
         place = {"--bind", "10.0.0.11:8000"}, {"10.0.0.11", "8000"}, {"host=10.0.0.11", "port=8000"}
         assert any(one <= set(found) for one in place)
-    assert "--keep-alive" in words("gunicorn", given)
-    assert "--forwarded-allow-ips=" in words("gunicorn", given)
     assert "--forwarded-allow-ips=10.0.0.1,fd00::1" in words("uvicorn", given)
     # Nobody is believed where there is no balancer.
     assert "--no-proxy-headers" in words("uvicorn", replace(given, fronts=()))
     assert words("granian", given)[-1] == "photos.wsgi:application"
+    asgi = words("granian", replace(given, asgi=True))
+    assert asgi[2:6] == ("--interface", "asginl", "--blocking-threads", "1")
     with pytest.raises(KeyError):
         words("apache", given)
+
+
+def test_the_words_of_gunicorn() -> None:
+    port, folder = Port("fd00::1", 8000), PurePosixPath("/srv/shop")
+    few = words("gunicorn", Application("shop.wsgi:application", port, folder))
+    assert few == (
+        *("-m", "gunicorn", "--no-control-socket"),
+        *("--bind", "[fd00::1]:8000", "--chdir", "/srv/shop"),
+        *("--worker-class", "gthread", "--threads", "8"),
+        *("--timeout", "60", "--graceful-timeout", "5"),
+        *("--keep-alive", "75"),
+        "--forwarded-allow-ips=",
+        "shop.wsgi:application",
+    )
+    given = Application("shop.wsgi:application", port, folder, workers=3, grace=30, log=True)
+    more = words("gunicorn", given)
+    added = [word for word in more if word not in few]
+    log = "%(m)s %(U)s %(s)s %(M)s ms"
+    assert added == ["--workers", "3", "30", "--access-logfile", "-", "--access-logformat", log]
+
+
+def test_lines_for_requests_are_written_where_they_are_wanted() -> None:
+    given = Application("shop.wsgi:application", Port("10.0.0.11", 8000))
+    logging = replace(given, log=True)
+    assert "--access-log" in words("granian", logging)
+    assert "--access-log" not in words("granian", given)
+    assert "--no-access-log" not in words("uvicorn", logging)
+    assert "--no-access-log" in words("uvicorn", given)
+
+
+def test_a_signal_for_those_whom_it_does_not_end() -> None:
+    one = Application("shop.wsgi:application", Port("10.0.0.11", 8000))
+    assert reload("gunicorn", one) == signal.SIGHUP
+    assert reload("uvicorn", one) is None
+    assert reload("uvicorn", replace(one, workers=2)) == signal.SIGHUP
+    assert reload("granian", replace(one, workers=2)) is None
+    assert reload("fastcgi", one) is None
+
+
+def test_what_an_application_server_of_a_site_runs() -> None:
+    found = application(site(), site().service("app1"))
+    assert found == Application("a.w:a", Port("10.0.0.11", 8000), root, ("10.0.0.1",), 3)

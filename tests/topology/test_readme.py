@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 
 from outgrow.topology import rendering
-from outgrow.topology.model import Port, Site, parse
+from outgrow.topology.model import Site, parse
 from outgrow.topology.presets import PRESETS, preset
-from outgrow.topology.render import File, gunicorn, readme
+from outgrow.topology.render import File, readme
 from outgrow.topology.render.systemd import Places
 from outgrow.topology.worker import Worker
 from tests.test_docs import check
@@ -164,31 +164,3 @@ def test_no_secret_is_in_a_page() -> None:
     assert rows.database
     known = replace(rows, database=replace(rows.database, password="s3cret"))
     assert not any("s3cret" in page for page in pages(known).values())
-
-
-def test_the_words_of_gunicorn() -> None:
-    port, folder = Port("fd00::1", 8000), PurePosixPath("/srv/shop")
-    few = gunicorn.words("python", "shop.wsgi:application", port, folder)
-    assert few == (
-        *("python", "-m", "gunicorn", "--no-control-socket"),
-        *("--bind", "[fd00::1]:8000", "--chdir", "/srv/shop"),
-        *("--worker-class", "gthread", "--threads", "8"),
-        *("--timeout", "60", "--graceful-timeout", "5"),
-        *("--keep-alive", "75"),
-        "--forwarded-allow-ips=",
-        "shop.wsgi:application",
-    )
-    more = gunicorn.words(
-        *("python", "shop.wsgi:application", port, folder),  # type: ignore[arg-type]
-        workers=3,
-        grace=30,
-        keep_alive=90,
-        log="%(s)s",
-    )
-    added = [word for word in more if word not in few]
-    assert added == [
-        *("--workers", "3"),
-        "30",
-        "90",
-        *("--access-logfile", "-", "--access-logformat", "%(s)s"),
-    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from outgrow.topology import database, pooler, rules
+from outgrow.topology import app, database, pooler, rules
 from outgrow.topology.keys import Problems, join
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def check(site: Site, problems: Problems) -> None:
     for role in NEEDED:
         if not site.services(role) and not site.services(INSTEAD.get(role, role)):
             problems.add("servers", f'no server has the role "{role}", and a site needs one.')
+    _check_app(site, problems)
     _check_objects(site, problems)
     _check_caches(site, problems)
     for path, _ in _having(site, "worker"):
@@ -42,6 +43,22 @@ def check(site: Site, problems: Problems) -> None:
     _check_database(site, problems)
     _check_poolers(site, problems)
     _check_addresses(site, problems)
+
+
+def _check_app(site: Site, problems: Problems) -> None:
+    engine = site.app.engine
+    if engine in app.NEEDS_ASGI and not site.asgi:
+        hint = f'Write it, as in asgi = "{site.settings.partition(".")[0]}.asgi:application".'
+        problems.add("site.asgi", f"is missing: {engine} runs an ASGI application.", hint)
+    elif site.is_asgi and site.app.threads != app.THREADS:
+        hint = "Leave it out; workers says how many processes there are."
+        problems.add("app.threads", "is for WSGI: each request of ASGI has a thread then.", hint)
+    if engine in app.NEEDS_IP:
+        for host in dict.fromkeys(host for _, host in _having(site, "app")):
+            if not rules.is_address(host.address):
+                where = f"{join('servers', host.name)}.address"
+                problem = f'"{host.address}" is a name, and {engine} listens at an IP address.'
+                problems.add(where, problem, "Write the address, or choose another engine.")
 
 
 def _check_objects(site: Site, problems: Problems) -> None:

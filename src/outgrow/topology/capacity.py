@@ -12,10 +12,10 @@ from math import ceil, prod
 from typing import Final
 
 from outgrow.topology.model import Site
-from outgrow.topology.render.gunicorn import THREADS
 
-#: Worker processes of an application server: one for each core of a small machine, and one more.
-WORKERS: Final = 3
+#: What a process that runs an ASGI application is taken for: each of its requests has a thread
+#: and a connection of its own, and nothing limits their number.
+AT_ONCE: Final = 32
 
 #: What a background worker is taken for: its own settings say how much it does at once.
 TASKS: Final = 8
@@ -62,13 +62,18 @@ def terms(site: Site, role: str) -> tuple[Term, ...]:
 
 def workers(site: Site) -> Term:
     """The processes of all application servers that serve requests."""
-    return ((len(site.services("app")), "application server"), (WORKERS, "worker"))
+    return ((len(site.services("app")), "application server"), (site.app.workers, "worker"))
+
+
+def of_each(site: Site) -> tuple[float, str]:
+    """What one of these processes does at the same moment."""
+    return (AT_ONCE, "request") if site.is_asgi else (site.app.threads, "thread")
 
 
 def at_once(site: Site) -> tuple[Term, Term]:
     """What the whole site does at the same moment: requests, and tasks in the background."""
     return (
-        (*workers(site), (THREADS, "thread")),
+        (*workers(site), of_each(site)),
         ((len(site.services("worker")), "background worker"), (TASKS, "task")),
     )
 

@@ -9,7 +9,8 @@ The laws:
 4. Data that has another home (the rows, the master copy, the uploads) is never moved by itself:
    that is a step by hand, which says so and names what to read. It comes before any server is
    started or reloaded with the new file.
-5. What will be asked is opened first, and what is asked no more is closed last.
+5. What will be asked is opened first, and takes as much as it will be asked for. What is asked no
+   more is closed last.
 6. Between two equal sites there are no steps.
 """
 
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from outgrow.topology import moves
+from outgrow.topology.applications import application, reload
 from outgrow.topology.change import (
     COPY,
     DRAIN,
@@ -71,6 +73,7 @@ class _Steps:
         yield from map(self._listen_too, self.differs.moved)
         yield from self._filled(inner)
         yield from map(self._set_up, _referring(self.differs.new))
+        yield from self._installed()
         yield from self._names(kept=True)
 
     def switch(self) -> Iterator[Change]:
@@ -101,7 +104,7 @@ class _Steps:
 
     def _set_up(self, part: Part) -> Change:
         row = way(part.role)
-        what = f"the {row.noun} at {part.service.port}"
+        what = f"the {row.noun} at {part.place}"
         if part.role == "objects" and part.service.engine == "external":
             why = "It is new: an account there, and keys for the site."
             return Change(PREPARE, part.name, SET_UP, what, why, (), row.page)
@@ -110,6 +113,15 @@ class _Steps:
             why = "It is new. Do not start it yet: what it refers to comes first."
         why += f" servers/{part.name}/README.md says how."
         return Change(PREPARE, part.name, SET_UP, what, why, (self._render(part),), row.page)
+
+    def _installed(self) -> Iterator[Change]:
+        """What will run the site on servers that run something else today."""
+        engine = self.after.app.engine
+        for part in self._staying("app") if engine != self.before.app.engine else ():
+            what = f"{engine}, which will run the site"
+            why = f"Nothing runs it yet. servers/{part.name}/README.md says how it is installed."
+            page = "howto/application-servers.md"
+            yield Change(PREPARE, part.name, SET_UP, what, why, (self._render(part),), page)
 
     def _opened(self) -> Iterator[Change]:
         for now, come, _ in self._callers():
@@ -183,12 +195,12 @@ class _Steps:
             elif role in FRONTS and self.differs.front_differs:
                 why = "It sends visitors to those that will stay, and to no other."
                 yield self._rendered(SWITCH, part, f"the {way(role).noun}", why, RELOAD)
-            elif role in CODE and self.differs.command_differs:
+            elif role in CODE and self.differs.command_differs(role):
                 why = "Its unit is another. See that it serves before you go on."
                 yield self._reload(part, "restart", why, (self._render(part),))
             elif role in CODE and self.differs.settings_differ:
                 why = "Its settings come from there. See that it serves before you go on."
-                yield self._reload(part, "reload", why)
+                yield self._reload(part, self._verb(role), why)
 
     def _reload(self, part: Part, verb: str, why: str, first: tuple[str, ...] = ()) -> Change:
         what = f"the {way(part.role).noun} with the new file"
@@ -196,7 +208,17 @@ class _Steps:
         commands = (*first, *((f"systemctl {verb} {unit}",) if unit else ()))
         if part.role == "app" and self.after.services("media"):
             commands += ("systemctl restart outgrow-repair.service",)
-        return Change(SWITCH, part.name, RELOAD, what, why, commands, f"{_PAGE}#reload-one-by-one")
+        page = f"{_PAGE}#reload-one-by-one"
+        if part.role == "app" and verb == "restart":
+            page = "howto/application-servers.md#restart-without-losing-a-request"
+        return Change(SWITCH, part.name, RELOAD, what, why, commands, page)
+
+    def _verb(self, role: str) -> str:
+        """Whether its unit can reload."""
+        engine = self.after.app.engine
+        parts = self.after.services("app")
+        can = role == "app" and reload(engine, application(self.after, parts[0]))
+        return "reload" if can else "restart"
 
     def _pooled(self, phase: str, part: Part, still: tuple[str, ...] = ()) -> Change:
         what = "PgBouncer with the new file"

@@ -4,7 +4,7 @@ The laws:
 
 1. A part of a site is what one server does in one role. It is the same part under the same name,
    wherever it listens; a database server or a cache that runs another engine is another part.
-2. What listens nowhere (SQLite's file) is no part.
+2. SQLite's file is no part. A worker is one, though it listens nowhere.
 3. A replica that becomes the primary keeps its rows, and so does the primary that becomes a
    replica: neither is new or gone.
 """
@@ -15,10 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from outgrow.topology.app import App
+from outgrow.topology.applications import ENGINES
 from outgrow.topology.capacity import clients, pool
 from outgrow.topology.model import Host, Media, Service, Site
 from outgrow.topology.render import pgbouncer
 from outgrow.topology.settings import django_settings
+from outgrow.topology.worker import Worker
 
 #: Whose settings come from the topology file.
 CODE: Final = ("app", "worker")
@@ -32,6 +35,7 @@ _ANY_ENGINE: Final = (*CODE, *FRONTS, "media", "objects", "static")
 
 #: What is never moved to another port by itself: it is data.
 DATA: Final = ("primary", "objects")
+_STAYS_PUT: Final = (*DATA, "worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,11 @@ class Part:
     def name(self) -> str:
         """The name of its server."""
         return self.host.name
+
+    @property
+    def place(self) -> str:
+        """Where it is: its port, or the address of what listens nowhere."""
+        return str(self.service.port) if self.service.port.number else self.host.address
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -72,11 +81,11 @@ class Difference:
 
     @property
     def moved(self) -> tuple[tuple[Part, Part], ...]:
-        """What stays and listens elsewhere, but for what is data."""
+        """What stays and listens elsewhere, but for what is data or does not listen."""
         return tuple(
             (old, now)
             for old, now in self.stay
-            if old.service.port != now.service.port and old.role not in DATA
+            if old.service.port != now.service.port and old.role not in _STAYS_PUT
         )
 
     @property
@@ -114,10 +123,9 @@ class Difference:
         """Whether Django gets other settings."""
         return _settings(self.before) != _settings(self.after)
 
-    @property
-    def command_differs(self) -> bool:
-        """Whether the application is started otherwise."""
-        return _command(self.before) != _command(self.after)
+    def command_differs(self, role: str) -> bool:
+        """Whether the servers of this role, one of CODE, are started otherwise."""
+        return _command(self.before, role) != _command(self.after, role)
 
     @property
     def front_differs(self) -> bool:
@@ -167,7 +175,7 @@ def difference(before: Site, after: Site) -> Difference:
 def parts(site: Site) -> Mapping[tuple[str, str, str], Part]:
     """Every part of a site, in the order of the file."""
     every = (Part(host, service) for host in site.hosts for service in host.services)
-    return {part.key: part for part in every if part.service.port.number}
+    return {part.key: part for part in every if part.service.port.number or part.role == "worker"}
 
 
 def apps(site: Site) -> set[str]:
@@ -203,8 +211,12 @@ def _sizes(site: Site) -> object:
     return site.pooler, pool(site), clients(site)
 
 
-def _command(site: Site) -> object:
-    return site.folder, site.settings, site.wsgi
+def _command(site: Site, role: str) -> object:
+    if role == "worker":
+        return site.folder, site.settings, site.worker
+    known = ENGINES[site.app.engine].knows_visitors
+    fronts = [service.port.host for service in site.services("balancer")] if known else []
+    return site.folder, site.settings, site.application, site.app, fronts
 
 
 def _front(site: Site) -> Site:
@@ -214,4 +226,15 @@ def _front(site: Site) -> Site:
         for host in site.hosts
         if (some := tuple(one for one in host.services if one.role in _BEHIND))
     )
-    return replace(site, hosts=hosts, database=None, objects=None, media=Media())
+    # How a body of unknown length is treated depends on the kind of application.
+    kind = "asgi" if site.is_asgi else ""
+    return replace(
+        site,
+        hosts=hosts,
+        database=None,
+        objects=None,
+        media=Media(),
+        worker=Worker(),
+        app=App(),
+        asgi=kind,
+    )

@@ -155,4 +155,4 @@ def _upstream(site: Site, role: str) -> Upstream:
         for service in host.services
         if service.role == role
     )
-    return Upstream(role, tuple(members))
+    return Upstream(role, tuple(members), wsgi=role != "app" or not site.is_asgi)

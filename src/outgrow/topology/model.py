@@ -16,6 +16,7 @@ The file in full::
     name = "photos"                      # a short name: letters, digits, - and .
     settings = "photos.settings"         # DJANGO_SETTINGS_MODULE
     wsgi = "photos.wsgi:application"
+    asgi = "photos.asgi:application"     # for an engine of [app] that can run it
     domains = ["photos.example.org"]     # ALLOWED_HOSTS
     media_root = "var/media"             # the master copy; relative to this file
     media_url = "/media/"                # the default
@@ -39,6 +40,11 @@ The file in full::
     health = "/"                         # the path that shows whether an app server is well
     certificate = "/etc/ssl/photos.pem"  # with these two it speaks HTTPS
     certificate_key = "/etc/ssl/photos.key"
+
+    [app]                                # what those with this role run
+    engine = "gunicorn"                  # or "uvicorn", which needs asgi, or "granian"
+    workers = 3                          # processes; `outgrow up` has one for each server
+    threads = 8                          # of each; an ASGI application has none
 
     [database]                           # without it the site's own settings hold
     engine = "postgresql"                # or "mariadb", or "sqlite", the default
@@ -138,6 +144,7 @@ from outgrow.errors import TopologyErrors
 from outgrow.servers import Server
 from outgrow.topology import (
     agreement,
+    app,
     balancer,
     cache,
     database,
@@ -146,6 +153,7 @@ from outgrow.topology import (
     rules,
     worker,
 )
+from outgrow.topology.app import App
 from outgrow.topology.balancer import Balancer
 from outgrow.topology.cache import Cache
 from outgrow.topology.database import Database
@@ -302,10 +310,23 @@ class Site:
     cache: Cache = field(default_factory=Cache)
     worker: Worker = field(default_factory=Worker)
     pooler: Pooler = field(default_factory=Pooler)
+    app: App = field(default_factory=App)
+    #: The ASGI application, or "".
+    asgi: str = ""
     #: Uploads that a browser would run are shown as pages, and not only offered to be saved.
     active: bool = False
     #: The server that this process runs on, where several of them are on one machine.
     here: str = ""
+
+    @property
+    def is_asgi(self) -> bool:
+        """Whether the application servers run the ASGI application, and not that for WSGI."""
+        return bool(self.asgi) and self.app.engine in app.TAKES_ASGI
+
+    @property
+    def application(self) -> str:
+        """What the application servers run."""
+        return self.asgi if self.is_asgi else self.wsgi
 
     def services(self, role: str | None = None) -> tuple[Service, ...]:
         """Every service, or those in one role, in the order of the file."""
@@ -359,8 +380,9 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     """
     problems = Problems()
     top = Table("", content, problems)
-    site, fronts, caches, workers, media, data, store, servers = (
+    site, applications, fronts, caches, workers, media, data, store, servers = (
         top.table("site", required=True),
+        top.table("app"),
         top.table("balancer"),
         top.table("cache"),
         top.table("worker"),
@@ -396,6 +418,7 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
         cache=shared,
         worker=worker.parse(workers),
         pooler=pooler.parse(pools),
+        app=app.parse(applications),
         active=active,
     )
     if not problems.below("servers"):
@@ -419,6 +442,8 @@ def local(site: Site, ports: Mapping[str, int], folder: PurePath) -> Site:
         # Server names don't begin with "_", so no server's folder is here.
         media_root=folder / "_master",
         hosts=hosts,
+        # A laptop has several servers' load on one machine, and no visitors.
+        app=replace(site.app, workers=1),
         # The certificate of the site's own domain is no laptop's.
         balancer=replace(site.balancer, certificate=None, certificate_key=None),
         database=_local_database(site.database, folder),
@@ -478,6 +503,7 @@ def _site(table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath)
         name=table.text("name", rules.name),
         settings=table.text("settings", rules.module),
         wsgi=table.text("wsgi", rules.wsgi),
+        asgi=_asgi(table),
         domains=table.texts("domains", rules.domain),
         folder=folder / table.text("folder", rules.path, default="."),
         media_root=folder / _media_root(table, media),
@@ -487,6 +513,14 @@ def _site(table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath)
     )
     table.close()
     return site
+
+
+def _asgi(table: Table) -> str:
+    # Asked for in any case, so that it is a known key.
+    value = table.text("asgi", default="")
+    if table.has("asgi") and (problem := rules.asgi(value)):
+        table.wrong("asgi", problem)
+    return value
 
 
 def _media_root(table: Table, media: Media) -> str:

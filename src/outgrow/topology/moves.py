@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from outgrow.topology.capacity import connections
 from outgrow.topology.change import MOVE, PREPARE, RECONFIGURE, SWITCH, Change
 from outgrow.topology.difference import Difference, Part, apps, parts
 from outgrow.topology.model import Site
 
 _PAGE: Final = "howto/change-topology.md"
+#: The roles that have the rows.
+_ROWS: Final = ("primary", "replica")
 _BY_HAND: Final = "By hand, and nobody may write meanwhile."
 
 
 def prepared(differs: Difference, file: str) -> Iterator[Change]:
-    """What several application servers, or replicas, ask of a site that had none."""
+    """What a site must have before there is more that asks for it."""
     before, after = differs.before, differs.after
     if len(apps(before)) < 2 <= len(apps(after)):
         what = "the site for several servers: no state on one of them alone"
@@ -32,6 +35,24 @@ def prepared(differs: Difference, file: str) -> Iterator[Change]:
         why = "Pages lead there as soon as the first application server has the new file."
         media = after.services("media")[0].name.partition(":")[0]
         yield Change(PREPARE, media, RECONFIGURE, what, why, (), "howto/media-servers.md")
+    yield from _roomier(differs)
+
+
+def _roomier(differs: Difference) -> Iterator[Change]:
+    """Database servers that will be asked for more connections than they take."""
+    was, will = (
+        max(connections(site, role) for role in ("primary", "replica"))
+        for site in (differs.before, differs.after)
+    )
+    staying = [one for one in (*differs.stay, *differs.swapped) if one[1].role in _ROWS]
+    # A standby that takes fewer than its primary does not go on
+    # (postgresql.org/docs/current/hot-standby.html, "Administrator's Overview").
+    for _, now in sorted(staying, key=lambda pair: pair[0].role == "primary"):
+        if will > was and now.service.engine == "postgresql":
+            what = f"it to take {will} connections: max_connections in its configuration"
+            why = "The site will ask for more than it takes today. Start it again; writes wait."
+            page = "explanation/tuning.md#connections-of-the-database"
+            yield Change(PREPARE, now.name, RECONFIGURE, what, why, (), page)
 
 
 def moved(differs: Difference) -> Iterator[Change]:

@@ -17,12 +17,12 @@ from typing import Final
 from outgrow.topology import sizes
 from outgrow.topology.capacity import (
     OPEN_FILES,
-    WORKERS,
     Term,
     asking,
     at_once,
     clients,
     connections,
+    of_each,
     pool,
     repairing,
     terms,
@@ -33,7 +33,6 @@ from outgrow.topology.front import CONNECTIONS as FRONT_CONNECTIONS
 from outgrow.topology.front import KEPT
 from outgrow.topology.model import Host, Service, Site
 from outgrow.topology.render import nginx, pgbouncer
-from outgrow.topology.render.gunicorn import THREADS
 from outgrow.topology.sums import (
     CONNECTIONS,
     DISK,
@@ -47,18 +46,22 @@ from outgrow.topology.sums import (
 )
 
 
-def needs(site: Site, worker_memory: int = sizes.WORKER_MEMORY) -> tuple[Need, ...]:
-    """What each server of the site needs. `worker_memory` is megabytes of one worker process."""
+def needs(site: Site, worker_memory: int | None = None) -> tuple[Need, ...]:
+    """What each server of the site needs.
+
+    `worker_memory` is megabytes of one worker process; without it, what was measured.
+    """
     return tuple(need(site, host, worker_memory) for host in site.hosts)
 
 
-def need(site: Site, host: Host, worker_memory: int = sizes.WORKER_MEMORY) -> Need:
+def need(site: Site, host: Host, worker_memory: int | None = None) -> Need:
     """What one server needs."""
+    memory = worker_memory or sizes.APPLICATIONS[site.app.engine].worker
     found = [
         _without_nothing(one)
         for service in host.services
         if service.role in _OF_ROLE
-        for one in _OF_ROLE[service.role](site, service, worker_memory)
+        for one in _OF_ROLE[service.role](site, service, memory)
     ]
     if any(service.engine != "external" for service in host.services):
         found.append(Sum("", DISK, (((sizes.JOURNAL, "MB of journal"),),), MB, "the system itself"))
@@ -93,15 +96,17 @@ def _without_nothing(one: Sum) -> Sum:
 
 def _app(site: Site, service: Service, worker_memory: int) -> Iterator[Sum]:
     role, media = service.role, len(site.services("media"))
+    runs = sizes.APPLICATIONS[site.app.engine]
+    taken: tuple[Term, ...] = () if runs.takes is None else (((runs.takes, "connection"),),)
     repairs = (1, "repair") if media else (0, "repair")
-    own = (WORKERS, "worker")
-    yield Sum(role, PROCESSES, ((own,), ((1, "above them"),), (repairs,)))
+    own, each = (site.app.workers, "worker"), of_each(site)
+    yield Sum(role, PROCESSES, ((own,), ((runs.above, "above them"),), (repairs,)))
     yield Sum(
         role,
         MEMORY,
         (
             (own, (worker_memory, MB)),
-            ((sizes.MASTER_MEMORY, "MB above them"),),
+            ((runs.above_memory, "MB above them"),),
             (repairs, (sizes.REPAIR_MEMORY, MB)),
         ),
         MB,
@@ -111,16 +116,16 @@ def _app(site: Site, service: Service, worker_memory: int) -> Iterator[Sum]:
         role,
         FILES,
         (
-            ((sizes.GUNICORN_TAKES, "connection"),),
-            ((THREADS, "thread"), (_asked(site), "connection")),
+            *taken,
+            (each, (_asked(site), "connection")),
             ((media, "media server"), (sizes.MEDIA_KEPT, "connection")),
-            ((THREADS, "upload"),),
+            ((each[0], "upload"),),
         ),
-        more="what the code opens",
+        more="what the code opens" if taken else "its connections, what the code opens",
         limit=OPEN_FILES,
         limited_by="LimitNOFILE",
     )
-    yield _uploads(site, role, (own, (THREADS, "thread")))
+    yield _uploads(site, role, (own, each))
     if media and not site.media.is_distributed:
         records = ((media, "media server"), (sizes.RECORDS, "record"))
         yield Sum(role, INODES, (records,), more="one for each upload and each folder")

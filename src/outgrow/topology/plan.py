@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from outgrow.topology import balancing, caching, pooling
+from outgrow.topology import applications, balancing, caching, pooling
 from outgrow.topology.load import DIRECT, SERVER_VARIABLE, VARIABLE
 from outgrow.topology.mariadb import MariaDB
 from outgrow.topology.model import MIGRATE, PASSWORD_FILE, REPAIR, Service, Site
@@ -23,7 +23,7 @@ from outgrow.topology.parts import HOME, Plan, Planned, Programs, Stage, Step
 from outgrow.topology.postgres import Postgres
 from outgrow.topology.probes import Answers, Runs, Stores, Succeeds
 from outgrow.topology.process import Command, Reload
-from outgrow.topology.render import File, gunicorn, nginx, toml
+from outgrow.topology.render import File, nginx, toml
 
 TOPOLOGY_FILE: Final = "_topology.toml"
 
@@ -198,16 +198,17 @@ def _state(service: Service) -> str:
 
 
 def _app(site: Site, service: Service, folder: Path, programs: Programs) -> Planned:
-    log = "%(m)s %(U)s %(s)s %(M)s ms"
-    words = gunicorn.words(programs.python, site.wsgi, service.port, site.folder, log=log)
+    engine = site.app.engine
+    server = applications.application(site, service, log=True)
+    signal = applications.reload(engine, server)
     return Planned(
         service.name,
         "app",
         Command(
-            words,
+            (programs.python, *applications.words(engine, server)),
             Path(site.folder),
             environment(site, folder, service.name),
-            reload=Reload(renews=True),
+            reload=Reload(signal, renews=True) if signal else None,
         ),
         "serves a page",
         # A visitor wants a page; to be ready it is enough not to fail.

@@ -22,6 +22,7 @@ from typing import Final
 
 from outgrow.errors import MissingExtra, TopologyError
 from outgrow.topology import account, mariadb, postgres, swift
+from outgrow.topology.applications import ENGINES
 from outgrow.topology.keys import join
 from outgrow.topology.model import Host, Site
 from outgrow.topology.parts import HOME, Programs
@@ -51,8 +52,9 @@ def find(site: Site, folder: Path) -> Programs:
 
     Raises `MissingExtra`, and `TopologyError` for nginx and for a database's server.
     """
-    if importlib.util.find_spec("gunicorn") is None:
-        raise MissingExtra("outgrow up", "gunicorn", "local")
+    engine = site.app.engine
+    if importlib.util.find_spec(engine) is None:
+        raise MissingExtra("outgrow up", engine, ENGINES[engine].extra)
     media = site.services("media")
     if any(s.engine == "outgrow" for s in media) and importlib.util.find_spec("uvicorn") is None:
         raise MissingExtra("The embedded media server", "uvicorn", "local")

@@ -42,10 +42,19 @@ def module(value: str) -> str:
 
 def wsgi(value: str) -> str:
     """A WSGI application in a Python module."""
-    found, colon, application = value.partition(":")
-    if colon and _MODULE.match(found) and application.isidentifier():
+    return _application(value, "wsgi")
+
+
+def asgi(value: str) -> str:
+    """An ASGI application in a Python module."""
+    return _application(value, "asgi")
+
+
+def _application(value: str, kind: str) -> str:
+    found, colon, name = value.partition(":")
+    if colon and _MODULE.match(found) and name.isidentifier():
         return ""
-    return f'"{value}" must be module:name, as in "photos.wsgi:application".'
+    return f'"{value}" must be module:name, as in "photos.{kind}:application".'
 
 
 def domain(value: str) -> str:

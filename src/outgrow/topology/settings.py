@@ -166,7 +166,7 @@ def _databases(site: Site, database: Database) -> dict[str, Any]:
     if site.media.is_distributed:
         # What it says must be committed even when the site's own transaction is rolled back.
         aliases[CATALOGUE] = _primary(site, database)
-    aliases |= {server.name: _replica(database, port) for server, port in replicas}
+    aliases |= {server.name: _replica(site, database, port) for server, port in replicas}
     aliases = {alias: one | _pooled(site, database, alias) for alias, one in aliases.items()}
     if not replicas:
         return {"DATABASES": aliases}
@@ -202,20 +202,20 @@ def _primary(site: Site, database: Database) -> dict[str, Any]:
         return {"ENGINE": _BACKENDS[database.engine], "NAME": database.name}
     [service] = site.services("primary")
     return {
-        **_server(database, service.port),
+        **_server(site, database, service.port),
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {"connect_timeout": _PRIMARY_TIMEOUT},
     }
 
 
-def _replica(database: Database, port: Port) -> dict[str, Any]:
+def _replica(site: Site, database: Database, port: Port) -> dict[str, Any]:
     mirror = {"TEST": {"MIRROR": PRIMARY_ALIAS}}
     if not database.has_servers:
         # The primary's own file, which this alias can't write (sqlite.org/uri.html).
         name = f"file:{quote(database.name)}?mode=ro"
         return {"ENGINE": _BACKENDS[database.engine], "NAME": name, **mirror}
     return {
-        **_server(database, port),
+        **_server(site, database, port),
         # No round trip for each request: a read that finds it dead goes to another.
         "CONN_HEALTH_CHECKS": False,
         "OPTIONS": {"connect_timeout": _REPLICA_TIMEOUT, **_READ_ONLY[database.engine]},
@@ -223,7 +223,7 @@ def _replica(database: Database, port: Port) -> dict[str, Any]:
     }
 
 
-def _server(database: Database, port: Port) -> dict[str, Any]:
+def _server(site: Site, database: Database, port: Port) -> dict[str, Any]:
     return {
         "ENGINE": _BACKENDS[database.engine],
         "NAME": database.name,
@@ -232,5 +232,7 @@ def _server(database: Database, port: Port) -> dict[str, Any]:
         **({"PASSWORD": database.password} if database.password else {}),
         "HOST": port.host,
         "PORT": str(port.number),
-        "CONN_MAX_AGE": _KEPT,
+        # Each request of ASGI has a thread of its own, with which its connections would be lost
+        # (docs.djangoproject.com/en/stable/ref/databases/#persistent-connections).
+        "CONN_MAX_AGE": 0 if site.is_asgi else _KEPT,
     }

@@ -6,13 +6,37 @@ is asked of the program in tests/topology/test_capacity.py, where it tells.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
-#: Megabytes of one process, measured: a worker of gunicorn with the example site in it, the
-#: process above the workers, the repair, Outgrow's media server, an nginx, an HAProxy, and a
-#: PgBouncer.
-WORKER_MEMORY: Final = 90
-MASTER_MEMORY: Final = 30
+from outgrow.topology.applications import CONNECTIONS as APP_CONNECTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What one of `app.ENGINES` has on a server.
+
+    Megabytes, measured, of a `worker` with the example site in it, and of all the processes `above`
+    the workers; the connections that a worker takes, or None for as many as come.
+    """
+
+    worker: int
+    above: int
+    above_memory: int
+    takes: int | None
+
+
+#: gunicorn.org/reference/settings, worker_connections; granian has what `applications` says, which
+#: is the same number. Above the workers of uvicorn is a helper of Python's multiprocessing, too.
+APPLICATIONS: Final[Mapping[str, Runs]] = {
+    "gunicorn": Runs(worker=90, above=1, above_memory=30, takes=APP_CONNECTIONS),
+    "uvicorn": Runs(worker=95, above=2, above_memory=40, takes=None),
+    "granian": Runs(worker=110, above=1, above_memory=35, takes=APP_CONNECTIONS),
+}
+
+#: Megabytes of one process, measured: the repair, Outgrow's media server, an nginx, an HAProxy,
+#: and a PgBouncer.
 REPAIR_MEMORY: Final = 75
 MEDIA_MEMORY: Final = 35
 NGINX_MEMORY: Final = 5
@@ -22,11 +46,8 @@ PGBOUNCER_MEMORY: Final = 10
 #: Megabytes of one client of PgBouncer (pgbouncer.org/features.html: 2 kB; 1 as measured).
 PGBOUNCER_CLIENT: Final = 0.002
 
-#: The cores of the small machine that `capacity.WORKERS` is made for: an nginx has a process each.
+#: The cores of the small machine that `app.WORKERS` is made for: an nginx has a process each.
 CORES: Final = 2
-
-#: Connections of one process of gunicorn (gunicorn.org/reference/settings, worker_connections).
-GUNICORN_TAKES: Final = 1000
 
 #: Connections that a process of the site keeps to a media server (`outgrow.http`).
 MEDIA_KEPT: Final = 8

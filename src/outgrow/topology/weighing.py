@@ -25,10 +25,13 @@ _DIES: Final = "When one server dies"
 _NARROW: Final = 16
 
 
-def weigh(path: Path, out: TextIO, *, worker_memory: int, as_json: bool = False) -> bool:
+def weigh(
+    path: Path, out: TextIO, *, worker_memory: int | None = None, as_json: bool = False
+) -> bool:
     """Print the sums of a topology file; whether all of them are within their limits.
 
-    A table on a terminal, lines elsewhere. `worker_memory` is megabytes of one worker process.
+    A table on a terminal, lines elsewhere. `worker_memory` is megabytes of one worker process;
+    without it, what was measured.
     Raises `TopologyError`.
     """
     site = load(path)

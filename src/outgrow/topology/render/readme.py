@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
+from outgrow.topology.applications import ENGINES
 from outgrow.topology.doors import doors
 from outgrow.topology.model import Host, Service, Site
 from outgrow.topology.needs import need
@@ -126,7 +127,8 @@ def _wheels(site: Site, host: Host) -> list[str]:
     if roles & set(_CODE):
         extras += ["objects"] if site.objects else []
         extras += [site.cache.engine] if site.services("cache") else []
-        found.append("gunicorn>=25.1")
+        if "app" in roles or site.app.engine == "gunicorn":
+            found.append(ENGINES[site.app.engine].package)
         driver = _DRIVERS.get(site.database.engine) if site.database else None
         found += [driver] if driver else []
     elif not extras:

@@ -11,9 +11,10 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from outgrow.errors import ConfigurationError
-from outgrow.topology.capacity import OPEN_FILES, WORKERS
+from outgrow.topology import applications
+from outgrow.topology.capacity import OPEN_FILES
 from outgrow.topology.model import Host, Service, Site
-from outgrow.topology.render import File, caches, gunicorn, haproxy, nginx_front, pgbouncer
+from outgrow.topology.render import File, caches, haproxy, nginx_front, pgbouncer
 
 #: What the units are called. They are ours, whatever else runs there.
 APP_UNIT: Final = "outgrow-app.service"
@@ -102,22 +103,19 @@ def render(site: Site, host: Host, places: Places) -> Iterator[File]:
 
 
 def _app(site: Site, service: Service, places: Places) -> str:
-    words = gunicorn.words(
-        places.python,
-        site.wsgi,
-        service.port,
-        site.folder,
-        workers=WORKERS,
-        grace=GRACE,
-    )
+    engine = site.app.engine
+    server = applications.application(site, service, grace=GRACE)
+    signal = applications.reload(engine, server)
+    # New workers read code and settings anew; the old ones answer what they have.
+    reload = (f"ExecReload=/bin/kill -{signal.name[3:]} $MAINPID",) if signal else ()
     more = (
         *_code(site, places),
-        # New workers read code and settings anew; the old ones answer what they have.
-        "ExecReload=/bin/kill -HUP $MAINPID",
+        *reload,
         # The signal is for the main process, which ends its workers.
         "KillMode=mixed",
         f"TimeoutStopSec={GRACE + 10}",
     )
+    words = (places.python, *applications.words(engine, server))
     return _unit("application server", places, more, words)
 
 

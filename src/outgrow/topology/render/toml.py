@@ -23,6 +23,8 @@ def _lines(site: Site) -> Iterator[str]:
     yield "[site]"
     for key in ("name", "settings", "wsgi", "folder", "media_root", "media_url"):
         yield f"{key} = {_value(str(getattr(site, key)))}"
+    if site.asgi:
+        yield f"asgi = {_value(site.asgi)}"
     yield f"domains = {_value(list(site.domains))}"
     yield "\n[media]"
     for key, value in asdict(site.media).items():
@@ -40,7 +42,9 @@ def _lines(site: Site) -> Iterator[str]:
 
 
 def _roles(site: Site) -> Iterator[str]:
-    """The tables of balancers, caches, poolers and workers."""
+    """The tables of application servers, balancers, caches, poolers and workers."""
+    yield "\n[app]"
+    yield from (f"{key} = {_value(value)}" for key, value in asdict(site.app).items())
     yield "\n[balancer]"
     for key, value in asdict(site.balancer).items():
         if value is not None:
