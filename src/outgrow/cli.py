@@ -234,6 +234,12 @@ _acting(
     "Reload server NAME, and wait until it is ready.\n\n"
     "gunicorn, nginx and PostgreSQL get SIGHUP; others are restarted.",
 )
+_acting(
+    "promote",
+    "Make the replica NAME of the running site its primary.\n\n"
+    "The old primary is stopped first; it follows the new one, as all other replicas do. "
+    "Refused when another replica has more. PostgreSQL's alone.",
+)
 
 
 @main.command()

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from outgrow.errors import ControlFailed
-from outgrow.topology import family
+from outgrow.topology import family, promoting
 from outgrow.topology.keys import suggestion
 from outgrow.topology.local import LocalSite
 from outgrow.topology.process import PAUSE, Process, Reload
@@ -44,6 +45,7 @@ class Acts:
             "stop": self._stop,
             "start": self._start,
             "reload": self._reload,
+            "promote": self._promote,
         }
 
     def act(self, word: str, name: str) -> str:
@@ -57,18 +59,26 @@ class Acts:
         if name not in names:
             known = suggestion(name, names)
             raise ControlFailed(f'"{name}" is no server of this site; {known}')
+        # Roles are those of all servers, so nothing else is done to any of them.
+        with ExitStack() as stack:
+            for one in sorted(names) if word == "promote" else [name]:
+                stack.enter_context(self._turn(one))
+            if self._local.stop_requested or self._local.failure:
+                raise ControlFailed("The site is stopping.")
+            said = self._known[word](name, self._local.process(name))
+        self._local.say(said)
+        return said
+
+    @contextmanager
+    def _turn(self, name: str) -> Iterator[None]:
         with self._lock:
             turn = self._turns.setdefault(name, threading.Lock())
         if not turn.acquire(timeout=TURN_LIMIT):
             raise ControlFailed(f"{name} is busy with another command. Try again later.")
         try:
-            if self._local.stop_requested or self._local.failure:
-                raise ControlFailed("The site is stopping.")
-            said = self._known[word](name, self._local.process(name))
+            yield
         finally:
             turn.release()
-        self._local.say(said)
-        return said
 
     def _kill(self, name: str, process: Process) -> str:
         self._must_run(name, process)
@@ -91,13 +101,13 @@ class Acts:
 
     def _thaw(self, name: str, process: Process) -> str:
         self._must_run(name, process)
-        if not _is_frozen(process):
+        if not process.paused:
             raise ControlFailed(f"{name} is not frozen.")
         process.resume()
         return f"{name} goes on."
 
     def _start(self, name: str, process: Process) -> str:
-        if _is_frozen(process):
+        if process.paused:
             raise ControlFailed(f"{name} runs and is frozen. Let it go on: outgrow thaw {name}")
         if process.running:
             raise ControlFailed(f"{name} runs already.")
@@ -115,6 +125,12 @@ class Acts:
         self._renew(name, process, reload)
         self._wait_ready(name)
         return f"{name} has reloaded ({reload.signal.name}), and is ready."
+
+    def _promote(self, name: str, _process: Process) -> str:
+        def reload(one: str) -> None:
+            self._reload(one, self._local.process(one))
+
+        return promoting.promote(self._local, name, reload)
 
     def _revive(self, name: str) -> None:
         self._local.revive(name)
@@ -151,10 +167,5 @@ class Acts:
 
     def _must_answer(self, name: str, process: Process) -> None:
         self._must_run(name, process)
-        if _is_frozen(process):
+        if process.paused:
             raise ControlFailed(f"{name} is frozen. Let it go on: outgrow thaw {name}")
-
-
-def _is_frozen(process: Process) -> bool:
-    pid = process.pid
-    return pid is not None and bool(family.stopped(frozenset({pid})))

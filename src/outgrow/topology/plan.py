@@ -78,6 +78,14 @@ def _last(site: Site, folder: Path, programs: Programs) -> Iterator[Stage]:
         yield Stage(processes)
 
 
+def postgres(site: Site, folder: Path, programs: Programs) -> Postgres | None:
+    """The PostgreSQL servers of a `local` site, where it has some."""
+    if site.database is None or site.database.engine != "postgresql":
+        return None
+    [primary] = site.services("primary")
+    return Postgres(site.database, primary, programs.home or folder / HOME, programs)
+
+
 @dataclass(frozen=True, slots=True)
 class _Rows:
     """The database servers: what must be ready before the replicas, and these."""
@@ -92,10 +100,11 @@ def _rows(site: Site, folder: Path, programs: Programs, password: str) -> _Rows:
     if site.database is None or not site.database.has_servers:
         return _Rows()
     home = programs.home or folder / HOME
-    [primary] = site.services("primary")
     replicas = [(s, host) for host in site.hosts for s in host.services if s.role == "replica"]
     secret = _secret(password)
-    if site.database.engine == "mariadb":
+    servers = postgres(site, folder, programs)
+    if servers is None:
+        [primary] = site.services("primary")
         maria = MariaDB(site.database, primary, home, programs)
         return _Rows(
             (secret, *maria.files(password, site.services("replica"))),
@@ -103,12 +112,11 @@ def _rows(site: Site, folder: Path, programs: Programs, password: str) -> _Rows:
             tuple(maria.start_replica(one, n) for n, (one, _) in enumerate(replicas, 2)),
             home,
         )
-    postgres = Postgres(site.database, primary, home, programs)
     standbys = tuple(host for _, host in replicas)
     return _Rows(
-        (secret, *postgres.files(password, standbys)),
-        (Stage((postgres.start_primary(standbys),)), Stage(steps=(postgres.set_up(),))),
-        tuple(postgres.start_standby(service, host) for service, host in replicas),
+        (secret, *servers.files(password, standbys)),
+        (Stage((servers.start_primary(standbys),)), Stage(steps=(servers.set_up(),))),
+        tuple(servers.start_standby(service, host) for service, host in replicas),
         home,
     )
 

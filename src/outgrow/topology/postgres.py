@@ -32,11 +32,21 @@ from outgrow.topology.process import Command, Reload
 from outgrow.topology.render import File
 
 #: The programs of a PostgreSQL that are needed, in one folder.
-PROGRAMS: Final = ("postgres", "initdb", "pg_basebackup", "pg_isready", "psql")
+PROGRAMS: Final = (
+    "postgres",
+    "initdb",
+    "pg_basebackup",
+    "pg_isready",
+    "pg_rewind",
+    "psql",
+)
 
 #: Who may do all, and who may only replicate.
 ADMIN: Final = "postgres"
 REPLICATION_USER: Final = "outgrow_replica"
+
+#: In the data of a standby, and not in those of a primary.
+IS_STANDBY: Final = "standby.signal"
 
 _PASSFILE: Final = "pgpass"
 _SETUP: Final = "setup.sql"
@@ -45,6 +55,8 @@ _PWFILE: Final = "password"
 _SETTINGS: Final = {
     "wal_retrieve_retry_interval": "200ms",
     "max_slot_wal_keep_size": "1GB",
+    # Without it an old primary could not be made a standby of the new one by pg_rewind.
+    "wal_log_hints": "on",
     "max_wal_senders": "20",
     "max_replication_slots": "20",
     # A killed server loses nothing by this, a machine without power may. Without it a
@@ -84,6 +96,18 @@ DO $$ BEGIN
     RAISE 'it does not stream from the primary';
   END IF;
 END $$"""
+
+# Until it is a primary, and a checkpoint says so in its files: pg_rewind reads it there, before
+# PostgreSQL 16 at least.
+_PROMOTE: Final = """\
+DO $$ BEGIN
+  IF NOT pg_promote(true, 60) THEN RAISE 'it was told to become the primary, and did not'; END IF;
+END $$"""
+
+# Bytes of log that it has, from the first on; and whether more may be on the way.
+_RECEIVED: Final = """\
+SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0'::pg_lsn,
+       (SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming')"""
 
 _WRITES: Final = "CREATE TEMPORARY TABLE outgrow_probe ()"
 
@@ -186,6 +210,24 @@ class Postgres:
         follow = {"primary_conninfo": source, "primary_slot_name": slot}
         check = self._asks(service, _STREAMS, _FOLLOW_LIMIT)
         return self._server(service, step, follow, "streams from the primary", check)
+
+    def received(self, service: Service) -> Command:
+        """Prints the bytes of log that a standby has, "|", and 1 if it still receives."""
+        return self._as_us(self._psql(service, "-c", _RECEIVED))
+
+    def promote(self, service: Service) -> Step:
+        """A standby becomes a primary."""
+        words = self._psql(service, "-c", _PROMOTE, "-c", "CHECKPOINT")
+        return Step(f"{service.name} promotion", self._as_us(words), limit=90.0)
+
+    def rewind(self, service: Service) -> Step:
+        """The data of a primary that was become those of a standby of this one."""
+        words = (
+            *(self._program("pg_rewind"), "-D", str(self.home / service.name)),
+            *("--source-server", self._conninfo(self.primary, ADMIN, dbname="postgres")),
+            *("-R", "--no-sync"),
+        )
+        return Step(f"{service.name} rewind", self._as_server(words))
 
     def _server(
         self, service: Service, step: Step, more: dict[str, str], work: str, check: Succeeds

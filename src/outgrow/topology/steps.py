@@ -57,6 +57,11 @@ def forget(step: Step) -> None:
                 shutil.rmtree(folder)
 
 
+def unstamp(folder: Path) -> None:
+    """Until it has a stamp again what this folder holds counts as half made."""
+    (folder / STAMP).unlink(missing_ok=True)
+
+
 def _name(step: Step) -> None:
     if step.makes is None:
         return

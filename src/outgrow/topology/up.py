@@ -121,7 +121,7 @@ def _open_to_others(local: LocalSite, stack: ExitStack, web: int | None) -> Iter
     control = stack.enter_context(Control(Acts(local), looker, local.folder))
     try:
         if web is not None:
-            page = stack.enter_context(Web(local.site, looker, web))
+            page = stack.enter_context(Web(local, looker, web))
             local.say(f"The page of the site: {page.url}")
         yield looker
     finally:
