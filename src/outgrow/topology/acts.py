@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from typing import Any, Final
 
 from outgrow.errors import ControlFailed
 from outgrow.topology import family, promoting
@@ -45,7 +45,6 @@ class Acts:
             "stop": self._stop,
             "start": self._start,
             "reload": self._reload,
-            "promote": self._promote,
         }
 
     def act(self, word: str, name: str) -> str:
@@ -59,15 +58,31 @@ class Acts:
         if name not in names:
             known = suggestion(name, names)
             raise ControlFailed(f'"{name}" is no server of this site; {known}')
-        # Roles are those of all servers, so nothing else is done to any of them.
-        with ExitStack() as stack:
-            for one in sorted(names) if word == "promote" else [name]:
-                stack.enter_context(self._turn(one))
-            if self._local.stop_requested or self._local.failure:
-                raise ControlFailed("The site is stopping.")
+        with self._turn(name):
+            self._must_go_on()
             said = self._known[word](name, self._local.process(name))
         self._local.say(said)
         return said
+
+    def promote(
+        self, name: str, *, dry_run: bool = False, accept_loss: bool = False
+    ) -> dict[str, Any]:
+        """Make a replica the primary, or say what that would do: see `promoting`."""
+        # Roles are those of all servers, so nothing else is done to any of them.
+        with ExitStack() as stack:
+            for one in sorted(planned.name for planned in self._local.plan.processes):
+                stack.enter_context(self._turn(one))
+            self._must_go_on()
+            done = promoting.promote(
+                self._local, name, self._reread, dry_run=dry_run, accept_loss=accept_loss
+            )
+        if done["done"]:
+            self._local.say(done["said"])
+        return done
+
+    def _must_go_on(self) -> None:
+        if self._local.stop_requested or self._local.failure:
+            raise ControlFailed("The site is stopping.")
 
     @contextmanager
     def _turn(self, name: str) -> Iterator[None]:
@@ -111,6 +126,15 @@ class Acts:
             raise ControlFailed(f"{name} runs and is frozen. Let it go on: outgrow thaw {name}")
         if process.running:
             raise ControlFailed(f"{name} runs already.")
+        both = promoting.unfinished(self._local)
+        if both is not None and both.old == name:
+            raise ControlFailed(
+                f"{name} was the primary before {both.new}, and does not follow it yet. Go on: "
+                f"outgrow promote {both.new}"
+            )
+        data = self._local.planned(name).data
+        if data is not None and data.copies is not None:
+            self._local.make_data(name)
         self._revive(name)
         return f"{name} was started, and is ready."
 
@@ -126,11 +150,8 @@ class Acts:
         self._wait_ready(name)
         return f"{name} has reloaded ({reload.signal.name}), and is ready."
 
-    def _promote(self, name: str, _process: Process) -> str:
-        def reload(one: str) -> None:
-            self._reload(one, self._local.process(one))
-
-        return promoting.promote(self._local, name, reload)
+    def _reread(self, name: str) -> None:
+        self._reload(name, self._local.process(name))
 
     def _revive(self, name: str) -> None:
         self._local.revive(name)

@@ -31,16 +31,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from outgrow.errors import ProcessFailed, TopologyError
-from outgrow.topology import account, ports, programs, runfolder, steps
+from outgrow.errors import ProcessFailed
+from outgrow.topology import account, ports, programs, runfolder, steps, succession
 from outgrow.topology.guard import Guard
-from outgrow.topology.keys import join
 from outgrow.topology.model import Site
 from outgrow.topology.model import local as localised
 from outgrow.topology.output import Lines
 from outgrow.topology.parts import Plan, Planned, Programs, Step
 from outgrow.topology.plan import environment, plan, postgres
-from outgrow.topology.postgres import IS_STANDBY, Postgres
+from outgrow.topology.postgres import Postgres
 from outgrow.topology.process import PAUSE, STOP_LIMIT, Command, Process
 from outgrow.topology.restarts import Restarts
 from outgrow.topology.write import write
@@ -153,9 +152,11 @@ class LocalSite:
         chosen = runfolder.choose_ports(self.site, self.folder, self._shuffle)
         site = localised(self.site, chosen, self.folder)
         made = plan(site, self.folder, found, runfolder.password(self.folder))
-        _check_roles(made, site)
+        succession.check(made, site, self.folder)
         if not dry_run:
             self._write_out(made, found)
+            if said := succession.complete(made, self.folder):
+                self.say(said)
         self.site, self._plan, self._programs = site, made, found
 
     @property
@@ -286,6 +287,16 @@ class LocalSite:
         if (data := self.planned(name).data) is not None:
             steps.forget(data)
 
+    def doubt_data(self, name: str) -> None:
+        """What this replica has may be of no use: `make_data` makes it anew."""
+        if (root := self.planned(name).root) is not None:
+            steps.unstamp(root)
+
+    def keep_data(self, name: str) -> None:
+        """The data of this replica are of use: `make_data` leaves them as they are."""
+        if (data := self.planned(name).data) is not None:
+            steps.stamp(data)
+
     def start_process(self, name: str) -> None:
         """Start it when its port is free, and wait for nothing. Raises `ProcessFailed`."""
         self._start(self.planned(name))
@@ -329,16 +340,16 @@ class LocalSite:
         if name not in self._silent:
             self._write(name, line)
 
-    def settle(self, name: str) -> None:
+    def settle(self, name: str, patience: float = 0.0) -> None:
         """Wait until it is ready; a copy that is of no use is made anew, once.
 
-        Raises `ProcessFailed`.
+        It may take so many seconds more than its check has to be of use. Raises `ProcessFailed`.
         """
         planned = self.planned(name)
         copy = planned.data if planned.data and planned.data.copies else None
         try:
             self.wait_ready(planned.name)
-            problem = planned.check.problem() if copy and not self.stop_requested else ""
+            problem = self._found(planned, patience) if copy else ""
         except ProcessFailed as error:
             if copy is None:
                 raise
@@ -351,6 +362,15 @@ class LocalSite:
         self.run_steps((copy,))
         self._start(planned)
         self.wait_ready(planned.name)
+
+    def _found(self, planned: Planned, patience: float) -> str:
+        """What its check finds, when so many seconds are over at the latest."""
+        end = self._clock() + patience
+        while not self.stop_requested:
+            problem = planned.check.problem()
+            if not problem or self._clock() >= end:
+                return problem
+        return ""
 
     # --- start and stop
 
@@ -420,18 +440,3 @@ class LocalSite:
     def _will_start(self, name: str) -> bool:
         """Whether the watch starts this process when it does not run."""
         return self._watching and not self._watches[name].held and not self.failure
-
-
-def _check_roles(made: Plan, site: Site) -> None:
-    """The data of the last run are those of the roles that the site has today."""
-    primaries = {service.name for service in site.services("primary")}
-    for planned in made.processes:
-        if planned.name in primaries and planned.root and (planned.root / IS_STANDBY).exists():
-            raise TopologyError(
-                join("servers", planned.name),
-                f"is the primary, and its data in {planned.root} are a replica's. Was another "
-                "server promoted, or were roles exchanged by hand?",
-                "Give the role to the server that was the primary when the site last ran, and "
-                "promote this one while the site runs; or remove the folder of the run, with all "
-                "its data.",
-            )

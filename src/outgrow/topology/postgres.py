@@ -36,6 +36,7 @@ PROGRAMS: Final = (
     "postgres",
     "initdb",
     "pg_basebackup",
+    "pg_controldata",
     "pg_isready",
     "pg_rewind",
     "psql",
@@ -51,6 +52,7 @@ IS_STANDBY: Final = "standby.signal"
 _PASSFILE: Final = "pgpass"
 _SETUP: Final = "setup.sql"
 _PWFILE: Final = "password"
+_REWIND: Final = "rewind.conf"
 
 _SETTINGS: Final = {
     "wal_retrieve_retry_interval": "200ms",
@@ -101,13 +103,18 @@ END $$"""
 # PostgreSQL 16 at least.
 _PROMOTE: Final = """\
 DO $$ BEGIN
-  IF NOT pg_promote(true, 60) THEN RAISE 'it was told to become the primary, and did not'; END IF;
+  IF pg_is_in_recovery() AND NOT pg_promote(true, 60) THEN
+    RAISE 'it was told to become the primary, and did not within 60 s';
+  END IF;
 END $$"""
 
 # Bytes of log that it has, from the first on; and whether more may be on the way.
 _RECEIVED: Final = """\
 SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0'::pg_lsn,
        (SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming')"""
+
+# pg_rewind ends the recovery of a server that was killed, by a server that it starts with this.
+_REWIND_CONF: Final = "".join(f"{key} = {_SETTINGS[key]}\n" for key in ("wal_log_hints", "fsync"))
 
 _WRITES: Final = "CREATE TEMPORARY TABLE outgrow_probe ()"
 
@@ -165,6 +172,7 @@ class Postgres:
             _PASSFILE: f"*:*:*:*:{password}\n",
             _PWFILE: f"{password}\n",
             _SETUP: setup,
+            _REWIND: _REWIND_CONF,
         }
         return tuple(
             File(str(self.home / name), content, private=True) for name, content in contents.items()
@@ -215,8 +223,13 @@ class Postgres:
         """Prints the bytes of log that a standby has, "|", and 1 if it still receives."""
         return self._as_us(self._psql(service, "-c", _RECEIVED))
 
+    def ended(self, service: Service) -> Command:
+        """Prints how a server that does not run has ended."""
+        words = (self._program("pg_controldata"), "-D", str(self.home / service.name))
+        return Command(words, self.home, {"LC_ALL": "C"})
+
     def promote(self, service: Service) -> Step:
-        """A standby becomes a primary."""
+        """A standby becomes a primary, unless it is one."""
         words = self._psql(service, "-c", _PROMOTE, "-c", "CHECKPOINT")
         return Step(f"{service.name} promotion", self._as_us(words), limit=90.0)
 
@@ -225,7 +238,7 @@ class Postgres:
         words = (
             *(self._program("pg_rewind"), "-D", str(self.home / service.name)),
             *("--source-server", self._conninfo(self.primary, ADMIN, dbname="postgres")),
-            *("-R", "--no-sync"),
+            *(f"--config-file={self.home / _REWIND}", "-R", "--no-sync"),
         )
         return Step(f"{service.name} rewind", self._as_server(words))
 
