@@ -118,13 +118,14 @@ def act(folder: Path, word: str, name: str) -> str:
 def promote(folder: Path, name: str, *, dry_run: bool, accept_loss: bool) -> dict[str, Any]:
     """Have a replica promoted; what was done, or would be. Raises `ControlFailed`."""
     request = {"do": "promote", "name": name, "dry_run": dry_run, "accept_loss": accept_loss}
-    found = _ask(folder, request, PROMOTION_LIMIT).get("promotion")
+    found = _ask(folder, request).get("promotion")
     if not isinstance(found, dict):
         raise _strange(folder)
     return found
 
 
-def _ask(folder: Path, request: dict[str, Any], limit: float = ANSWER_LIMIT) -> dict[str, Any]:
+def _ask(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    limit = PROMOTION_LIMIT if request["do"] == "promote" else ANSWER_LIMIT
     try:
         with closing(_connected(folder)) as connection:
             connection.sendall(json.dumps(request).encode() + b"\n")
