@@ -238,6 +238,38 @@ _acting(
 
 
 @main.command()
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; do nothing.")
+@click.option("--accept-loss", is_flag=True, help="Also where rows may be lost by it.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@_where_it_runs
+def promote(
+    name: str,
+    dry_run: bool,
+    accept_loss: bool,
+    as_json: bool,
+    topology: Path,
+    folder: Path | None,
+) -> None:
+    """Make the replica NAME of the running site its primary. PostgreSQL's alone.
+
+    The old primary is stopped first; then it follows the new one, as all other replicas do.
+    Refused when another replica has more, or rows may be lost. What was broken off goes on when
+    the same is asked again.
+    """
+    import sys
+
+    from outgrow.topology import control, runfolder
+    from outgrow.topology import up as runner
+
+    with _errors_in_one_line():
+        found = control.promote(
+            folder or runfolder.beside(topology), name, dry_run=dry_run, accept_loss=accept_loss
+        )
+    runner.print_promotion(found, sys.stdout, as_json=as_json)
+
+
+@main.command()
 @_where_it_runs
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def ps(topology: Path, folder: Path | None, as_json: bool) -> None:

@@ -38,6 +38,7 @@ def whole(tmp_path: Path) -> Site:
 def test_a_site_with_everything_has_all_but_one(whole):
     assert len(names(whole)) == 7 * 4 + 5
     assert reasons(whole).keys() == {"disk-primary"}
+    assert reasons(whole)["disk-primary"].startswith("a commit waits for no replica here")
 
 
 def test_a_drill_is_for_the_first_server_of_its_kind_or_for_all_application_servers(whole):
@@ -81,3 +82,32 @@ def test_an_unknown_name_and_one_that_can_t_be_had_are_errors(whole):
         choose(catalogue(whole), ["kill-ap"])
     with pytest.raises(ConfigurationError, match=r"can't have disk-primary: .*--list"):
         choose(catalogue(whole), ["disk-primary"])
+
+
+def test_a_primary_is_lost_with_its_disk_where_a_replica_has_every_row(tmp_path):
+    site = load(tiny_site(tmp_path, database="postgresql", replicas=("db2",), synchronous=True))
+    found = {one.name: one for one in catalogue(site)}
+    assert found["disk-primary"] == Drill("disk-primary", "promote", ("db1",))
+    # What other drills break must be the servers in their own roles.
+    assert catalogue(site)[-1] == found["disk-primary"]
+
+
+def test_a_primary_that_nobody_can_replace_keeps_its_disk(tmp_path):
+    for name, options, reason in (
+        ("alone", {"database": "postgresql"}, 'no server has the role "replica"'),
+        (
+            "maria",
+            {"database": "mariadb", "replicas": ("db2",)},
+            "only PostgreSQL's replicas are promoted here",
+        ),
+    ):
+        (tmp_path / name).mkdir()
+        site = load(tiny_site(tmp_path / name, **options))
+        assert reasons(site)["disk-primary"] == reason
+
+
+def test_a_database_server_with_other_roles_is_not_promoted(tmp_path):
+    path = tiny_site(tmp_path, database="postgresql", replicas=("db2",), synchronous=True)
+    text = path.read_text().replace('roles = ["replica"]', 'roles = ["replica", "worker"]')
+    path.write_text(text + '\n[worker]\ncommand = "python -m tiny"\n')
+    assert reasons(load(path))["disk-primary"] == "a database server has other roles, too"

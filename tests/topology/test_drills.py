@@ -104,6 +104,29 @@ def test_promises_hold_behind_a_pooler(tmp_path: Path) -> None:
     assert by_name["kill-pooler"]["without_writes"] > 0
 
 
+@pytest.mark.drill
+@pytest.mark.timeout(LIMIT)
+def test_a_primary_is_lost_with_its_disk_and_no_row_with_it(tmp_path: Path) -> None:
+    path = tiny_site(
+        tmp_path,
+        balancer="nginx",
+        database="postgresql",
+        replicas=("db2", "db3"),
+        synchronous=True,
+    )
+    folder = tmp_path / "run"
+    done = run(path, "disk-primary", "--seconds", "3", "--folder", str(folder), "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [one] = json.loads(done.stdout)["drills"]
+    assert one["lost"] == one["twice"] == one["stale"] == 0
+    assert one["notes"] == []
+    assert one["without_writes"] > 0
+    output = (folder / "_output.txt").read_text()
+    assert re.search(r"db[23] is the primary now, and db1 follows it, with a copy", output)
+    assert re.search(r"db1 is the primary now, and db[23] follows it, its data rewound", output)
+    nothing_is_left(folder)
+
+
 # --- a site that breaks its promises
 
 ROLLS_BACK = '''
@@ -178,7 +201,7 @@ def test_the_drills_of_a_site_are_listed_without_starting_it(topology: Path) -> 
     assert done.returncode == 0
     assert "kill-app: app1\n" in done.stdout
     assert "rolling-restart: app1, app2\n" in done.stdout
-    assert "disk-primary: not here, for a primary's rows" in done.stdout
+    assert "disk-primary: not here, for a commit waits for no replica here" in done.stdout
 
 
 def test_a_drill_that_is_not_there_is_an_error_in_one_line(topology: Path) -> None:

@@ -60,6 +60,7 @@ def test_the_stages_with_postgresql(tmp_path: Path) -> None:
         "/run/x/_database/pgpass",
         "/run/x/_database/password",
         "/run/x/_database/setup.sql",
+        "/run/x/_database/rewind.conf",
     ]
     assert made.home == RUN / "_database"
 

@@ -56,7 +56,7 @@ def showing(topology: Path, folder: Path) -> Iterator[Shown]:
     with ExitStack() as stack, site.local as local:
         looker = stack.enter_context(Looker(local))
         door = stack.enter_context(Control(Acts(local), looker, folder))
-        site.page = stack.enter_context(Web(local.site, looker, 0))
+        site.page = stack.enter_context(Web(local, looker, 0))
         try:
             yield site
         finally:
@@ -137,7 +137,7 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         with (
             pytest.raises(ControlFailed, match=f"--web can't listen on 127.0.0.1:{port}: Addr"),
-            Web(local.site, Looker(local), port),
+            Web(local, Looker(local), port),
         ):
             pass
 

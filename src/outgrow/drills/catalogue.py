@@ -74,7 +74,7 @@ def _every(site: Site) -> Iterator[Drill | Skipped]:
     yield _one(site, "reload-balancer", "reload", "balancer")
     yield _one(site, "disk-media", "disk", "media")
     yield _one(site, "disk-replica", "disk", "replica")
-    yield Skipped("disk-primary", "a primary's rows come back by promotion, or from a backup")
+    yield _promotion(site)
 
 
 def _one(site: Site, name: str, fault: str, role: str) -> Drill | Skipped:
@@ -82,6 +82,27 @@ def _one(site: Site, name: str, fault: str, role: str) -> Drill | Skipped:
     if servers:
         return Drill(name, fault, (servers[0].name,))
     return Skipped(name, _why_not(site, role))
+
+
+def _promotion(site: Site) -> Drill | Skipped:
+    """The primary is lost with its disk: a replica takes its place, and hands it back."""
+    one = _one(site, "disk-primary", "promote", "primary")
+    if isinstance(one, Drill) and (reason := _why_not_promoted(site)):
+        return Skipped(one.name, reason)
+    return one
+
+
+def _why_not_promoted(site: Site) -> str:
+    rows = [*site.services("primary"), *site.services("replica")]
+    if not site.services("replica"):
+        return _why_not(site, "replica")
+    if site.database is None or site.database.engine != "postgresql":
+        return "only PostgreSQL's replicas are promoted here"
+    if not site.database.synchronous:
+        return "a commit waits for no replica here (synchronous = true), so rows would be lost"
+    if any(":" in service.name for service in rows):
+        return "a database server has other roles, too"
+    return ""
 
 
 def _several(site: Site, name: str, fault: str, servers: tuple[str, ...]) -> Drill | Skipped:

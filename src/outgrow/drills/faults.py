@@ -14,7 +14,10 @@ from typing import Final
 
 from outgrow.drills.catalogue import Drill
 from outgrow.errors import ProcessFailed
+from outgrow.topology.acts import Acts
 from outgrow.topology.local import LocalSite
+from outgrow.topology.promoting import received
+from outgrow.topology.promotion import furthest
 
 #: Seconds that one command has; it imports the whole site, and may copy all files.
 COMMAND_LIMIT: Final = 120.0
@@ -47,6 +50,7 @@ class Break:
             "freeze": self._freeze,
             "reload": self._reload,
             "disk": self._disk,
+            "promote": self._promote,
         }[self.drill.fault]
         play(seconds)
 
@@ -109,6 +113,21 @@ class Break:
                 # Visitors go on meanwhile, so it may be owed more at the end: see `settle`.
                 words = ("outgrow", "media", "repair", "--server", name, "--adopt")
                 _manage(self.local, *words, fine=(0, 1))
+
+    def _promote(self, seconds: float) -> None:
+        """Its disk is lost; a replica takes its place, and then hands it back."""
+        [old] = self.drill.servers
+        with self._held():
+            self.local.process(old).kill()
+            root = self.local.planned(old).root
+            if root is None:
+                raise ProcessFailed(f"{old} has no folder of its own; drill another server.")
+            shutil.rmtree(root)
+            self.wait(seconds)
+            acts = Acts(self.local)
+            acts.promote(furthest(received(self.local)))
+            self.wait(seconds)
+            acts.promote(old)
 
     @contextmanager
     def _held(self) -> Iterator[None]:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
 
 from outgrow.errors import ControlFailed
-from outgrow.topology import family
+from outgrow.topology import family, promoting
 from outgrow.topology.keys import suggestion
 from outgrow.topology.local import LocalSite
 from outgrow.topology.process import PAUSE, Process, Reload
@@ -57,18 +58,42 @@ class Acts:
         if name not in names:
             known = suggestion(name, names)
             raise ControlFailed(f'"{name}" is no server of this site; {known}')
+        with self._turn(name):
+            self._must_go_on()
+            said = self._known[word](name, self._local.process(name))
+        self._local.say(said)
+        return said
+
+    def promote(
+        self, name: str, *, dry_run: bool = False, accept_loss: bool = False
+    ) -> dict[str, Any]:
+        """Make a replica the primary, or say what that would do: see `promoting`."""
+        # Roles are those of all servers, so nothing else is done to any of them.
+        with ExitStack() as stack:
+            for one in sorted(planned.name for planned in self._local.plan.processes):
+                stack.enter_context(self._turn(one))
+            self._must_go_on()
+            done = promoting.promote(
+                self._local, name, self._reread, dry_run=dry_run, accept_loss=accept_loss
+            )
+        if done["done"]:
+            self._local.say(done["said"])
+        return done
+
+    def _must_go_on(self) -> None:
+        if self._local.stop_requested or self._local.failure:
+            raise ControlFailed("The site is stopping.")
+
+    @contextmanager
+    def _turn(self, name: str) -> Iterator[None]:
         with self._lock:
             turn = self._turns.setdefault(name, threading.Lock())
         if not turn.acquire(timeout=TURN_LIMIT):
             raise ControlFailed(f"{name} is busy with another command. Try again later.")
         try:
-            if self._local.stop_requested or self._local.failure:
-                raise ControlFailed("The site is stopping.")
-            said = self._known[word](name, self._local.process(name))
+            yield
         finally:
             turn.release()
-        self._local.say(said)
-        return said
 
     def _kill(self, name: str, process: Process) -> str:
         self._must_run(name, process)
@@ -91,16 +116,25 @@ class Acts:
 
     def _thaw(self, name: str, process: Process) -> str:
         self._must_run(name, process)
-        if not _is_frozen(process):
+        if not process.paused:
             raise ControlFailed(f"{name} is not frozen.")
         process.resume()
         return f"{name} goes on."
 
     def _start(self, name: str, process: Process) -> str:
-        if _is_frozen(process):
+        if process.paused:
             raise ControlFailed(f"{name} runs and is frozen. Let it go on: outgrow thaw {name}")
         if process.running:
             raise ControlFailed(f"{name} runs already.")
+        both = promoting.unfinished(self._local)
+        if both is not None and both.old == name:
+            raise ControlFailed(
+                f"{name} was the primary before {both.new}, and does not follow it yet. Go on: "
+                f"outgrow promote {both.new}"
+            )
+        data = self._local.planned(name).data
+        if data is not None and data.copies is not None:
+            self._local.make_data(name)
         self._revive(name)
         return f"{name} was started, and is ready."
 
@@ -115,6 +149,9 @@ class Acts:
         self._renew(name, process, reload)
         self._wait_ready(name)
         return f"{name} has reloaded ({reload.signal.name}), and is ready."
+
+    def _reread(self, name: str) -> None:
+        self._reload(name, self._local.process(name))
 
     def _revive(self, name: str) -> None:
         self._local.revive(name)
@@ -151,10 +188,5 @@ class Acts:
 
     def _must_answer(self, name: str, process: Process) -> None:
         self._must_run(name, process)
-        if _is_frozen(process):
+        if process.paused:
             raise ControlFailed(f"{name} is frozen. Let it go on: outgrow thaw {name}")
-
-
-def _is_frozen(process: Process) -> bool:
-    pid = process.pid
-    return pid is not None and bool(family.stopped(frozenset({pid})))

@@ -10,7 +10,8 @@ The laws:
 4. Whoever has the lock of the folder owns the name; what the last run left is removed.
 
 A request is a line of JSON: ``{"do": "kill", "name": "app1"}``, or ``{"do": "look"}``. So
-is the answer: ``{"said": ...}``, ``{"found": [...]}`` or ``{"problem": ...}``.
+is the answer: ``{"said": ...}``, ``{"found": [...]}`` or ``{"problem": ...}``. A promotion
+has two words more, and its answer is ``{"promotion": {...}}``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import socket
 import socketserver
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final, Self
@@ -44,6 +46,7 @@ LONGEST_REQUEST: Final = 4096
 
 #: Seconds for what was asked to be done: turns, stopping, starting.
 ANSWER_LIMIT: Final = 150.0
+PROMOTION_LIMIT: Final = 1200.0
 LONGEST_ANSWER: Final = 1 << 20
 
 # Of the folder of a socket whose path would be too long.
@@ -76,12 +79,26 @@ class Control(Served):
         match request:
             case {"do": "look"}:
                 return {"found": as_json(self._looker.look())}
+            case {
+                "do": "promote",
+                "name": str(name),
+                "dry_run": bool(dry_run),
+                "accept_loss": bool(accept),
+            }:
+                return _tried(
+                    "promotion",
+                    lambda: self._acts.promote(name, dry_run=dry_run, accept_loss=accept),
+                )
             case {"do": str(word), "name": str(name)}:
-                try:
-                    return {"said": self._acts.act(word, name)}
-                except OutgrowError as error:
-                    return {"problem": str(error)}
+                return _tried("said", lambda: self._acts.act(word, name))
         return {"problem": "The request is none that this version knows."}
+
+
+def _tried(key: str, act: Callable[[], object]) -> dict[str, Any]:
+    try:
+        return {key: act()}
+    except OutgrowError as error:
+        return {"problem": str(error)}
 
 
 def look(folder: Path) -> tuple[Status, ...]:
@@ -98,16 +115,25 @@ def act(folder: Path, word: str, name: str) -> str:
     return str(_ask(folder, {"do": word, "name": name}).get("said", ""))
 
 
-def _ask(folder: Path, request: dict[str, str]) -> dict[str, Any]:
+def promote(folder: Path, name: str, *, dry_run: bool, accept_loss: bool) -> dict[str, Any]:
+    """Have a replica promoted; what was done, or would be. Raises `ControlFailed`."""
+    request = {"do": "promote", "name": name, "dry_run": dry_run, "accept_loss": accept_loss}
+    found = _ask(folder, request).get("promotion")
+    if not isinstance(found, dict):
+        raise _strange(folder)
+    return found
+
+
+def _ask(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    limit = PROMOTION_LIMIT if request["do"] == "promote" else ANSWER_LIMIT
     try:
         with closing(_connected(folder)) as connection:
             connection.sendall(json.dumps(request).encode() + b"\n")
-            line = _read_line(connection, LONGEST_ANSWER, ANSWER_LIMIT)
+            line = _read_line(connection, LONGEST_ANSWER, limit)
         answer = json.loads(line)
     except TimeoutError as error:
         raise ControlFailed(
-            f"The site in {folder} gave no answer for {ANSWER_LIMIT:g} s. "
-            "Is its `outgrow up` frozen?"
+            f"The site in {folder} gave no answer for {limit:g} s. Is its `outgrow up` frozen?"
         ) from error
     except OSError as error:
         raise ControlFailed(f"The site in {folder} stopped before it answered: {error}.") from error

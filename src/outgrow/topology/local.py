@@ -32,13 +32,14 @@ from types import TracebackType
 from typing import Final, Self
 
 from outgrow.errors import ProcessFailed
-from outgrow.topology import account, ports, programs, runfolder, steps
+from outgrow.topology import account, ports, programs, runfolder, steps, succession
 from outgrow.topology.guard import Guard
 from outgrow.topology.model import Site
 from outgrow.topology.model import local as localised
 from outgrow.topology.output import Lines
-from outgrow.topology.parts import Plan, Planned, Step
-from outgrow.topology.plan import environment, plan
+from outgrow.topology.parts import Plan, Planned, Programs, Step
+from outgrow.topology.plan import environment, plan, postgres
+from outgrow.topology.postgres import Postgres
 from outgrow.topology.process import PAUSE, STOP_LIMIT, Command, Process
 from outgrow.topology.restarts import Restarts
 from outgrow.topology.write import write
@@ -97,6 +98,7 @@ class LocalSite:
         self._clock = clock
         self._shuffle = shuffle or random.SystemRandom()
         self._plan: Plan | None = None
+        self._programs: Programs | None = None
         self._stack = ExitStack()
         self._lock: int = -1
         self._make: Callable[[str, Command], Process]
@@ -150,13 +152,42 @@ class LocalSite:
         chosen = runfolder.choose_ports(self.site, self.folder, self._shuffle)
         site = localised(self.site, chosen, self.folder)
         made = plan(site, self.folder, found, runfolder.password(self.folder))
+        succession.check(made, site, self.folder)
         if not dry_run:
-            for folder in made.folders:
-                (self.folder / folder).mkdir(parents=True, exist_ok=True)
-            if made.home:
-                account.own(made.home, found.account)
-            write(made.files, self.folder, found.account)
+            self._write_out(made, found)
+            if said := succession.complete(made, self.folder):
+                self.say(said)
+        self.site, self._plan, self._programs = site, made, found
+
+    @property
+    def postgres(self) -> Postgres | None:
+        """The PostgreSQL servers of the site, where it has some. Call `prepare` first."""
+        if self._programs is None:
+            return None
+        return postgres(self.site, self.folder, self._programs)
+
+    def turn_into(self, site: Site) -> None:
+        """From now on it is this site: the same servers in other roles.
+
+        Files are written, and nothing is started or stopped: a process has its new command when
+        it is started again. Raises `ProcessFailed` when the processes would be others.
+        """
+        if self._programs is None:
+            raise ProcessFailed("The site was not prepared; call prepare() or start() first.")
+        made = plan(site, self.folder, self._programs, runfolder.password(self.folder))
+        if {planned.name for planned in made.processes} != set(self._processes):
+            raise ProcessFailed("A site that runs can't get other servers. Start it again.")
+        self._write_out(made, self._programs)
+        for planned in made.processes:
+            self._processes[planned.name].command = planned.command
         self.site, self._plan = site, made
+
+    def _write_out(self, made: Plan, found: Programs) -> None:
+        for folder in made.folders:
+            (self.folder / folder).mkdir(parents=True, exist_ok=True)
+        if made.home:
+            account.own(made.home, found.account)
+        write(made.files, self.folder, found.account)
 
     def start(self) -> None:
         """Start everything, in order, and wait until all of it is ready.
@@ -177,11 +208,11 @@ class LocalSite:
             self._watches[planned.name] = _Watch(Restarts(self._clock))
         self._stack.callback(self._stop_processes)
         for stage in self.plan.stages:
-            self._run_steps(filter(steps.needed, stage.every_step))
+            self.run_steps(filter(steps.needed, stage.every_step))
             for planned in stage.processes:
                 self._start(planned)
             for planned in stage.processes:
-                self._settle(planned)
+                self.settle(planned.name)
         self._watch()
 
     def stop(self) -> None:
@@ -247,9 +278,28 @@ class LocalSite:
         """
         planned = self.planned(name)
         if planned.data:
-            self._run_steps(filter(steps.needed, (planned.data,)))
+            self.run_steps(filter(steps.needed, (planned.data,)))
         elif planned.root:
             planned.root.mkdir(parents=True, exist_ok=True)
+
+    def forget_data(self, name: str) -> None:
+        """Remove the data of a database server that does not run: `make_data` makes them anew."""
+        if (data := self.planned(name).data) is not None:
+            steps.forget(data)
+
+    def doubt_data(self, name: str) -> None:
+        """What this replica has may be of no use: `make_data` makes it anew."""
+        if (root := self.planned(name).root) is not None:
+            steps.unstamp(root)
+
+    def keep_data(self, name: str) -> None:
+        """The data of this replica are of use: `make_data` leaves them as they are."""
+        if (data := self.planned(name).data) is not None:
+            steps.stamp(data)
+
+    def start_process(self, name: str) -> None:
+        """Start it when its port is free, and wait for nothing. Raises `ProcessFailed`."""
+        self._start(self.planned(name))
 
     def is_held(self, name: str) -> bool:
         """Whether this process is not started again by ourselves."""
@@ -274,7 +324,8 @@ class LocalSite:
 
     # --- what is prepared
 
-    def _run_steps(self, wanted: Iterable[Step]) -> None:
+    def run_steps(self, wanted: Iterable[Step]) -> None:
+        """Carry these out, all at once. Raises `ProcessFailed` when one fails."""
         if not self.stop_requested:
             steps.run(wanted, self._start_step, lambda: self.stop_requested)
 
@@ -289,12 +340,16 @@ class LocalSite:
         if name not in self._silent:
             self._write(name, line)
 
-    def _settle(self, planned: Planned) -> None:
-        """Wait until it is ready; a copy that is of no use is made anew, once."""
+    def settle(self, name: str, patience: float = 0.0) -> None:
+        """Wait until it is ready; a copy that is of no use is made anew, once.
+
+        It may take so many seconds more than its check has to be of use. Raises `ProcessFailed`.
+        """
+        planned = self.planned(name)
         copy = planned.data if planned.data and planned.data.copies else None
         try:
             self.wait_ready(planned.name)
-            problem = planned.check.problem() if copy and not self.stop_requested else ""
+            problem = self._found(planned, patience) if copy else ""
         except ProcessFailed as error:
             if copy is None:
                 raise
@@ -304,9 +359,18 @@ class LocalSite:
         why = problem.splitlines()[0].removesuffix(".")
         self.say(f"{planned.name} is of no use ({why}); its data are made anew.")
         self._processes[planned.name].stop()
-        self._run_steps((copy,))
+        self.run_steps((copy,))
         self._start(planned)
         self.wait_ready(planned.name)
+
+    def _found(self, planned: Planned, patience: float) -> str:
+        """What its check finds, when so many seconds are over at the latest."""
+        end = self._clock() + patience
+        while not self.stop_requested:
+            problem = planned.check.problem()
+            if not problem or self._clock() >= end:
+                return problem
+        return ""
 
     # --- start and stop
 

@@ -75,6 +75,14 @@ def _last(site: Site, folder: Path, programs: Programs) -> Iterator[Stage]:
         yield Stage(processes)
 
 
+def postgres(site: Site, folder: Path, programs: Programs) -> Postgres | None:
+    """The PostgreSQL servers of a `local` site, where it has some."""
+    if site.database is None or site.database.engine != "postgresql":
+        return None
+    [primary] = site.services("primary")
+    return Postgres(site.database, primary, programs.home or folder / HOME, programs)
+
+
 @dataclass(frozen=True, slots=True)
 class _Rows:
     """The database servers: what must be ready before the replicas, and these."""
@@ -90,10 +98,11 @@ def _rows(site: Site, folder: Path, programs: Programs, password: str) -> _Rows:
     if site.database is None or not site.database.has_servers:
         return _Rows()
     home = programs.home or folder / HOME
-    [primary] = site.services("primary")
     replicas = [(s, host) for host in site.hosts for s in host.services if s.role == "replica"]
     secret = _secret(password)
-    if site.database.engine == "mariadb":
+    servers = postgres(site, folder, programs)
+    if servers is None:
+        [primary] = site.services("primary")
         maria = MariaDB(site.database, primary, home, programs)
         return _Rows(
             (secret, *maria.files(password, site.services("replica"))),
@@ -101,18 +110,17 @@ def _rows(site: Site, folder: Path, programs: Programs, password: str) -> _Rows:
             tuple(maria.start_replica(one, n) for n, (one, _) in enumerate(replicas, 2)),
             home=home,
         )
-    postgres = Postgres(site.database, primary, home, programs)
     standbys = tuple(host for _, host in replicas)
     poolers = site.services("pooler")
     return _Rows(
         (
             secret,
-            *postgres.files(password, standbys, pooling.secret(site, password)),
+            *servers.files(password, standbys, pooling.secret(site, password)),
             *(file for one in poolers for file in pooling.files(site, one, home, password)),
         ),
-        (Stage((postgres.start_primary(standbys),)), Stage(steps=(postgres.set_up(),))),
-        tuple(postgres.start_standby(service, host) for service, host in replicas),
-        tuple(pooling.planned(service, postgres, programs) for service in poolers),
+        (Stage((servers.start_primary(standbys),)), Stage(steps=(servers.set_up(),))),
+        tuple(servers.start_standby(service, host) for service, host in replicas),
+        tuple(pooling.planned(service, servers, programs) for service in poolers),
         home,
     )
 

@@ -32,19 +32,33 @@ from outgrow.topology.process import Command, Reload
 from outgrow.topology.render import File
 
 #: The programs of a PostgreSQL that are needed, in one folder.
-PROGRAMS: Final = ("postgres", "initdb", "pg_basebackup", "pg_isready", "psql")
+PROGRAMS: Final = (
+    "postgres",
+    "initdb",
+    "pg_basebackup",
+    "pg_controldata",
+    "pg_isready",
+    "pg_rewind",
+    "psql",
+)
 
 #: Who may do all, and who may only replicate.
 ADMIN: Final = "postgres"
 REPLICATION_USER: Final = "outgrow_replica"
 
+#: In the data of a standby, and not in those of a primary.
+IS_STANDBY: Final = "standby.signal"
+
 _PASSFILE: Final = "pgpass"
 _SETUP: Final = "setup.sql"
 _PWFILE: Final = "password"
+_REWIND: Final = "rewind.conf"
 
 _SETTINGS: Final = {
     "wal_retrieve_retry_interval": "200ms",
     "max_slot_wal_keep_size": "1GB",
+    # Without it an old primary could not be made a standby of the new one by pg_rewind.
+    "wal_log_hints": "on",
     "max_wal_senders": "20",
     "max_replication_slots": "20",
     # A killed server loses nothing by this, a machine without power may. Without it a
@@ -84,6 +98,23 @@ DO $$ BEGIN
     RAISE 'it does not stream from the primary';
   END IF;
 END $$"""
+
+# Until it is a primary, and a checkpoint says so in its files: pg_rewind reads it there, before
+# PostgreSQL 16 at least.
+_PROMOTE: Final = """\
+DO $$ BEGIN
+  IF pg_is_in_recovery() AND NOT pg_promote(true, 60) THEN
+    RAISE 'it was told to become the primary, and did not within 60 s';
+  END IF;
+END $$"""
+
+# Bytes of log that it has, from the first on; and whether more may be on the way.
+_RECEIVED: Final = """\
+SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0'::pg_lsn,
+       (SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming')"""
+
+# pg_rewind ends the recovery of a server that was killed, by a server that it starts with this.
+_REWIND_CONF: Final = "".join(f"{key} = {_SETTINGS[key]}\n" for key in ("wal_log_hints", "fsync"))
 
 _WRITES: Final = "CREATE TEMPORARY TABLE outgrow_probe ()"
 
@@ -147,6 +178,7 @@ class Postgres:
             _PASSFILE: f"*:*:*:*:{password}\n",
             _PWFILE: f"{password}\n",
             _SETUP: setup,
+            _REWIND: _REWIND_CONF,
         }
         return tuple(
             File(str(self.home / name), content, private=True) for name, content in contents.items()
@@ -192,6 +224,29 @@ class Postgres:
         follow = {"primary_conninfo": source, "primary_slot_name": slot}
         check = self._asks(service, _STREAMS, _FOLLOW_LIMIT)
         return self._server(service, step, follow, "streams from the primary", check)
+
+    def received(self, service: Service) -> Command:
+        """Prints the bytes of log that a standby has, "|", and 1 if it still receives."""
+        return self._as_us(self._psql(service, "-c", _RECEIVED))
+
+    def ended(self, service: Service) -> Command:
+        """Prints how a server that does not run has ended."""
+        words = (self._program("pg_controldata"), "-D", str(self.home / service.name))
+        return Command(words, self.home, {"LC_ALL": "C"})
+
+    def promote(self, service: Service) -> Step:
+        """A standby becomes a primary, unless it is one."""
+        words = self._psql(service, "-c", _PROMOTE, "-c", "CHECKPOINT")
+        return Step(f"{service.name} promotion", self._as_us(words), limit=90.0)
+
+    def rewind(self, service: Service) -> Step:
+        """The data of a primary that was become those of a standby of this one."""
+        words = (
+            *(self._program("pg_rewind"), "-D", str(self.home / service.name)),
+            *("--source-server", self._conninfo(self.primary, ADMIN, dbname="postgres")),
+            *(f"--config-file={self.home / _REWIND}", "-R", "--no-sync"),
+        )
+        return Step(f"{service.name} rewind", self._as_server(words))
 
     def _server(
         self, service: Service, step: Step, more: dict[str, str], work: str, check: Succeeds

@@ -156,6 +156,12 @@ class Process:
             self._sweep(self._child)
             return False
 
+    @property
+    def paused(self) -> bool:
+        """Whether it runs and is paused, by whoever did it."""
+        pid = self.pid
+        return pid is not None and bool(family.stopped(frozenset({pid})))
+
     def start(self) -> None:
         """Start it; nothing happens when it runs. Raises `ProcessFailed`."""
         with self._lock:

@@ -57,13 +57,28 @@ def forget(step: Step) -> None:
                 shutil.rmtree(folder)
 
 
+def unstamp(folder: Path) -> None:
+    """Until it has a stamp again what this folder holds counts as half made."""
+    (folder / STAMP).unlink(missing_ok=True)
+
+
+def stamp(step: Step) -> None:
+    """What this step makes is there, whole, by whatever made it."""
+    if step.makes is not None:
+        _write_stamp(step, step.makes)
+
+
 def _name(step: Step) -> None:
     if step.makes is None:
         return
     new = _new(step.makes)
-    stamp = _stamp(step.copies) if step.copies else secrets.token_hex(16)
-    (new / STAMP).write_text(stamp, encoding="ascii")
+    _write_stamp(step, new)
     os.replace(new, step.makes)
+
+
+def _write_stamp(step: Step, folder: Path) -> None:
+    word = _stamp(step.copies) if step.copies else secrets.token_hex(16)
+    (folder / STAMP).write_text(word, encoding="ascii")
 
 
 def _new(folder: Path) -> Path:

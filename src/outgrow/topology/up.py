@@ -8,12 +8,12 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -121,7 +121,7 @@ def _open_to_others(local: LocalSite, stack: ExitStack, web: int | None) -> Iter
     control = stack.enter_context(Control(Acts(local), looker, local.folder))
     try:
         if web is not None:
-            page = stack.enter_context(Web(local.site, looker, web))
+            page = stack.enter_context(Web(local, looker, web))
             local.say(f"The page of the site: {page.url}")
         yield looker
     finally:
@@ -166,6 +166,20 @@ def print_table(local: LocalSite, stream: TextIO) -> None:
         pid = str(local.process(planned.name).pid or "")
         table.add_row(planned.name, planned.role, planned.url, pid, root)
     _print(table, stream)
+
+
+def print_promotion(found: Mapping[str, Any], stream: TextIO, *, as_json: bool) -> None:
+    """What `outgrow promote` prints: what was done, or with --dry-run what would be."""
+    if as_json:
+        stream.write(f"{json.dumps(found, indent=2)}\n")
+    elif found["done"]:
+        stream.write(f"{found['said']}\n")
+    else:
+        lines = [f"{number}. {step}" for number, step in enumerate(found["steps"], 1)]
+        received = [f"{name}: {what}" for name, what in found["received"].items()]
+        lines += [f"Bytes of log received: {'; '.join(received)}."] if received else []
+        lines += [f"May be lost: {found['may_lose'] or 'nothing.'}"]
+        stream.write("\n".join(lines) + "\n")
 
 
 def print_checks(seen: list[Seen], stream: TextIO) -> int:

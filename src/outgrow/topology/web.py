@@ -23,8 +23,9 @@ from typing import Any, Final, Self
 from outgrow.errors import ControlFailed
 from outgrow.topology.figure import figure
 from outgrow.topology.listening import Listening, Served
+from outgrow.topology.local import LocalSite
 from outgrow.topology.look import Looker
-from outgrow.topology.model import LOOPBACK, Site
+from outgrow.topology.model import LOOPBACK
 from outgrow.topology.render import svg
 from outgrow.topology.states import (
     SIGNS,
@@ -117,8 +118,8 @@ class Web(Served):
     Raises `ControlFailed` when the port is taken.
     """
 
-    def __init__(self, site: Site, looker: Looker, port: int) -> None:
-        self._site = site
+    def __init__(self, local: LocalSite, looker: Looker, port: int) -> None:
+        self._local = local
         self._looker = looker
         self._port = port
 
@@ -147,7 +148,7 @@ class Web(Served):
     def page(self) -> str:
         """The page, as it is before its script runs."""
         statuses = self._looker.look()
-        title = escape(self._site.name)
+        title = escape(self._local.site.name)
         states = {name: shown(state) for name, state in worst(statuses).items()}
         heads = "".join(
             f"<th{' class=number' if head in _NUMBERS else ''}>{head}</th>" for head in _HEADINGS
@@ -157,7 +158,7 @@ class Web(Served):
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<style>{_STYLE}</style></head>\n"
             f'<body><header><h1>{title}</h1><span id="news" role="status">{_news(statuses)}'
-            f"</span></header>\n<figure>{svg.render(figure(self._site), states)}</figure>\n"
+            f"</span></header>\n<figure>{svg.render(figure(self._local.site), states)}</figure>\n"
             f'<div class="table"><table><thead><tr>{heads}</tr></thead><tbody></tbody></table>'
             f"</div>\n<script>{_SCRIPT}</script></body></html>\n"
         )
