@@ -16,6 +16,10 @@ settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
+# For tools/pure_coverage.py: which branches are reached is the same each time, and quickly known.
+settings.register_profile(
+    "branches", settings.get_profile("any machine"), max_examples=10, derandomize=True
+)
 
 # Its assertions are those of two suites.
 pytest.register_assert_rewrite("tests.fastcgi.asked")

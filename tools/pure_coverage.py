@@ -133,7 +133,8 @@ def _covered(root: Path, test: str, modules: list[str]) -> bool:
         coverage = [sys.executable, "-m", "coverage"]
         environment = os.environ | {"COVERAGE_FILE": f"{folder}/data"}
         include = f"--include={','.join(modules)}"
-        pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *test.split()]
+        profile = "--hypothesis-profile=branches"
+        pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", profile, *test.split()]
         for words in (
             [*coverage, "run", "--branch", include, *pytest],
             [*coverage, "report", "--show-missing", "--fail-under=100", include],
