@@ -198,8 +198,8 @@ def _files(names: list[str]) -> Iterator[str]:
 
 def _start(site: Site, host: Host, names: list[str]) -> Iterator[str]:
     if site.database and any(service.role == "app" for service in host.services):
-        yield "Before the first start of the site, on one application server:"
-        yield from _shell("python manage.py migrate")
+        yield "Before the first start of the site, and before each new version of it:"
+        yield from _shell("python manage.py outgrow databases migrate")
     if units := [name for name in names if _is_unit(name)]:
         yield "Where a plan says when, wait for that step."
         yield from _shell(shlex.join(["sudo", "systemctl", "enable", "--now", *units]))
