@@ -47,6 +47,8 @@ LONGEST_REQUEST: Final = 4096
 #: Seconds for what was asked to be done: turns, stopping, starting.
 ANSWER_LIMIT: Final = 150.0
 PROMOTION_LIMIT: Final = 1200.0
+#: And for a migration, which waits for others.
+VERSION_LIMIT: Final = 1200.0
 LONGEST_ANSWER: Final = 1 << 20
 
 # Of the folder of a socket whose path would be too long.
@@ -89,6 +91,8 @@ class Control(Served):
                     "promotion",
                     lambda: self._acts.promote(name, dry_run=dry_run, accept_loss=accept),
                 )
+            case {"do": "prepare", "name": str(name)}:
+                return _tried("said", lambda: self._acts.prepare(name))
             case {"do": str(word), "name": str(name)}:
                 return _tried("said", lambda: self._acts.act(word, name))
         return {"problem": "The request is none that this version knows."}
@@ -113,6 +117,11 @@ def look(folder: Path) -> tuple[Status, ...]:
 def act(folder: Path, word: str, name: str) -> str:
     """Have it done to a server of that site; what was done. Raises `ControlFailed`."""
     return str(_ask(folder, {"do": word, "name": name}).get("said", ""))
+
+
+def prepare(folder: Path, name: str) -> str:
+    """Have it done before a new version comes; what was done. Raises `ControlFailed`."""
+    return str(_ask(folder, {"do": "prepare", "name": name}, VERSION_LIMIT).get("said", ""))
 
 
 def promote(folder: Path, name: str, *, dry_run: bool, accept_loss: bool) -> dict[str, Any]:
