@@ -92,6 +92,7 @@ PURE = {
     "topology/ways": CHANGES,
     "topology/figure": "tests/topology/test_figure.py tests/topology/test_poolers.py",
     "topology/states": "tests/topology/test_states.py",
+    "topology/deployment": "tests/topology/test_deployment.py",
     "topology/promotion": "tests/topology/test_promotion.py",
     "topology/presets": "tests/topology/test_presets.py",
     "topology/applications": FRONTS,

@@ -269,6 +269,34 @@ def promote(
     runner.print_promotion(found, sys.stdout, as_json=as_json)
 
 
+@main.command("deploy-local")
+@click.option("--no-migrate", is_flag=True, help="Leave the tables as they are.")
+@click.option("--dry-run", is_flag=True, help="Print the steps; do nothing.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@_where_it_runs
+def deploy_local(
+    no_migrate: bool, dry_run: bool, as_json: bool, topology: Path, folder: Path | None
+) -> None:
+    """Bring the site's new code to its running servers, one after the other.
+
+    First the code is loaded in a process of its own, and the database migrated. Then application
+    servers, workers and the repair watch are told, each when the one before is ready. It stops
+    at the first that fails.
+    """
+    import sys
+
+    from outgrow.topology import deploying, runfolder
+
+    with _errors_in_one_line():
+        deploying.deploy(
+            folder or runfolder.beside(topology),
+            sys.stdout,
+            migrate=not no_migrate,
+            dry_run=dry_run,
+            as_json=as_json,
+        )
+
+
 @main.command()
 @_where_it_runs
 @click.option("--json", "as_json", is_flag=True, help="For machines.")

@@ -442,6 +442,55 @@ class FastCGIError(OutgrowError):
     """`runfcgi` could not begin to serve: nothing can be listened at, or it runs already."""
 
 
+class MigrationUnderWay(OutgrowError):
+    """Another process migrates the database of this alias; `holder` is what is known of it."""
+
+    def __init__(self, alias: str, holder: str, seconds: float) -> None:
+        super().__init__(alias, holder, seconds)
+        self.alias = alias
+        self.holder = holder
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return (
+            f"The database {self.alias!r} is migrated by {self.holder or 'another process'}. It "
+            f"was waited for, for {self.seconds:g} s, and nothing was done. Run this again behind "
+            "its end, or with a longer --timeout."
+        )
+
+
+class NoMigrationLock(OutgrowError):
+    """For a database of this vendor no turn can be taken."""
+
+    def __init__(self, alias: str, vendor: str) -> None:
+        super().__init__(alias, vendor)
+        self.alias = alias
+        self.vendor = vendor
+
+    def __str__(self) -> str:
+        return (
+            f"The database {self.alias!r} is one of {self.vendor!r}, and Outgrow knows no lock of "
+            "it that keeps other migrations out. Nothing was done. Run 'manage.py migrate', and "
+            "see to it that nobody else does meanwhile."
+        )
+
+
+class MigrationNotAlone(OutgrowError):
+    """The database of this alias has let go of the turn before the migration was over."""
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(alias)
+        self.alias = alias
+
+    def __str__(self) -> str:
+        return (
+            f"The migration of the database {self.alias!r} came to its end, but the connection "
+            "that kept others out was lost meanwhile: the server was restarted, or somebody ended "
+            "it. If another migration ran at the same time, compare the tables with what "
+            "'manage.py showmigrations' says."
+        )
+
+
 class PublishError(OutgrowError):
     """Static files could not be published. What is live was left as it is."""
 

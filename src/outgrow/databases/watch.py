@@ -233,14 +233,17 @@ def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
         found()
 
 
-def own_connection(alias: str) -> Any:
-    """A connection that no request uses, with a limit for connecting and outside of any pool."""
+def own_connection(alias: str, name: str = "outgrow watch") -> Any:
+    """A connection that no request uses, with a limit for connecting and outside of any pool.
+
+    `name` is what PostgreSQL lists it under, unless the settings give another.
+    """
     settings = copy.deepcopy(connections.settings[alias])
     options = settings.setdefault("OPTIONS", {})
     options.pop("pool", None)
     if "sqlite" not in settings["ENGINE"]:
         options.setdefault("connect_timeout", CONNECT_TIMEOUT)
     if "postg" in settings["ENGINE"]:
-        options.setdefault("application_name", "outgrow watch")
+        options.setdefault("application_name", name)
     settings["ATOMIC_REQUESTS"] = False
     return load_backend(settings["ENGINE"]).DatabaseWrapper(settings, alias)

@@ -1,6 +1,7 @@
 """`manage.py outgrow databases status`: role, lag, position and last failure of every server.
 
-Exit codes: 0, and with --check 1 when something is wrong; 2 for wrong usage.
+Exit codes: 0, and with --check 1 when something is wrong; 2 for wrong usage. `databases
+migrate` is in `outgrow.management.migrations`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from outgrow.databases.cluster import Cluster, clusters, distinct
 from outgrow.databases.survey import PATIENCE, Surveyed, problems, survey
+from outgrow.management import migrations
 
 #: Seconds from one survey to the next, with --watch.
 INTERVAL: Final = 2.0
@@ -42,9 +44,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="S",
         help=f"seconds between the surveys of --watch ({INTERVAL:g})",
     )
+    migrations.add_arguments(
+        words.add_parser("migrate", help="migrate, when nobody else does, until replicas have it")
+    )
 
 
 def run(command: BaseCommand, options: dict[str, Any]) -> int:
+    """Run one word; its exit code."""
+    if options["word"] == "migrate":
+        return migrations.run(command, options)
+    return _status(command, options)
+
+
+def _status(command: BaseCommand, options: dict[str, Any]) -> int:
     """Show the clusters, once or again and again."""
     chosen = _chosen(options["cluster"])
     if not options["watch"]:

@@ -18,8 +18,10 @@ from typing import Any, Final
 
 from outgrow.errors import ControlFailed
 from outgrow.topology import family, promoting
+from outgrow.topology.deployment import CHECK
 from outgrow.topology.keys import suggestion
 from outgrow.topology.local import LocalSite
+from outgrow.topology.model import MIGRATE
 from outgrow.topology.process import PAUSE, Process, Reload
 
 #: Seconds to wait for what somebody else does to the same server.
@@ -27,6 +29,13 @@ TURN_LIMIT: Final = 60.0
 
 #: Seconds for the old children of a server to end; gunicorn lets requests end for 5.
 RENEW_LIMIT: Final = 20.0
+
+
+#: What is done before a new version, and what is said when it was.
+_PREPARED: Final = {
+    CHECK: "The new code loads, and its checks find no error.",
+    MIGRATE: "The database is migrated.",
+}
 
 
 class Acts:
@@ -64,6 +73,21 @@ class Acts:
         self._local.say(said)
         return said
 
+    def prepare(self, name: str) -> str:
+        """Do what comes before a new version of the site: `deployment.CHECK`, or `MIGRATE`.
+
+        A sentence that says what was done. Raises `ControlFailed` and `ProcessFailed`.
+        """
+        if name not in _PREPARED:
+            raise ControlFailed(f'"{name}" is nothing that is done before a new version.')
+        with self._turn(""):
+            self._must_go_on()
+            did = self._local.prepare_version(name)
+            self._must_go_on()
+        said = _PREPARED[name] if did else "This site has no database to migrate."
+        self._local.say(said)
+        return said
+
     def promote(
         self, name: str, *, dry_run: bool = False, accept_loss: bool = False
     ) -> dict[str, Any]:
@@ -89,7 +113,8 @@ class Acts:
         with self._lock:
             turn = self._turns.setdefault(name, threading.Lock())
         if not turn.acquire(timeout=TURN_LIMIT):
-            raise ControlFailed(f"{name} is busy with another command. Try again later.")
+            busy = name or "The site"
+            raise ControlFailed(f"{busy} is busy with another command. Try again later.")
         try:
             yield
         finally:

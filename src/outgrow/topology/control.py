@@ -46,7 +46,9 @@ LONGEST_REQUEST: Final = 4096
 
 #: Seconds for what was asked to be done: turns, stopping, starting.
 ANSWER_LIMIT: Final = 150.0
-PROMOTION_LIMIT: Final = 1200.0
+#: For what may copy or rewrite a whole database.
+LONG_LIMIT: Final = 1200.0
+_LONG: Final = frozenset({"promote", "prepare"})
 LONGEST_ANSWER: Final = 1 << 20
 
 # Of the folder of a socket whose path would be too long.
@@ -89,6 +91,8 @@ class Control(Served):
                     "promotion",
                     lambda: self._acts.promote(name, dry_run=dry_run, accept_loss=accept),
                 )
+            case {"do": "prepare", "name": str(name)}:
+                return _tried("said", lambda: self._acts.prepare(name))
             case {"do": str(word), "name": str(name)}:
                 return _tried("said", lambda: self._acts.act(word, name))
         return {"problem": "The request is none that this version knows."}
@@ -115,6 +119,11 @@ def act(folder: Path, word: str, name: str) -> str:
     return str(_ask(folder, {"do": word, "name": name}).get("said", ""))
 
 
+def prepare(folder: Path, name: str) -> str:
+    """Have it done before a new version comes; what was done. Raises `ControlFailed`."""
+    return str(_ask(folder, {"do": "prepare", "name": name}).get("said", ""))
+
+
 def promote(folder: Path, name: str, *, dry_run: bool, accept_loss: bool) -> dict[str, Any]:
     """Have a replica promoted; what was done, or would be. Raises `ControlFailed`."""
     request = {"do": "promote", "name": name, "dry_run": dry_run, "accept_loss": accept_loss}
@@ -125,7 +134,7 @@ def promote(folder: Path, name: str, *, dry_run: bool, accept_loss: bool) -> dic
 
 
 def _ask(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
-    limit = PROMOTION_LIMIT if request["do"] == "promote" else ANSWER_LIMIT
+    limit = LONG_LIMIT if request["do"] in _LONG else ANSWER_LIMIT
     try:
         with closing(_connected(folder)) as connection:
             connection.sendall(json.dumps(request).encode() + b"\n")

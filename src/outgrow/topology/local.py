@@ -38,7 +38,7 @@ from outgrow.topology.model import Site
 from outgrow.topology.model import local as localised
 from outgrow.topology.output import Lines
 from outgrow.topology.parts import Plan, Planned, Programs, Step
-from outgrow.topology.plan import environment, plan, postgres
+from outgrow.topology.plan import environment, plan, postgres, version_steps
 from outgrow.topology.postgres import Postgres
 from outgrow.topology.process import PAUSE, STOP_LIMIT, Command, Process
 from outgrow.topology.restarts import Restarts
@@ -165,6 +165,18 @@ class LocalSite:
         if self._programs is None:
             return None
         return postgres(self.site, self.folder, self._programs)
+
+    def prepare_version(self, name: str) -> bool:
+        """Carry out what comes before a new version (`version_steps`); false if there is no such.
+
+        Raises `ProcessFailed`.
+        """
+        if self._programs is None:
+            raise ProcessFailed("The site was not prepared; call prepare() or start() first.")
+        step = version_steps(self.site, self.folder, self._programs).get(name)
+        if step is not None:
+            self.run_steps((step,))
+        return step is not None
 
     def turn_into(self, site: Site) -> None:
         """From now on it is this site: the same servers in other roles.

@@ -9,12 +9,13 @@ server begins with "_", which no server's name does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from outgrow.topology import applications, balancing, caching, pooling
+from outgrow.topology.deployment import CHECK
 from outgrow.topology.load import DIRECT, SERVER_VARIABLE, VARIABLE
 from outgrow.topology.mariadb import MariaDB
 from outgrow.topology.model import MIGRATE, PASSWORD_FILE, REPAIR, Service, Site
@@ -26,6 +27,21 @@ from outgrow.topology.process import Command, Reload
 from outgrow.topology.render import File, nginx, toml
 
 TOPOLOGY_FILE: Final = "_topology.toml"
+
+#: Seconds for the site's code to be loaded and looked at, and for a large migration.
+LOAD_LIMIT: Final = 120.0
+MIGRATE_LIMIT: Final = 600.0
+
+#: Loads what an application server loads, and runs the system checks.
+_LOADS: Final = """\
+import sys
+from importlib import import_module
+from operator import attrgetter
+module, _, name = sys.argv[1].partition(":")
+attrgetter(name or "application")(import_module(module))
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", "check"])
+"""
 
 #: How media servers reload, by their engine. Our own does not.
 _RELOADS: Final = {"nginx": Reload(renews=True)}
@@ -227,13 +243,22 @@ def _app(site: Site, service: Service, folder: Path, programs: Programs) -> Plan
     )
 
 
+def version_steps(site: Site, folder: Path, programs: Programs) -> Mapping[str, Step]:
+    """What comes before a new version of the site, by name: `CHECK`, and `MIGRATE` if it can be."""
+    words = (programs.python, "-c", _LOADS, site.application)
+    command = Command(words, Path(site.folder), environment(site, folder))
+    found = {CHECK: Step(CHECK, command, limit=LOAD_LIMIT)}
+    if site.database:
+        found[MIGRATE] = _migrate(site, folder, programs)
+    return found
+
+
 def _migrate(site: Site, folder: Path, programs: Programs) -> Step:
-    command = _manage(site, folder, programs, "migrate", "--noinput")
+    command = _manage(site, folder, programs, "outgrow", "databases", "migrate")
     if site.services("pooler"):
         # A table may be locked or rewritten for longer than a pooler lets others wait.
         command = replace(command, environment={**command.environment, DIRECT: "1"})
-    # As long as a large migration takes on a laptop.
-    return Step(MIGRATE, command, limit=600.0, shown=True)
+    return Step(MIGRATE, command, limit=MIGRATE_LIMIT, shown=True)
 
 
 def _worker(site: Site, service: Service, folder: Path, programs: Programs) -> Planned:

@@ -215,9 +215,9 @@ def _files(names: list[str]) -> Iterator[str]:
 
 def _start(site: Site, host: Host, names: list[str]) -> Iterator[str]:
     if site.database and any(service.role == "app" for service in host.services):
-        yield "Before the first start of the site, on one application server:"
+        yield "Before the first start of the site, and before each new version of it:"
         past = "OUTGROW_DIRECT=1 " if site.services("pooler") else ""
-        yield from _shell(f"{past}python manage.py migrate")
+        yield from _shell(f"{past}python manage.py outgrow databases migrate")
     if any(service.role == "pooler" for service in host.services):
         yield "The distribution's own PgBouncer is another service, and has the same port:"
         yield from _shell("sudo systemctl disable --now pgbouncer")
