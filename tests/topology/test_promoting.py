@@ -47,7 +47,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @contextmanager
-def topology(*, synchronous: bool = False, balancer: str = "") -> Iterator[Path]:
+def topology(*, synchronous: bool = False, balancer: str = "", pooler: str = "") -> Iterator[Path]:
     with server_folder("outgrow-promote-") as folder:
         path = tiny_site(
             folder,
@@ -55,15 +55,18 @@ def topology(*, synchronous: bool = False, balancer: str = "") -> Iterator[Path]
             replicas=STANDBYS,
             synchronous=synchronous,
             balancer=balancer,
+            pooler=pooler,
         )
         site_run(path, folder, "postgresql")  # says what to install
         yield path
 
 
 @contextmanager
-def replicated(*, synchronous: bool = False, balancer: str = "") -> Iterator[Site]:
+def replicated(
+    *, synchronous: bool = False, balancer: str = "", pooler: str = ""
+) -> Iterator[Site]:
     with (
-        topology(synchronous=synchronous, balancer=balancer) as path,
+        topology(synchronous=synchronous, balancer=balancer, pooler=pooler) as path,
         controlled(path, path.parent.parent / "run") as site,
     ):
         yield site
@@ -466,3 +469,17 @@ def test_a_promotion_that_never_happened_is_forgotten(site: Site) -> None:
     succession.begin(site.folder, Succession("db1", "db2"))
     assert site.done("promote", "db3").startswith("db3 is the primary now")
     assert succession.begun(site.folder) is None
+
+
+# --- behind a pooler
+
+
+def test_a_pooler_leads_to_the_new_primary() -> None:
+    with replicated(pooler="transaction") as site:
+        assert writes(site, "before")
+        said = site.done("promote", "db2")
+        assert said.startswith("db2 is the primary now, and db1 follows it")
+        assert writes(site, "after")
+        follows(site, "db1", "db3")
+        arrives(site, "db1", "after")
+        assert {"before", "after"} <= set(read(site, "default"))
