@@ -12,7 +12,7 @@ WORKERS ?= 4
 RUN = $(VENV)/bin/
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ceph npm drills servers lint format bench docs clean
+.PHONY: help demo test again ceph npm drills servers lint format bench docs clean
 
 help: ## List these targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ demo: $(VENV)/.demo ## Run the example site, kill servers, show what became of f
 
 test: $(VENV)/.test ## Run the whole suite; `make test ARGS="-k journal"` for a part
 	@$(RUN)python tools/pure_coverage.py
+	$(RUN)python -m pytest -n $(WORKERS) $(ARGS)
+
+again: $(VENV)/.test ## The suite on a second Django, without the branches of pure modules
 	$(RUN)python -m pytest -n $(WORKERS) $(ARGS)
 
 ceph: $(VENV)/.test ## Run what the suite asks of object stores on Ceph; `tools/servers.sh ceph` installs it

@@ -41,8 +41,8 @@ def no_topology_is_remembered() -> Iterator[None]:
     load._used.clear()
 
 
-#: Modules whose tests run sites of their own by `outgrow up`, which chooses its ports among the
-#: same as any other that runs now; and some of which are one story, told in order.
+#: Modules whose tests run sites by `outgrow up`: some are one story, told in order. One worker has
+#: a module; several run beside each other, for whoever chooses a port keeps others from it.
 _UP = {
     "tests/test_docs_run.py",
     "tests/test_example.py",
@@ -63,7 +63,7 @@ _FRONT = re.compile(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Each worker takes one test after the other; those that run sites go to one worker.
+    """Each worker takes one test after the other, or a module of those that run sites.
 
     pytest-xdist has groups for that, which pytest 9.2 does not hand on to it.
     """
@@ -73,7 +73,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             if found := _FRONT.match(nodeid):
                 return " ".join(found.groups())
-            return "up" if nodeid.partition("::")[0] in _UP else nodeid
+            module = nodeid.partition("::")[0]
+            return module if module in _UP else nodeid
 
     return Scheduler(config, log)
 
