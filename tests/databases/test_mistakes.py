@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.checks import run_checks
 from django.db import connections
 from django.test import override_settings
@@ -79,6 +80,17 @@ def test_replicas_are_mirrors_in_tests_and_keep_their_connections(
     del sqlite_databases["replica2"]["CONN_MAX_AGE"]
     with site(sqlite_databases):
         assert numbers() == ["E104", "W105"]
+
+
+def test_a_pooler_that_lends_a_session_wants_no_connection_kept(
+    sqlite_databases: dict[str, dict[str, Any]],
+) -> None:
+    del sqlite_databases["replica2"]["CONN_MAX_AGE"]
+    for mode, wanted in (("session", []), ("transaction", ["E521", "W105"])):
+        with site(sqlite_databases):
+            pooled = {**settings.OUTGROW, "POOLED": {"replica2": mode}}
+            with override_settings(OUTGROW=pooled):
+                assert sorted(numbers()) == wanted
 
 
 @pytest.mark.parametrize(

@@ -468,6 +468,7 @@ def test_another_mode_or_size() -> None:
     to_session, back = steps(site(), session), steps(session, site())
     assert to_session.index("pool1: reload PgBouncer with the new file") < to_session.index(reload)
     assert back.index(reload) < back.index("pool1: reload PgBouncer with the new file alone")
+    assert len([one for one in back if "PgBouncer" in one]) == 1
     assert steps(site(), site(pooler={"size": 9})) == ["pool1: reload PgBouncer with the new file"]
     [one] = changes(site(), site(pooler={"size": 9}))
     assert one.commands[-1] == "systemctl reload outgrow-pooler.service"
