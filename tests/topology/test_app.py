@@ -199,6 +199,20 @@ def test_uvicorn_believes_the_balancers_and_nobody_else() -> None:
     assert ("reload", "app1") in kinds
 
 
+@pytest.mark.parametrize(("engine", "told"), [("gunicorn", False), ("uvicorn", True)])
+def test_a_balancer_that_moves_is_told_to_whom_believes_it(engine: str, told: bool) -> None:
+    found = content(engine, ASGI)
+    before = parse(found, PurePath("/srv"))
+    found["servers"]["lb1"]["address"] = "10.0.0.2"
+    commands = [
+        command
+        for step in changes(before, parse(found, PurePath("/srv")))
+        if step.server == "app1"
+        for command in step.commands
+    ]
+    assert (RESTART in commands) == told
+
+
 def test_two_interfaces_of_granian() -> None:
     wsgi = started(site("granian", workers=2, threads=5))
     assert "--interface wsgi --blocking-threads 5 " in wsgi

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from outgrow.cli import main
 from outgrow.topology import change
+from outgrow.topology.capacity import connections
 from outgrow.topology.change import (
     COPY,
     DRAIN,
@@ -214,6 +215,17 @@ def test_another_password_is_a_reload() -> None:
 def test_other_words_are_a_restart() -> None:
     found = whole(site(TWO), site(TWO, site={"wsgi": "shop.other:application"}), RELOAD)
     assert [one.commands[1] for one in found] == ["systemctl restart outgrow-app.service"] * 2
+
+
+def test_another_program_is_installed_on_each_server_before_one_runs_it() -> None:
+    found = changes(site(TWO), site(TWO, app={"engine": "granian"}))
+    assert [(one.server, one.verb) for one in found] == [
+        ("app1", SET_UP),
+        ("app2", SET_UP),
+        ("app1", RELOAD),
+        ("app2", RELOAD),
+    ]
+    assert found[1].what == "granian, which will run the site"
 
 
 def test_another_address_of_files_is_found_before_pages_lead_there() -> None:
@@ -478,6 +490,7 @@ def test_the_laws(before: Site, after: Site) -> None:
     _gone_last(found, differs)
     _moves_by_hand(found, differs)
     _all_are_named(found, differs)
+    _more_is_taken_first(found, differs)
     assert changes(before, before) == ()
     assert changes(after, after) == ()
 
@@ -486,6 +499,22 @@ def _all_are_named(found: tuple[Change, ...], differs: Difference) -> None:
     told = {one.server for one in found}
     assert {part.name for part in (*differs.new, *differs.gone)} <= told
     assert {now.name for _, now in differs.moved} <= told
+
+
+def _more_is_taken_first(found: tuple[Change, ...], differs: Difference) -> None:
+    """A PostgreSQL that stays is told of more connections before anybody uses the new file."""
+    was, will = (
+        max(connections(one, role) for role in ("primary", "replica"))
+        for one in (differs.before, differs.after)
+    )
+    told = [n for n, one in enumerate(found) if "max_connections" in one.what]
+    staying = {
+        now.name
+        for _, now in (*differs.stay, *differs.swapped)
+        if now.role in {"primary", "replica"} and now.service.engine == "postgresql"
+    }
+    assert {found[n].server for n in told} == (staying if will > was else set())
+    assert max(told, default=-1) < min(_referred(found), default=len(found))
 
 
 def _places(found: tuple[Change, ...], server: str, *verbs: str) -> list[int]:
