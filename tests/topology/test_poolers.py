@@ -320,7 +320,7 @@ def test_what_is_rendered_for_its_server(tmp_path: Path) -> None:
     callers = "app1 (10.0.0.1), app2 (10.0.0.2), pool1 (10.0.0.4)"
     assert f"| 5432/tcp | replica | {callers} |" in files["db2/README.md"]
     assert "`/etc/outgrow/userlist.txt`, mode 600, of `www-data`" in page
-    assert "OUTGROW_DIRECT=1 python manage.py migrate" in files["app1/README.md"]
+    assert "OUTGROW_DIRECT=1 python manage.py outgrow databases migrate" in files["app1/README.md"]
     assert f"max_connections = {20 + SPARE}" in files["db1/postgresql-outgrow.conf"]
 
 
