@@ -22,6 +22,9 @@
     ├── UploadRefused           a form does not take what a browser sent to the store
     ├── ForkedProcess           this process was forked, and can't use object stores
     ├── CopyUnderWay            another `media copy` of these two storages is at work
+    ├── MigrationUnderWay       another process migrates this database
+    ├── NoMigrationLock         ... or may do so unseen: its vendor has no lock for it
+    ├── MigrationNotAlone       ... or may have done so: the lock was lost meanwhile
     ├── ProcessFailed           a process of `outgrow up` did not start or stop
     ├── ControlFailed           a running `outgrow up` did not do what it was asked
     ├── FastCGIError            `runfcgi` can't listen, or runs already
