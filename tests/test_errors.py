@@ -57,26 +57,34 @@ EXAMPLES = [
     ),
     (
         errors.MigrationUnderWay("default", "session 7 from 10.0.0.1", 600.0),
-        "The database 'default' is migrated by session 7 from 10.0.0.1. It was waited for, for "
-        "600 s, and nothing was done. Run this again behind its end, or with a longer --timeout.",
+        (
+            "The database 'default' is migrated by session 7 from 10.0.0.1. It was waited for, for "
+            "600 s, and nothing was done. Run this again behind its end, or with a longer --timeout."
+        ),
     ),
     (
         errors.MigrationUnderWay("default", "", 0.5),
-        "The database 'default' is migrated by another process. It was waited for, for 0.5 s, and "
-        "nothing was done. Run this again behind its end, or with a longer --timeout.",
+        (
+            "The database 'default' is migrated by another process. It was waited for, for 0.5 s, and "
+            "nothing was done. Run this again behind its end, or with a longer --timeout."
+        ),
     ),
     (
         errors.NoMigrationLock("default", "oracle"),
-        "The database 'default' is one of 'oracle', and Outgrow knows no lock of it that keeps "
-        "other migrations out. Nothing was done. Run 'manage.py migrate', and see to it that "
-        "nobody else does meanwhile.",
+        (
+            "The database 'default' is one of 'oracle', and Outgrow knows no lock of it that keeps "
+            "other migrations out. Nothing was done. Run 'manage.py migrate', and see to it that "
+            "nobody else does meanwhile."
+        ),
     ),
     (
         errors.MigrationNotAlone("default"),
-        "The migration of the database 'default' came to its end, but the connection that kept "
-        "others out was lost meanwhile: the server was restarted, or somebody ended it. If another "
-        "migration ran at the same time, compare the tables with what 'manage.py showmigrations' "
-        "says.",
+        (
+            "The migration of the database 'default' came to its end, but the connection that kept "
+            "others out was lost meanwhile: the server was restarted, or somebody ended it. If another "
+            "migration ran at the same time, compare the tables with what 'manage.py showmigrations' "
+            "says."
+        ),
     ),
     (
         errors.CopyUnderWay("/state/1"),
