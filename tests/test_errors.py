@@ -59,14 +59,15 @@ EXAMPLES = [
         errors.MigrationUnderWay("default", "session 7 from 10.0.0.1", 600.0),
         (
             "The database 'default' is migrated by session 7 from 10.0.0.1. It was waited for, for "
-            "600 s, and nothing was done. Run this again behind its end, or with a longer --timeout."
+            "600 s, and nothing was done. Run this again behind its end, or with a longer "
+            "--timeout."
         ),
     ),
     (
         errors.MigrationUnderWay("default", "", 0.5),
         (
-            "The database 'default' is migrated by another process. It was waited for, for 0.5 s, and "
-            "nothing was done. Run this again behind its end, or with a longer --timeout."
+            "The database 'default' is migrated by another process. It was waited for, for 0.5 s, "
+            "and nothing was done. Run this again behind its end, or with a longer --timeout."
         ),
     ),
     (
@@ -81,9 +82,9 @@ EXAMPLES = [
         errors.MigrationNotAlone("default"),
         (
             "The migration of the database 'default' came to its end, but the connection that kept "
-            "others out was lost meanwhile: the server was restarted, or somebody ended it. If another "
-            "migration ran at the same time, compare the tables with what 'manage.py showmigrations' "
-            "says."
+            "others out was lost meanwhile: the server was restarted, or somebody ended it. If "
+            "another migration ran at the same time, compare the tables with what 'manage.py "
+            "showmigrations' says."
         ),
     ),
     (
