@@ -71,6 +71,18 @@ def test_a_first_run_and_one_with_its_roles_are_fine(site: Site, folder: Path) -
     assert complete(planned(site, folder), folder) == ""
 
 
+def test_no_empty_primary_is_made_beside_a_replica_with_rows(site: Site, folder: Path) -> None:
+    copy = data(folder, "db3", standby=True)
+    said = refused(site, folder)
+    assert said.startswith("servers.db1: has lost its data: ")
+    assert f"db3 has a copy in {copy}" in said
+    assert f"remove {folder}, to begin anew without a row" in said
+    # What the message says is enough.
+    copy.rename(copy.with_name("db1"))
+    (copy.with_name("db1") / IS_STANDBY).unlink()
+    check(planned(site, folder), site, folder)
+
+
 def test_a_replica_s_data_are_never_a_primary_s(site: Site, folder: Path) -> None:
     data(folder, "db1", standby=True)
     data(folder, "db2", standby=False)

@@ -5,13 +5,15 @@ The laws:
 1. The note is there before a replica is told to become the primary, and until the old primary
    follows it. Who finds it knows that a promotion was broken off.
 2. The data say whether it happened: no replica takes a write while it has `standby.signal`.
-3. No data that may lack acknowledged rows are those of the primary in the next run.
+3. No data that may lack acknowledged rows are those of the primary in the next run; so no empty
+   primary is made beside replicas that have rows.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,6 +75,7 @@ def check(made: Plan, site: Site, folder: Path) -> None:
             f"{to_write(both.old, both.new)} What is left is done when it starts.",
         )
     for name in primaries:
+        _check_not_lost(name, roots, site, folder)
         root = roots.get(name)
         if root is not None and (root / IS_STANDBY).exists():
             raise TopologyError(
@@ -82,6 +85,22 @@ def check(made: Plan, site: Site, folder: Path) -> None:
                 "Give the role to the server that was the primary when the site last ran, and "
                 "promote this one while the site runs; or remove the folder of the run, with all "
                 "its data.",
+            )
+
+
+def _check_not_lost(name: str, roots: Mapping[str, Path | None], site: Site, folder: Path) -> None:
+    """A primary without data would be made anew, and its replicas copied from nothing."""
+    root = roots.get(name)
+    if root is None or root.is_dir():
+        return
+    for service in site.services("replica"):
+        copy = roots.get(service.name)
+        if copy is not None and copy.is_dir():
+            raise TopologyError(
+                join("servers", name),
+                f"has lost its data: {root} is gone, and {service.name} has a copy in {copy}.",
+                f"Put a backup in its place, or that copy (of PostgreSQL, without {IS_STANDBY}); "
+                f"or remove {folder}, to begin anew without a row.",
             )
 
 
