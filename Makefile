@@ -24,8 +24,8 @@ test: $(VENV)/.test ## Run the whole suite; `make test ARGS="-k journal"` for a 
 	@$(RUN)python tools/pure_coverage.py
 	$(RUN)python -m pytest -n $(WORKERS) $(ARGS)
 
-again: $(VENV)/.test ## The suite on a second Django, without the branches of pure modules
-	$(RUN)python -m pytest -n $(WORKERS) $(ARGS)
+again: $(VENV)/.test ## The suite on a second Django: without long drills, and what looks from outside
+	$(RUN)python -m pytest -n $(WORKERS) -m "not (drill or sites or ceph or npm or drills)" $(ARGS)
 
 ceph: $(VENV)/.test ## Run what the suite asks of object stores on Ceph; `tools/servers.sh ceph` installs it
 	$(RUN)python -m pytest -n 2 -m ceph $(ARGS)

@@ -41,9 +41,8 @@ def no_topology_is_remembered() -> Iterator[None]:
     load._used.clear()
 
 
-#: Modules whose tests run sites by `outgrow up`: some are one story, told in order. One worker has
-#: a module; several run beside each other, for whoever chooses a port keeps others from it.
-_UP = {
+#: Modules that are one story, told in order: one worker has all of it.
+_STORIES = {
     "tests/test_docs_run.py",
     "tests/test_example.py",
     "tests/topology/test_database.py",
@@ -53,6 +52,14 @@ _UP = {
     "tests/topology/test_store_site.py",
     "tests/topology/test_up.py",
 }
+
+#: Modules whose tests look at servers from outside, with Django in them. `make again` leaves them
+#: out: what they see does not hang on its version, and what does has tests of its own.
+_SITES = re.compile(
+    r"tests/(test_docs_run|test_example|fronts/\w+|topology/test_(balancers|caches|control|database|"
+    r"deploying|engines|local|pooler_site|promote_page|promoting|rows|store|store_site|synchronous|"
+    r"tutorial|up|web))\.py::"
+)
 
 #: Tests of one balancer share servers that take longer to start than all of them to ask.
 _FRONT = re.compile(
@@ -74,13 +81,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             if found := _FRONT.match(nodeid):
                 return " ".join(found.groups())
             module = nodeid.partition("::")[0]
-            return module if module in _UP else nodeid
+            return module if module in _STORIES else nodeid
 
     return Scheduler(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones begin first, so that at the end no worker is left alone with one."""
+    for item in items:
+        if _SITES.match(item.nodeid):
+            item.add_marker("sites")
 
     def is_quick(item: pytest.Item) -> bool:
         # Who sets a limit of his own expects to take long.

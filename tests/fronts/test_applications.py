@@ -166,12 +166,17 @@ def is_worker(process: psutil.Process) -> bool:
 def test_one_process_of_uvicorn_is_ended_by_the_signal_of_several() -> None:
     several = reload("uvicorn", ApplicationServer("uvicorn", workers=2).application())
     assert several is not None
-    with closing(running("uvicorn", workers=1)) as servers:
-        server = next(servers)
-        assert reload("uvicorn", server.application()) is None
-        leader = server.family()[0]
-        leader.send_signal(several)
-        wait_until(lambda: all_have_status([leader], psutil.STATUS_ZOMBIE), "it lives on")
+    # Below `nohup` it is ignored, by who is started there, too.
+    before = signal.signal(several, signal.SIG_DFL)
+    try:
+        with closing(running("uvicorn", workers=1)) as servers:
+            server = next(servers)
+            assert reload("uvicorn", server.application()) is None
+            leader = server.family()[0]
+            leader.send_signal(several)
+            wait_until(lambda: all_have_status([leader], psutil.STATUS_ZOMBIE), "it lives on")
+    finally:
+        signal.signal(several, before)
 
 
 def test_a_worker_that_dies_is_replaced(server: ApplicationServer) -> None:
