@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import select
+import signal
 import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
