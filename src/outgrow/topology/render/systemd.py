@@ -225,7 +225,7 @@ def _dns(service: Service, places: Places) -> str:
     if service.engine == "dnsmasq":
         configuration = f"{places.configurations}/{dnsmasq.CONFIGURATION}"
         # In the foreground, and what it says to the journal.
-        words = (places.dnsmasq, "-k", "--log-facility=-", "-C", configuration)
+        words: tuple[str, ...] = (places.dnsmasq, "-k", "--log-facility=-", "-C", configuration)
         return _unit("name server", places, ("ProtectSystem=strict", bound), words)
     more = (
         # It reads its configuration and the zones anew.
