@@ -16,14 +16,14 @@ from pathlib import Path
 #: One parser in several modules.
 TOPOLOGY = " ".join(
     f"tests/topology/test_{name}.py"
-    for name in ("model", "keys", "rules", "store", "roles", "poolers", "app")
+    for name in ("model", "keys", "rules", "store", "roles", "poolers", "app", "dns")
 )
 
 #: What balancers do, what each is given, and what is behind them.
 FRONTS = "tests/topology/test_fronts.py"
 
-#: The steps between two sites; those of poolers stand with the rest of theirs.
-CHANGES = "tests/topology/test_changes.py tests/topology/test_poolers.py"
+#: The steps between two sites; those of poolers and name servers stand with the rest of theirs.
+CHANGES = " ".join(f"tests/topology/test_{name}.py" for name in ("changes", "poolers", "dns"))
 
 #: Module below src/outgrow -> its own test file (or files, with a space between).
 PURE = {
@@ -88,7 +88,9 @@ PURE = {
     "topology/sizes": "tests/topology/test_capacity.py",
     "topology/sums": "tests/topology/test_capacity.py",
     "topology/weak_points": "tests/topology/test_capacity.py",
-    "topology/render/readme": "tests/topology/test_readme.py tests/topology/test_poolers.py",
+    "topology/render/readme": (
+        "tests/topology/test_readme.py tests/topology/test_poolers.py tests/topology/test_dns.py"
+    ),
     "topology/ways": CHANGES,
     "topology/figure": "tests/topology/test_figure.py tests/topology/test_poolers.py",
     "topology/states": "tests/topology/test_states.py",
@@ -110,6 +112,10 @@ PURE = {
     "topology/capacity": "tests/topology/test_capacity.py",
     "topology/pooler": "tests/topology/test_poolers.py",
     "topology/render/pgbouncer": "tests/topology/test_poolers.py",
+    "topology/dns": "tests/topology/test_dns.py",
+    "topology/zones": "tests/topology/test_dns.py",
+    "topology/render/bind": "tests/topology/test_dns.py",
+    "topology/render/dnsmasq": "tests/topology/test_dns.py",
     "topology/worker": "tests/topology/test_workers.py",
     "topology/objects": TOPOLOGY,
     "topology/agreement": TOPOLOGY,

@@ -32,6 +32,8 @@ need caddy "$(command -v caddy || true)"
 need haproxy /usr/sbin/haproxy
 need pgbouncer /usr/sbin/pgbouncer "$(command -v pgbouncer || true)"
 need memcached "$(command -v memcached || true)"
+need "bind9 bind9-utils" /usr/sbin/named "$(command -v named || true)"
+need dnsmasq-base /usr/sbin/dnsmasq "$(command -v dnsmasq || true)"
 need chromium "$(command -v chromium || command -v chromium-browser || true)"
 need s3fs "$(command -v s3fs || true)"
 need redis-server "$(command -v redis-server || command -v valkey-server || true)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from outgrow.topology import app, database, pooler, rules
+from outgrow.topology import app, database, pooler, rules, zones
 from outgrow.topology.keys import Problems, join
 
 if TYPE_CHECKING:
@@ -42,7 +42,42 @@ def check(site: Site, problems: Problems) -> None:
         )
     _check_database(site, problems)
     _check_poolers(site, problems)
+    _check_dns(site, problems)
     _check_addresses(site, problems)
+
+
+def _check_dns(site: Site, problems: Problems) -> None:
+    servers = list(_having(site, "dns"))
+    if not servers:
+        return
+    apexes = zones.apexes(site)
+    if not apexes:
+        problem = f"{servers[0][0]} has names to answer for, and there is none."
+        problems.add("site.domains", problem, 'Write one, as in "example.org".')
+        return
+    for name in (name for name in zones.domains(site) if len(name) > zones.LONGEST):
+        problems.add("site.domains", f'"{name}" is too long for a zone.')
+    for _, host in servers:
+        _check_name_server(site, host, f"{host.name}.{apexes[0]}", problems)
+    for host in zones.fronts(site):
+        if not host.public and not rules.is_address(host.address):
+            problem = f'"{host.address}" is a name, and a domain leads to addresses.'
+            hint = "Write the addresses that visitors come to: public = [...]."
+            problems.add(f"{join('servers', host.name)}.address", problem, hint)
+
+
+def _check_name_server(site: Site, host: Host, own: str, problems: Problems) -> None:
+    """One of them, which has its `own` name in the zone."""
+    where, hint = join("servers", host.name), "Give the server another name."
+    if problem := rules.label(host.name):
+        problems.add(where, problem, "A name server's own name begins with it.")
+    if own in zones.domains(site):
+        problems.add(where, f'"{own}" would be the name server, and is a domain of the site.', hint)
+    if len(own) > zones.LONGEST_NAME:
+        problems.add(where, f'"{own}" would be the name server, and is too long.', hint)
+    if not rules.is_address(host.address):
+        problem = f'"{host.address}" is a name, and a name server listens at an IP address.'
+        problems.add(f"{where}.address", problem, "Write the address.")
 
 
 def _check_app(site: Site, problems: Problems) -> None:

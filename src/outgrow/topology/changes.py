@@ -43,6 +43,7 @@ from outgrow.topology.difference import CODE, FRONTS, Difference, Part, differen
 from outgrow.topology.doors import callers, is_public
 from outgrow.topology.model import Site
 from outgrow.topology.ways import way
+from outgrow.topology.zones import fronts, grows
 
 #: What refers to others, in the order in which it is started: from the inside to the outside.
 _REFERRERS: Final = ("pooler", *CODE, *FRONTS)
@@ -68,6 +69,7 @@ class _Steps:
         """What nobody notices yet."""
         inner = [part for part in self.differs.new if part.role not in _REFERRERS]
         yield from moves.prepared(self.differs, self.file)
+        yield from self._grown()
         yield from map(self._set_up, inner)
         yield from self._opened()
         yield from map(self._listen_too, self.differs.moved)
@@ -101,6 +103,16 @@ class _Steps:
         yield from self._closed()
 
     # --- prepare
+
+    def _grown(self) -> Iterator[Change]:
+        """What secondaries take no notice of."""
+        old, now = self.before.dns.serial, self.after.dns.serial
+        others = bool(self.before.dns.secondaries and self.after.dns.secondaries)
+        if others and self.differs.zones_differ and not grows(old, now):
+            what = f"the new file: a serial of [dns] that is greater than {old}"
+            why = "The zones are others, and by it the secondaries know it."
+            name = self.after.services("dns")[0].name.partition(":")[0]
+            yield Change(PREPARE, name, RECONFIGURE, what, why, (), way("dns").page)
 
     def _set_up(self, part: Part) -> Change:
         row = way(part.role)
@@ -192,6 +204,8 @@ class _Steps:
         for part in self._staying(role):
             if role == "pooler" and self.differs.pools_come:
                 yield self._pooled(SWITCH, part, still=self.differs.pools_go)
+            elif role == "dns":
+                yield from self._renamed(part)
             elif role in FRONTS and self.differs.front_differs:
                 why = "It sends visitors to those that will stay, and to no other."
                 yield self._rendered(SWITCH, part, f"the {way(role).noun}", why, RELOAD)
@@ -201,6 +215,16 @@ class _Steps:
             elif role in CODE and self.differs.settings_differ:
                 why = "Its settings come from there. See that it serves before you go on."
                 yield self._reload(part, self._verb(role), why)
+
+    def _renamed(self, part: Part) -> Iterator[Change]:
+        """A name server: what it leads to is started before, and stops behind it."""
+        if not self.differs.zones_differ:
+            return
+        what = "the name server: its zones"
+        why = "It leads to those that will stay, and to no other. See that the new ones serve."
+        unit, verb = way("dns").unit, "reload" if part.service.engine == "bind" else "restart"
+        commands = (self._render(part), f"systemctl {verb} {unit}")
+        yield Change(SWITCH, part.name, RELOAD, what, why, commands, way("dns").page)
 
     def _reload(self, part: Part, verb: str, why: str, first: tuple[str, ...] = ()) -> Change:
         what = f"the {way(part.role).noun} with the new file"
@@ -243,8 +267,13 @@ class _Steps:
 
     def _visitors(self) -> Iterator[Change]:
         here = [now for old, now in self.differs.moved]
+        named = [host.name for host in fronts(self.after)] if self.after.services("dns") else []
         for part in (*self.differs.new, *here):
-            if part.role != "dns" and is_public(self.after, part.role):
+            if part.role == "dns":
+                what = f"{part.place}, from the zone above the domain"
+                why = "Its registrar, or whoever has that zone, names the site's name servers."
+                yield Change(SWITCH, part.name, SEND, what, why, (), way("dns").page)
+            elif is_public(self.after, part.role) and part.name not in named:
                 why = "Your proxy, balancer or DNS knows the servers that were there before."
                 yield Change(SWITCH, part.name, SEND, str(part.service.port), why, (), _PAGE)
 
@@ -269,6 +298,9 @@ class _Steps:
         row = way(part.role)
         alone = part.role == "media" and not self.after.services("media")
         what = f"it: {'the store has every file' if alone else row.leave}"
+        if self.before.services("dns") and part.name in [one.name for one in fronts(self.before)]:
+            seconds = self.before.dns.ttl
+            why += f" Who was told its address has it for {seconds} seconds more, some for longer."
         return Change(phase, part.name, DRAIN, what, why, self._all(commands, part), row.page)
 
     def _forgotten(self) -> Iterator[Change]:
@@ -298,6 +330,8 @@ class _Steps:
     def _listen_there_alone(self, moved: tuple[Part, Part]) -> Change:
         old, now = moved
         why = f"Nothing refers to {old.service.port} any more."
+        if self.before.services("dns") and old.name in [one.name for one in fronts(self.before)]:
+            why = f"Wait {self.before.dns.ttl} seconds: by then nothing refers to the old one."
         return self._rendered(REMOVE, now, f"it to listen at {now.service.port} alone", why)
 
     def _closed(self) -> Iterator[Change]:

@@ -18,10 +18,12 @@ from typing import Final
 from outgrow.topology.app import App
 from outgrow.topology.applications import ENGINES
 from outgrow.topology.capacity import clients, pool
+from outgrow.topology.dns import Dns
 from outgrow.topology.model import Host, Media, Service, Site
 from outgrow.topology.render import pgbouncer
 from outgrow.topology.settings import django_settings
 from outgrow.topology.worker import Worker
+from outgrow.topology.zones import zones
 
 #: Whose settings come from the topology file.
 CODE: Final = ("app", "worker")
@@ -133,6 +135,11 @@ class Difference:
         return _front(self.before) != _front(self.after)
 
     @property
+    def zones_differ(self) -> bool:
+        """Whether name servers answer otherwise."""
+        return _names(self.before) != _names(self.after)
+
+    @property
     def pools_come(self) -> bool:
         """Whether a pooler needs something else before the settings are others."""
         old, now = pgbouncer.entries(self.before), pgbouncer.entries(self.after)
@@ -207,6 +214,10 @@ def _settings(site: Site) -> object:
     return django_settings(site), site.database, site.objects
 
 
+def _names(site: Site) -> object:
+    return zones(site), site.dns.secondaries
+
+
 def _sizes(site: Site) -> object:
     return site.pooler, pool(site), clients(site)
 
@@ -222,7 +233,7 @@ def _command(site: Site, role: str) -> object:
 def _front(site: Site) -> Site:
     """What a balancer may know of a site: too much is a reload, too little would be a failure."""
     hosts = tuple(
-        replace(host, services=some)
+        replace(host, services=some, public=())
         for host in site.hosts
         if (some := tuple(one for one in host.services if one.role in _BEHIND))
     )
@@ -235,6 +246,7 @@ def _front(site: Site) -> Site:
         objects=None,
         media=Media(),
         worker=Worker(),
+        dns=Dns(),
         app=App(),
         asgi=kind,
     )

@@ -15,6 +15,7 @@ from outgrow.topology.model import Host, Site
 #: What a group is called, in the order in which a server is put into one.
 _TITLES: Final[Mapping[str, str]] = {
     "balancer": "balancers",
+    "dns": "name servers",
     "app": "application servers",
     "pooler": "connection poolers",
     "media": "media servers",
@@ -31,12 +32,14 @@ _ENGINES: Final[Mapping[str, str]] = {
     "external": "",
     "haproxy": "HAProxy",
     "pgbouncer": "PgBouncer",
+    "bind": "BIND",
     "redis": "Redis",
     "swift": "Swift",
 }
 
-#: Groups that have a row of their own.
-_ALONE: Final = ("balancer", "app", "pooler")
+#: Groups that have a row of their own, or share one; all others have the last.
+_ROWS: Final = (("balancer", "dns"), ("app",), ("pooler",))
+_LAST: Final = tuple(role for role in _TITLES if not any(role in row for row in _ROWS))
 
 VISITORS: Final = "visitors"
 
@@ -89,9 +92,8 @@ def figure(site: Site) -> Figure:
         for role in _TITLES
         if (boxes := _boxes(site, role))
     }
-    alone = (tuple(group for key, group in groups.items() if key == role) for role in _ALONE)
-    others = tuple(group for key, group in groups.items() if key not in _ALONE)
-    rows = tuple(row for row in (*alone, others) if row)
+    every = (tuple(groups[key] for key in row if key in groups) for row in (*_ROWS, _LAST))
+    rows = tuple(row for row in every if row)
     return Figure(site.name, rows, tuple(_arrows(site, groups)))
 
 
@@ -140,6 +142,7 @@ def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
     passes = front if site.media_url.startswith("/") and files == "media" else VISITORS
     every = (
         Arrow(VISITORS, "balancer", "requests"),
+        Arrow(VISITORS, "dns", "names"),
         Arrow(front, "app", "requests"),
         Arrow(passes, files, "files"),
         Arrow("app", "media", "uploads, to each"),

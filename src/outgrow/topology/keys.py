@@ -91,9 +91,11 @@ class Table:
             self.wrong(key, f'"{value}" is not {what};', suggestion(value, choices))
         return None
 
-    def texts(self, key: str, rule: Rule | None = None) -> tuple[str, ...]:
+    def texts(
+        self, key: str, rule: Rule | None = None, *, required: bool = True
+    ) -> tuple[str, ...]:
         """A list of one or more different strings, each of which passes `rule`."""
-        value = self._take(key, required=True)
+        value = self._take(key, required=required)
         if value is None:
             return ()
         if not isinstance(value, list) or not value:
@@ -159,6 +161,10 @@ class Table:
         """Every key of this table, each with the table that is its value."""
         for key in self._content:
             yield key, self.table(key)
+
+    def chosen(self) -> tuple[str, ...]:
+        """Every key of a table whose keys may be any."""
+        return tuple(self._content)
 
     def close(self) -> None:
         """Note every key that nothing asked for."""

@@ -34,7 +34,7 @@ from typing import Final, Self
 from outgrow.errors import ProcessFailed
 from outgrow.topology import account, ports, programs, runfolder, steps, succession
 from outgrow.topology.guard import Guard
-from outgrow.topology.model import Site
+from outgrow.topology.model import Site, runnable
 from outgrow.topology.model import local as localised
 from outgrow.topology.output import Lines
 from outgrow.topology.parts import Plan, Planned, Programs, Step
@@ -86,7 +86,9 @@ class LocalSite:
         clock: Callable[[], float] = time.monotonic,
         shuffle: random.Random | None = None,
     ) -> None:
-        self.site = site
+        #: What is rendered for servers, and does not run here.
+        self.left_out = tuple(one.name for one in site.services("dns"))
+        self.site = runnable(site)
         self.folder = folder.absolute()
         #: Why the site has failed, or "".
         self.failure = ""

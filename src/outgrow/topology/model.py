@@ -71,6 +71,15 @@ The file in full::
     size = 20                            # connections of each to one database server
     clients = 500                        # of the site's processes to it; the default is their sum
 
+    [dns]                                # how those with this role work
+    engine = "bind"                      # or "dnsmasq"
+    ttl = 60                             # seconds for which an answer is kept
+    contact = "hostmaster@example.org"   # the default is that of the first domain
+    serial = 2026010100                  # only for secondaries: it grows with each change
+
+    [dns.secondaries]                    # servers of others that copy the zones
+    "ns.example.net" = "198.51.100.53"
+
     [worker]                             # what those with this role run, in the site's folder
     command = "python -m celery -A photos worker"
 
@@ -90,6 +99,7 @@ The file in full::
     address = "10.0.0.1"
     ports = { balancer = 443 }           # the default with a certificate, else 80
     engine = "haproxy"                   # this server's own
+    public = ["203.0.113.1", "2001:db8::1"]  # where visitors reach it, if not at address
 
     [servers.app1]
     roles = ["app"]
@@ -127,6 +137,11 @@ The file in full::
     roles = ["worker"]                   # any number of these, on servers of their own or not
     address = "10.0.0.51"
 
+    [servers.ns1]
+    roles = ["dns"]                      # any number of these; the zone calls it ns1.DOMAIN
+    address = "192.0.2.53"
+    ports = { dns = 53 }                 # the default
+
     [servers.store]
     roles = ["objects"]                  # the object store; then no media server is needed
     address = "s3.example.org"
@@ -148,6 +163,7 @@ from outgrow.topology import (
     balancer,
     cache,
     database,
+    dns,
     objects,
     pooler,
     rules,
@@ -157,6 +173,7 @@ from outgrow.topology.app import App
 from outgrow.topology.balancer import Balancer
 from outgrow.topology.cache import Cache
 from outgrow.topology.database import Database
+from outgrow.topology.dns import Dns
 from outgrow.topology.keys import Problems, Table, suggestion
 from outgrow.topology.objects import LOCAL_KEY, Objects
 from outgrow.topology.pooler import Pooler
@@ -173,6 +190,7 @@ ROLES: Final = (
     "cache",
     "worker",
     "objects",
+    "dns",
 )
 
 #: Where it does it, unless `ports` says otherwise. A database's, and an object store's, depends
@@ -183,7 +201,7 @@ PORTS: Final = {"app": 8000, "media": 8080}
 ENGINES: Final = ("outgrow", "nginx")
 
 #: Roles in which a server may run one thing or another, whatever the other servers run.
-CHOICES: Final = {"balancer": balancer.ENGINES, "media": ENGINES}
+CHOICES: Final = {"balancer": balancer.ENGINES, "media": ENGINES, "dns": dns.ENGINES}
 
 #: Where the whole of the uploads is: on a disk that all app servers share, or on the media
 #: servers alone, with a catalogue in the database.
@@ -256,7 +274,8 @@ class Service:
 class Host:
     """One server of the site, with its roles in the order of the file.
 
-    `memory` is in megabytes; 0 where the file does not say it.
+    `memory` is in megabytes; 0 where the file does not say it. `public` are the addresses under
+    which visitors reach it, where that is not `address`.
     """
 
     name: str
@@ -265,6 +284,7 @@ class Host:
     zone: str = ""
     weight: int = 1
     memory: int = 0
+    public: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +330,7 @@ class Site:
     cache: Cache = field(default_factory=Cache)
     worker: Worker = field(default_factory=Worker)
     pooler: Pooler = field(default_factory=Pooler)
+    dns: Dns = field(default_factory=Dns)
     app: App = field(default_factory=App)
     #: The ASGI application, or "".
     asgi: str = ""
@@ -391,7 +412,7 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
         top.table("objects"),
         top.table("servers"),
     )
-    pools = top.table("pooler")
+    pools, names = top.table("pooler"), top.table("dns")
     top.close()
     rows = database.parse(data, folder) if top.has("database") else None
     # Without that table it is said that it is missing, and the engine does not matter.
@@ -400,7 +421,7 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     kind = store.choice("engine", objects.ENGINES, "an engine of an object store")
     engines["objects"] = kind or objects.ENGINES[0]
     files = objects.parse(store, folder) if top.has("objects") else None
-    for role, table in (("balancer", fronts), ("media", media)):
+    for role, table in (("balancer", fronts), ("media", media), ("dns", names)):
         engines[role] = table.choice("engine", CHOICES[role], "an engine") or CHOICES[role][0]
     shared = cache.parse(caches)
     engines |= {"cache": shared.engine, "pooler": pooler.ENGINE}
@@ -418,6 +439,7 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
         cache=shared,
         worker=worker.parse(workers),
         pooler=pooler.parse(pools),
+        dns=dns.parse(names),
         app=app.parse(applications),
         active=active,
     )
@@ -456,8 +478,17 @@ def local(site: Site, ports: Mapping[str, int], folder: PurePath) -> Site:
 
 def direct(site: Site) -> Site:
     """The same site without its poolers: for what needs a session of the server to itself."""
+    return _without(site, "pooler")
+
+
+def runnable(site: Site) -> Site:
+    """The same site without what is rendered only, and does not run on a laptop."""
+    return _without(site, "dns")
+
+
+def _without(site: Site, role: str) -> Site:
     hosts = (
-        replace(host, services=tuple(one for one in host.services if one.role != "pooler"))
+        replace(host, services=tuple(one for one in host.services if one.role != role))
         for host in site.hosts
     )
     return replace(site, hosts=tuple(host for host in hosts if host.services))
@@ -558,6 +589,7 @@ def _ports(engines: Mapping[str, str], balancers: Balancer) -> dict[str, int]:
         "objects": objects.PORTS[engines["objects"]],
         "cache": cache.PORTS[engines["cache"]],
         "pooler": pooler.PORT,
+        "dns": dns.PORT,
         # It serves nobody: it takes its work from a queue.
         "worker": 0,
     }
@@ -584,8 +616,9 @@ def _host(name: str, table: Table, engines: Mapping[str, str], defaults: Mapping
     zone = table.text("zone", default="")
     weight = table.whole("weight", 0, 1_000_000, default=1)
     memory = table.whole("memory", 1, 100_000_000, default=0)
+    public = table.texts("public", rules.ip, required=False)
     table.close()
-    return Host(name, address, services, zone, weight, memory)
+    return Host(name, address, services, zone, weight, memory, public)
 
 
 def _own_engines(table: Table, roles: tuple[str, ...]) -> dict[str, str]:

@@ -14,7 +14,9 @@ from outgrow.topology.load import load
 from outgrow.topology.model import Host, Service, Site
 from outgrow.topology.render import (
     File,
+    bind,
     caches,
+    dnsmasq,
     haproxy,
     nginx,
     nginx_front,
@@ -62,9 +64,10 @@ def _with_page(site: Site, host: Host, places: Places, visitors: int | None) -> 
 
 def _files(site: Site, host: Host, places: Places, visitors: int | None) -> Iterator[File]:
     yield from systemd.render(site, host, places)
-    root, state = PurePosixPath(places.copies), PurePosixPath(places.state)
+    root = PurePosixPath(places.copies)
     for service in host.services:
         if service.role == "media" and service.engine == "nginx":
+            state = PurePosixPath(places.state)
             yield from nginx.render(site, service, root, state, visitors=visitors)
         if service.role == "pooler":
             users = PurePosixPath(places.configurations) / pgbouncer.USERS
@@ -75,6 +78,11 @@ def _files(site: Site, host: Host, places: Places, visitors: int | None) -> Iter
             yield from caches.redis(service.port, site.cache)
         if service.role == "balancer":
             yield from _balancer(site, service, places)
+        if service.engine == "bind":
+            state = PurePosixPath(places.dns_state)
+            yield from bind.render(site, service, PurePosixPath(places.zones), state)
+        if service.engine == "dnsmasq":
+            yield from dnsmasq.render(site, service)
 
 
 def _balancer(site: Site, service: Service, places: Places) -> Iterator[File]:

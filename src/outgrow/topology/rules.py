@@ -21,6 +21,8 @@ _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
 # Of RFC 3986's characters those that no configuration file and no shell takes for its own.
 _URL_PATH: Final = re.compile(r"/(?!/)[A-Za-z0-9._~/-]*\Z")
+# Of a mail address: what needs no quotes in a zone.
+_CONTACT: Final = re.compile(r"[A-Za-z0-9_+-]{1,63}\Z")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -75,6 +77,34 @@ def address(value: str) -> str:
         return ""
     port = "; a port goes into ports = { app = 8000 }" if ":" in value else ""
     return f'"{value}" is not an IP address or a host name{port}.'
+
+
+def ip(value: str) -> str:
+    """An IP address that others can reach."""
+    return address(value) if is_address(value) else f'"{value}" is not an IP address.'
+
+
+def host_name(value: str) -> str:
+    """The name of a machine, in full."""
+    if _is_host_name(value) and not is_address(value):
+        return ""
+    return f'"{value}" is not a host name, as in "ns.example.org".'
+
+
+def label(value: str) -> str:
+    """One part of a host name."""
+    return "" if _LABEL.match(value) else f'"{value}" can be no part of a host name.'
+
+
+def contact(value: str) -> str:
+    """A mail address that a zone can name: its first dot stands for the @ (RFC 1035 §8)."""
+    user, at, domain = value.partition("@")
+    if at and _CONTACT.match(user) and _is_host_name(domain):
+        return ""
+    return (
+        f'"{value}" is not a mail address without a dot before its "@", as in '
+        '"hostmaster@example.org".'
+    )
 
 
 def identifier(value: str) -> str:

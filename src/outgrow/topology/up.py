@@ -89,6 +89,7 @@ def up(
     if dry_run:
         local.prepare(dry_run=True)
         print_plan(local.plan, local.folder, sys.stdout)
+        sys.stdout.writelines(f"# {line}\n" for line in _left_out(local))
         return 0
     with _closed_terminal(), _stopped_by_signals(local):
         return _run(local, checks_only=checks_only, web=web, log=log)
@@ -166,6 +167,13 @@ def print_table(local: LocalSite, stream: TextIO) -> None:
         pid = str(local.process(planned.name).pid or "")
         table.add_row(planned.name, planned.role, planned.url, pid, root)
     _print(table, stream)
+    stream.writelines(f"{line}\n" for line in _left_out(local))
+
+
+def _left_out(local: LocalSite) -> Iterator[str]:
+    if local.left_out:
+        names = ", ".join(local.left_out)
+        yield f"Not run here, and rendered for servers alone: the name servers {names}."
 
 
 def print_promotion(found: Mapping[str, Any], stream: TextIO, *, as_json: bool) -> None:

@@ -86,7 +86,12 @@ WAYS: Final[Mapping[str, Way]] = {
         page="reference/topology.md#balancers",
         unit="outgrow-balancer.service",
     ),
-    "dns": Way("name server", leave="the domain's zone at its registrar does not name it"),
+    "dns": Way(
+        "name server",
+        leave="the zone above the domain, at its registrar, does not name it any more",
+        page="howto/dns.md",
+        unit="outgrow-dns.service",
+    ),
     "cache": Way(
         "cache",
         care="What it held is computed anew.",

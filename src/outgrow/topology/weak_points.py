@@ -39,6 +39,10 @@ _ALONE: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "app": ("there are no pages", "Add another one, and a balancer before them"),
     "worker": ("tasks wait until it is back", "Add another one"),
+    "dns": (
+        "no new visitor finds the site, and soon nobody does",
+        "Add another one, at another place (RFC 2182 §3.1)",
+    ),
 }
 
 

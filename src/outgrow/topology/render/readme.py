@@ -16,10 +16,11 @@ from outgrow.topology.applications import ENGINES
 from outgrow.topology.doors import doors
 from outgrow.topology.model import Host, Service, Site
 from outgrow.topology.needs import need
-from outgrow.topology.render import File, pgbouncer, postgresql
+from outgrow.topology.render import File, bind, pgbouncer, postgresql
 from outgrow.topology.render.systemd import Places
 from outgrow.topology.sums import named, shown, shown_limit
 from outgrow.topology.ways import way
+from outgrow.topology.zones import addresses, fronts, nameservers, private, zones
 
 #: Packages of Debian and Ubuntu, by what a server runs, or by its role.
 _PACKAGES: Final = {
@@ -33,7 +34,9 @@ _PACKAGES: Final = {
     "app": "python3-venv",
     "worker": "python3-venv",
     "pooler": "pgbouncer",
-    "dns": "dnsmasq",
+    "bind": "bind9 bind9-utils",
+    # Without the service of its own that the package dnsmasq has.
+    "dnsmasq": "dnsmasq-base",
 }
 _CODE: Final = ("app", "worker")
 _DRIVERS: Final = {"postgresql": "psycopg[binary]", "mariadb": "mysqlclient"}
@@ -42,6 +45,8 @@ _COMPILER: Final = "build-essential pkg-config python3-dev libmariadb-dev"
 
 _UNITS: Final = "/etc/systemd/system/"
 _OURS: Final = "/etc/outgrow/"
+#: AppArmor lets BIND read its files there alone.
+_BINDS: Final = "/etc/bind/outgrow/"
 
 
 def render(
@@ -113,7 +118,7 @@ def _packages(site: Site, host: Host) -> list[str]:
         if service.engine in {"sqlite", "external"}:
             continue
         package = _PACKAGES.get(service.engine) or _PACKAGES.get(service.role)
-        found |= {package: None} if package else {}
+        found |= dict.fromkeys(package.split()) if package else {}
         if service.role in _CODE and site.database and site.database.engine == "mariadb":
             found |= dict.fromkeys(_COMPILER.split())
     return list(found)
@@ -196,9 +201,10 @@ def _files(names: list[str]) -> Iterator[str]:
         return
     yield "From the folder of this page:"
     others = [name for name in names if name != postgresql.CONFIGURATION]
-    targets = {name: _UNITS if _is_unit(name) else _OURS for name in others}
+    targets = {name: _target(name) for name in others}
+    made = [folder for folder in (_OURS, _BINDS) if folder in targets.values()] or [_OURS]
     yield from _shell(
-        shlex.join(["sudo", "install", "-d", _OURS]),
+        shlex.join(["sudo", "install", "-d", *made]),
         *(
             shlex.join(["sudo", "install", "-m", "644", name, folder])
             for name, folder in targets.items()
@@ -213,6 +219,12 @@ def _files(names: list[str]) -> Iterator[str]:
         )
 
 
+def _target(name: str) -> str:
+    if _is_unit(name):
+        return _UNITS
+    return _BINDS if name == bind.CONFIGURATION or name.endswith(".zone") else _OURS
+
+
 def _start(site: Site, host: Host, names: list[str]) -> Iterator[str]:
     if site.database and any(service.role == "app" for service in host.services):
         yield "Before the first start of the site, and before each new version of it:"
@@ -221,6 +233,9 @@ def _start(site: Site, host: Host, names: list[str]) -> Iterator[str]:
     if any(service.role == "pooler" for service in host.services):
         yield "The distribution's own PgBouncer is another service, and has the same port:"
         yield from _shell("sudo systemctl disable --now pgbouncer")
+    if any(service.engine == "bind" for service in host.services):
+        yield "The distribution's own BIND is another service, and has the same port:"
+        yield from _shell("sudo systemctl disable --now named")
     if units := [name for name in names if _is_unit(name)]:
         yield "Where a plan says when, wait for that step."
         yield from _shell(shlex.join(["sudo", "systemctl", "enable", "--now", *units]))
@@ -257,12 +272,41 @@ def _proof(site: Site, host: Host, service: Service) -> Iterator[str]:
     elif service.role == "pooler":
         yield "From an application server, whose connections go through it:"
         yield from _shell("python manage.py migrate --check")
+    elif service.role == "dns":
+        yield from _names(site, host, service)
     elif service.role == "objects":
         yield "From an application server:"
         yield from _shell(f"{ours} buckets check")
     elif port.number:
         yield f"The {way(service.role).noun} takes connections, from where it is asked:"
         yield from _shell(shlex.join(["nc", "-vz", port.host, str(port.number)]))
+
+
+def _names(site: Site, host: Host, service: Service) -> Iterator[str]:
+    here = [f"@{service.port.host}", "-p", str(service.port.number), "+norecurse"]
+    found = zones(site)
+    visited = ", ".join(dict.fromkeys(one for front in fronts(site) for one in addresses(front)))
+    yield (
+        f"`dig`, of the package bind9-dnsutils, is told all of {visited}. Ask twice: the second "
+        "answer begins with another one."
+    )
+    yield from _shell(
+        *(shlex.join(["dig", *here, zone.name, kind]) for zone in found for kind in ("A", "AAAA")),
+        shlex.join(["dig", *here, "+tcp", found[0].name, "NS"]),
+    )
+    yield "The zone above each of these names the same servers, which is done at its registrar:"
+    yield from ("", "| zone | name server | its addresses there |", "|---|---|---|")
+    others = [(name.lower(), address) for name, address in site.dns.secondaries]
+    own = [(one.name, ", ".join(one.addresses)) for one in nameservers(site)]
+    for zone in found:
+        yield from (f"| {zone.name} | {name} | {where} |" for name, where in (*own, *others))
+    behind = {one.name: one for one in (host, *fronts(site))}.values()
+    if inside := [f"{each} of {one.name}" for one in behind for each in private(one)]:
+        yield ""
+        yield (
+            f"Only from inside is reached: {', '.join(inside)}. For visitors from outside write "
+            "`public` for that server in the topology file."
+        )
 
 
 # --- who may come
@@ -279,7 +323,8 @@ def _firewall(site: Site, host: Host, visitors: int | None) -> Iterator[str]:
         if door.public:
             who.append("visitors, or what stands before the site for them")
         noun = way(door.service.role).noun
-        yield f"| {door.port.number}/tcp | {noun} | {', '.join(who) or 'nobody else'} |"
+        kinds = "udp and tcp" if door.service.role == "dns" else "tcp"
+        yield f"| {door.port.number}/{kinds} | {noun} | {', '.join(who) or 'nobody else'} |"
     nginx = [door for door in ours if door.service.engine == "nginx"]
     if visitors and any(door.service.role == "media" for door in nginx):
         yield f"| {visitors}/tcp | files, to read | visitors, and the other media servers |"

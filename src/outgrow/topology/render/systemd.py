@@ -6,7 +6,7 @@ Sources: systemd.service(5) for the words of a command, systemd.exec(5) for the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -14,7 +14,7 @@ from outgrow.errors import ConfigurationError
 from outgrow.topology import applications
 from outgrow.topology.capacity import OPEN_FILES
 from outgrow.topology.model import Host, Service, Site
-from outgrow.topology.render import File, caches, haproxy, nginx_front, pgbouncer
+from outgrow.topology.render import File, bind, caches, dnsmasq, haproxy, nginx_front, pgbouncer
 
 #: What the units are called. They are ours, whatever else runs there.
 APP_UNIT: Final = "outgrow-app.service"
@@ -24,6 +24,7 @@ BALANCER_UNIT: Final = "outgrow-balancer.service"
 CACHE_UNIT: Final = "outgrow-cache.service"
 WORKER_UNIT: Final = "outgrow-worker.service"
 POOLER_UNIT: Final = "outgrow-pooler.service"
+DNS_UNIT: Final = "outgrow-dns.service"
 
 #: Seconds that running requests have when a worker ends: more than the deadline of a save.
 GRACE: Final = 30
@@ -72,6 +73,12 @@ class Places:
     memcached: str = "/usr/bin/memcached"
     redis: str = "/usr/bin/redis-server"
     pgbouncer: str = "/usr/sbin/pgbouncer"
+    named: str = "/usr/sbin/named"
+    dnsmasq: str = "/usr/sbin/dnsmasq"
+    #: BIND's: AppArmor's profile of named lets it read there, and write to its state.
+    zones: str = "/etc/bind/outgrow"
+    dns_state: str = "/var/cache/bind"
+    dns_user: str = "bind"
     #: Where the rendered configurations of balancers and caches are put.
     configurations: str = "/etc/outgrow"
     #: What an nginx that is a balancer keeps for itself.
@@ -90,16 +97,23 @@ def render(site: Site, host: Host, places: Places) -> Iterator[File]:
     if site.services("media") and any(service.role == "app" for service in host.services):
         yield File(REPAIR_UNIT, _repair(site, places))
     for service in host.services:
-        if service.role == "media":
-            yield File(MEDIA_UNIT, _media(site, service, places))
-        if service.role == "worker":
-            yield File(WORKER_UNIT, _worker(site, places))
-        if service.role == "cache":
-            yield File(CACHE_UNIT, _cache(site, service, places))
-        if service.role == "pooler":
-            yield File(POOLER_UNIT, _pooler(places))
-        if service.role == "balancer":
-            yield File(BALANCER_UNIT, _balancer(service, places))
+        yield from _of_role(site, service, places)
+
+
+def _of_role(site: Site, service: Service, places: Places) -> Iterator[File]:
+    """The unit of every other role that has one."""
+    if service.role == "media":
+        yield File(MEDIA_UNIT, _media(site, service, places))
+    if service.role == "worker":
+        yield File(WORKER_UNIT, _worker(site, places))
+    if service.role == "cache":
+        yield File(CACHE_UNIT, _cache(site, service, places))
+    if service.role == "pooler":
+        yield File(POOLER_UNIT, _pooler(places))
+    if service.role == "balancer":
+        yield File(BALANCER_UNIT, _balancer(service, places))
+    if service.role == "dns":
+        yield File(DNS_UNIT, _dns(service, places))
 
 
 def _app(site: Site, service: Service, places: Places) -> str:
@@ -204,6 +218,23 @@ def _balancer(service: Service, places: Places) -> str:
         "AmbientCapabilities=CAP_NET_BIND_SERVICE",
     )
     return _unit("balancer", places, more, words)
+
+
+def _dns(service: Service, places: Places) -> str:
+    bound = "AmbientCapabilities=CAP_NET_BIND_SERVICE"
+    if service.engine == "dnsmasq":
+        configuration = f"{places.configurations}/{dnsmasq.CONFIGURATION}"
+        # In the foreground, and what it says to the journal.
+        words: tuple[str, ...] = (places.dnsmasq, "-k", "--log-facility=-", "-C", configuration)
+        return _unit("name server", places, ("ProtectSystem=strict", bound), words)
+    more = (
+        # It reads its configuration and the zones anew.
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        "ProtectSystem=full",
+        bound,
+    )
+    words = (places.named, "-g", "-c", f"{places.zones}/{bind.CONFIGURATION}")
+    return _unit("name server", replace(places, user=places.dns_user), more, words)
 
 
 def _unit(what: str, places: Places, more: tuple[str, ...], words: tuple[str, ...]) -> str:

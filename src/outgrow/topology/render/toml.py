@@ -42,7 +42,7 @@ def _lines(site: Site) -> Iterator[str]:
 
 
 def _roles(site: Site) -> Iterator[str]:
-    """The tables of application servers, balancers, caches, poolers and workers."""
+    """The tables of application servers, balancers, caches, poolers, name servers and workers."""
     yield "\n[app]"
     yield from (f"{key} = {_value(value)}" for key, value in asdict(site.app).items())
     yield "\n[balancer]"
@@ -55,8 +55,19 @@ def _roles(site: Site) -> Iterator[str]:
     for key, value in asdict(site.pooler).items():
         if value is not None:
             yield f"{key} = {_value(value)}"
+    yield from _dns(site)
     if site.worker.command:
         yield f"\n[worker]\ncommand = {_value(shlex.join(site.worker.command))}"
+
+
+def _dns(site: Site) -> Iterator[str]:
+    yield f"\n[dns]\nttl = {site.dns.ttl}"
+    for key in ("contact", "serial"):
+        if value := getattr(site.dns, key):
+            yield f"{key} = {_value(value)}"
+    if site.dns.secondaries:
+        yield "\n[dns.secondaries]"
+        yield from (f"{_value(name)} = {_value(one)}" for name, one in site.dns.secondaries)
 
 
 def _database(database: Database) -> Iterator[str]:
@@ -100,6 +111,8 @@ def _host(host: Host) -> Iterator[str]:
     yield f"weight = {host.weight}"
     if host.memory:
         yield f"memory = {host.memory}"
+    if host.public:
+        yield f"public = {_value(list(host.public))}"
 
 
 def _value(value: object) -> str:
