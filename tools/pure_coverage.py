@@ -16,14 +16,16 @@ from pathlib import Path
 #: One parser in several modules.
 TOPOLOGY = " ".join(
     f"tests/topology/test_{name}.py"
-    for name in ("model", "keys", "rules", "store", "roles", "poolers", "app")
+    for name in ("model", "keys", "rules", "store", "roles", "poolers", "app", "mounts")
 )
 
 #: What balancers do, what each is given, and what is behind them.
 FRONTS = "tests/topology/test_fronts.py"
 
-#: The steps between two sites; those of poolers stand with the rest of theirs.
-CHANGES = "tests/topology/test_changes.py tests/topology/test_poolers.py"
+#: The steps between two sites; those of poolers and mounts stand with the rest of theirs.
+CHANGES = (
+    "tests/topology/test_changes.py tests/topology/test_poolers.py tests/topology/test_mounts.py"
+)
 
 #: Module below src/outgrow -> its own test file (or files, with a space between).
 PURE = {
@@ -81,14 +83,18 @@ PURE = {
     "topology/change": CHANGES,
     "topology/changes": CHANGES,
     "topology/difference": CHANGES,
-    "topology/contradictions": "tests/topology/test_contradictions.py",
+    "topology/contradictions": (
+        "tests/topology/test_contradictions.py tests/topology/test_mounts.py"
+    ),
     "topology/doors": CHANGES,
     "topology/moves": CHANGES,
     "topology/needs": "tests/topology/test_capacity.py",
     "topology/sizes": "tests/topology/test_capacity.py",
     "topology/sums": "tests/topology/test_capacity.py",
-    "topology/weak_points": "tests/topology/test_capacity.py",
-    "topology/render/readme": "tests/topology/test_readme.py tests/topology/test_poolers.py",
+    "topology/weak_points": "tests/topology/test_capacity.py tests/topology/test_mounts.py",
+    "topology/render/readme": (
+        "tests/topology/test_readme.py tests/topology/test_poolers.py tests/topology/test_mounts.py"
+    ),
     "topology/ways": CHANGES,
     "topology/figure": "tests/topology/test_figure.py tests/topology/test_poolers.py",
     "topology/states": "tests/topology/test_states.py",
@@ -109,6 +115,8 @@ PURE = {
     "topology/cache": TOPOLOGY,
     "topology/capacity": "tests/topology/test_capacity.py",
     "topology/pooler": "tests/topology/test_poolers.py",
+    "topology/mounts": "tests/topology/test_mounts.py",
+    "topology/render/mounts": "tests/topology/test_mounts.py",
     "topology/render/pgbouncer": "tests/topology/test_poolers.py",
     "topology/worker": "tests/topology/test_workers.py",
     "topology/objects": TOPOLOGY,
@@ -116,7 +124,7 @@ PURE = {
     "topology/app": TOPOLOGY,
     "topology/settings": (
         "tests/topology/test_settings.py tests/topology/test_store.py "
-        "tests/topology/test_roles.py tests/topology/test_poolers.py"
+        "tests/topology/test_roles.py tests/topology/test_poolers.py tests/topology/test_mounts.py"
     ),
 }
 

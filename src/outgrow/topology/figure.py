@@ -21,6 +21,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "objects": "object store",
     "cache": "caches",
     "worker": "workers",
+    "files": "file servers",
     "primary": "primary database",
     "replica": "replicas",
 }
@@ -29,6 +30,7 @@ _ENGINES: Final[Mapping[str, str]] = {
     "mariadb": "MariaDB",
     "outgrow": "Outgrow",
     "external": "",
+    "nfs": "NFS",
     "haproxy": "HAProxy",
     "pgbouncer": "PgBouncer",
     "redis": "Redis",
@@ -144,6 +146,7 @@ def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
         Arrow(passes, files, "files"),
         Arrow("app", "media", "uploads, to each"),
         Arrow("app", "objects", "uploads"),
+        Arrow("app", "files", "shared folders"),
         Arrow("app", "cache", "what is remembered"),
         Arrow("app", "worker", "tasks"),
         Arrow("app", "pooler", "rows"),

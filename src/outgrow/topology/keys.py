@@ -91,11 +91,16 @@ class Table:
             self.wrong(key, f'"{value}" is not {what};', suggestion(value, choices))
         return None
 
-    def texts(self, key: str, rule: Rule | None = None) -> tuple[str, ...]:
-        """A list of one or more different strings, each of which passes `rule`."""
-        value = self._take(key, required=True)
+    def texts(
+        self, key: str, rule: Rule | None = None, *, default: tuple[str, ...] | None = None
+    ) -> tuple[str, ...]:
+        """A list of one or more different strings, each of which passes `rule`.
+
+        Without a `default` it must be there.
+        """
+        value = self._take(key, required=default is None)
         if value is None:
-            return ()
+            return default or ()
         if not isinstance(value, list) or not value:
             self.wrong(key, f"must be a list of one or more strings, not {_described(value)}.")
             return ()

@@ -16,6 +16,7 @@ from outgrow.topology.render import (
     File,
     caches,
     haproxy,
+    mounts,
     nginx,
     nginx_front,
     pgbouncer,
@@ -61,6 +62,7 @@ def _with_page(site: Site, host: Host, places: Places, visitors: int | None) -> 
 
 
 def _files(site: Site, host: Host, places: Places, visitors: int | None) -> Iterator[File]:
+    yield from mounts.render(site, host)
     yield from systemd.render(site, host, places)
     root, state = PurePosixPath(places.copies), PurePosixPath(places.state)
     for service in host.services:
