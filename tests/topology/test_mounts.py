@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from outgrow.errors import ConfigurationError, TopologyErrors
 from outgrow.topology import mounts, rendering
-from outgrow.topology.change import MOVE, RECONFIGURE, SET_UP, STOP, Change
+from outgrow.topology.change import MOVE, RECONFIGURE, RELOAD, SET_UP, STOP, Change
 from outgrow.topology.changes import changes
 from outgrow.topology.contradictions import Said, contradictions
 from outgrow.topology.doors import doors
@@ -486,7 +486,12 @@ def test_where_the_master_copy_was_elsewhere_it_moves_by_hand() -> None:
 
 def test_a_mount_goes_when_nothing_refers_to_it() -> None:
     found = steps(site(BOTH), site({"media": MEDIA}))
-    assert short(found) == ["app1: reload", "app2: reload", "app1: stop", "app2: stop"]
+    assert [(one.server, one.verb) for one in found] == [
+        ("app1", RELOAD),
+        ("app2", RELOAD),
+        ("app1", STOP),
+        ("app2", STOP),
+    ]
     assert found[-1].commands == ("systemctl disable --now srv-reports.mount",)
     assert [one.verb for one in found if one.server == "app1"][-1] == STOP
 
@@ -508,10 +513,10 @@ def test_another_server_of_a_folder_is_a_move_by_hand() -> None:
     [move] = [one for one in found if one.verb == MOVE]
     assert move.what == ("of /srv/media: 10.0.0.61:/srv/export/media -> 10.1.0.6:/srv/export/media")
     assert not any("the mount of" in one.what for one in found)
-    # It comes before any server is reloaded with the new file, and the old one stops behind it.
-    order = short(found)
-    assert order.index("files2: set up") < order.index(f"{move.server}: move")
-    assert order.index(f"{move.server}: move") < order.index("files1: stop")
+    # It comes behind the new server, before any is reloaded, and the old one stops last.
+    order = [(one.server, one.verb) for one in found]
+    places = [("files2", SET_UP), (move.server, MOVE), ("app2", RELOAD), ("files1", STOP)]
+    assert sorted(places, key=order.index) == places
 
 
 def test_who_mounts_nothing_is_told_of_the_first_application_server() -> None:
