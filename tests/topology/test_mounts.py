@@ -513,9 +513,15 @@ def test_another_server_of_a_folder_is_a_move_by_hand() -> None:
     [move] = [one for one in found if one.verb == MOVE]
     assert move.what == ("of /srv/media: 10.0.0.61:/srv/export/media -> 10.1.0.6:/srv/export/media")
     assert not any("the mount of" in one.what for one in found)
-    # It comes behind the new server, before any is reloaded, and the old one stops last.
+    # It comes behind the new server; then each client mounts that; the old one stops last.
     order = [(one.server, one.verb) for one in found]
-    places = [("files2", SET_UP), (move.server, MOVE), ("app2", RELOAD), ("files1", STOP)]
+    places = [
+        ("files2", SET_UP),
+        (move.server, MOVE),
+        ("app1", RECONFIGURE),
+        ("app2", RECONFIGURE),
+        ("files1", STOP),
+    ]
     assert sorted(places, key=order.index) == places
 
 

@@ -117,6 +117,7 @@ def moved(differs: Difference) -> Iterator[Change]:
         what = f"of {now.folder}: {source(before, old)} -> {source(after, now)}"
         page = f"{_SHARED}#move-it-to-another-server"
         yield Change(SWITCH, _client(after, now), MOVE, what, _BY_HAND, (), page)
+        yield from _mounted_anew(after, now)
     if differs.uploads_move:
         what = f"of the uploads: {_files(before)} -> {_files(after)}"
         why = "By hand, while the site goes on: one deployment reads and writes both."
@@ -151,6 +152,15 @@ def with_role(differs: Difference, role: str) -> Iterator[Part]:
 
 def _app(site: Site) -> str:
     return next(host.name for host in site.hosts if host.name in apps(site))
+
+
+def _mounted_anew(site: Site, mount: Mount) -> Iterator[Change]:
+    """What has the folder must see its new server before anybody writes there again."""
+    for host in mounts.clients(site, mount):
+        what = f"the mount at {mount.folder}: {source(site, mount)}"
+        why = f"The files are there now. servers/{host.name} has its unit, once it is rendered."
+        command = f"systemctl restart {shlex.quote(unit_name(mount.folder))}"
+        yield Change(SWITCH, host.name, RECONFIGURE, what, why, (command,), _SHARED)
 
 
 def _client(site: Site, mount: Mount) -> str:
