@@ -60,6 +60,41 @@ def test_wrong_settings(outgrow: dict[str, Any]) -> None:
     assert found(outgrow) == ["outgrow.E500"]
 
 
+PACKAGES = """
+INSTALLED_APPS = ["outgrow", "import_export", "django_cron"]
+CELERY_ONCE = {"backend": "celery_once.backends.File", "settings": {"location": "/var/once"}}
+CACHES["default"]["BACKEND"] = "django.core.cache.backends.locmem.LocMemCache"
+"""
+FILES = """
+DJANGO_CRON_LOCK_BACKEND = "django_cron.backends.lock.file.FileLock"
+DJANGO_CRON_LOCKFILE_PATH = "/mnt/locks"
+CELERY_ONCE = {"backend": "celery_once.backends.File", "settings": {}}
+IMPORT_EXPORT_TMP_STORAGE_CLASS = "import_export.tmp_storages.MediaStorage"
+"""
+
+
+def test_what_other_packages_keep_on_one_server(tmp_path: Path) -> None:
+    for name in ("import_export", "django_cron"):  # only that they are installed is seen
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+    site = SITE.format(key="'fixed' * 20", servers=2)
+    (tmp_path / "shop.py").write_text(site + PACKAGES)
+    _, said = check(tmp_path)
+    assert "(outgrow.W516) django-import-export keeps what is to be imported in" in said
+    assert "(outgrow.W518) DJANGO_CRON_CACHE has its locks in CACHES['default'], a LocMem" in said
+    assert "CELERY_ONCE['settings']['location'] has its locks in files below /var/once" in said
+    (tmp_path / "shop.py").write_text(site + PACKAGES + FILES)
+    _, said = check(tmp_path)
+    assert "W516" not in said
+    assert "DJANGO_CRON_LOCKFILE_PATH has its locks in files below /mnt/locks" in said
+    assert "celery_once, of which each server has its own" in said
+    shared = "OUTGROW['SHARED_FOLDERS'] = ['/mnt']\nCELERY_ONCE = {'backend': 'x'}\n"
+    own = "DJANGO_CRON_LOCK_BACKEND = 'shop.FileLock'\n"
+    for more in (shared, own + shared):
+        (tmp_path / "shop.py").write_text(site + PACKAGES + FILES + more)
+        assert "W518" not in check(tmp_path)[1]
+
+
 SITE = """
 import os
 import secrets

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from outgrow.shared_nothing import Facts, advice, mistakes
+from outgrow.shared_nothing import Facts, Lock, advice, mistakes
 
 LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 DUMMY = {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
@@ -164,7 +164,51 @@ def test_this_machine_has_several_names() -> None:
     assert numbers(caches={"default": here, "also": also}) == ["W512", "W509", "W509"]
 
 
+def test_only_what_lies_below_a_shared_folder_is_left_alone() -> None:
+    def found(folder: str) -> list[str]:
+        return numbers(caches={"default": files(folder)}, shared=("/mnt/site/", "/srv/media"))
+
+    assert found("/mnt/site/cache") == found("/mnt/site") == found("/srv/media/x") == []
+    for other in ("/mnt/sites", "/mnt/site/../cache", "/mnt", "mnt/site", ""):
+        assert found(other) == ["W506"]
+    assert Facts(shared=("/mnt", "/mnt/site")).share_of("/mnt/site/a") == "/mnt/site"
+
+
+def test_what_one_request_writes_and_the_next_one_reads() -> None:
+    module = "import_export.tmp_storages"
+    assert numbers(imports=f"{module}.TempFolderStorage") == ["W516"]
+    assert numbers(imports="TempFolderStorage", temporary_folder="/mnt/t", shared=("/mnt",)) == []
+    for other in ("", f"{module}.MediaStorage", f"{module}.CacheStorage", "shop.Storage"):
+        assert numbers(imports=other) == []
+
+
+def test_locks_that_hold_on_one_server() -> None:
+    def found(lock: Lock, cache: dict[str, Any]) -> list[str]:
+        caches = {"default": redis(), "locks": cache}
+        return numbers(caches=caches, locks=(lock,), shared=("/mnt/locks",))
+
+    cached = Lock("DJANGO_CRON_CACHE", cache="locks")
+    assert found(cached, LOCMEM) == ["W518", "W502"]
+    assert found(cached, DUMMY) == ["W518"]
+    assert found(cached, redis()) == found(cached, TABLE) == []
+    assert found(Lock("X", cache="nowhere"), LOCMEM) == ["W502"]
+    assert found(Lock("X", folder="/var/locks"), TABLE) == ["W518"]
+    assert found(Lock("X", folder="/mnt/locks/a"), TABLE) == []
+    first, _ = mistakes(Facts(caches={"locks": LOCMEM}, locks=(cached,)))
+    assert first.text.startswith("DJANGO_CRON_CACHE has its locks in CACHES['locks'], a LocMemCa")
+
+
 # --- with --deploy
+
+
+def test_uploads_that_go_over_the_network_twice() -> None:
+    def found(upload: str, media: str) -> list[str]:
+        return advised(upload_folder=upload, media_root=media, shared=("/mnt/a", "/mnt/b"))
+
+    assert found("/mnt/a/tmp", "/mnt/b/media") == found("/mnt/a", "/srv/media") == ["I517"]
+    # A rename within one of them, and a copy from a disk of its own, which is no trap.
+    assert found("/mnt/a/tmp", "/mnt/a/media") == found("/var/tmp", "/mnt/a") == []
+    assert found("", "/mnt/a") == []
 
 
 def advised(**facts: Any) -> list[str]:

@@ -16,14 +16,17 @@ from pathlib import Path
 #: One parser in several modules.
 TOPOLOGY = " ".join(
     f"tests/topology/test_{name}.py"
-    for name in ("model", "keys", "rules", "store", "roles", "poolers", "app", "dns")
+    for name in ("model", "keys", "rules", "store", "roles", "poolers", "app", "dns", "mounts")
 )
 
 #: What balancers do, what each is given, and what is behind them.
 FRONTS = "tests/topology/test_fronts.py"
 
-#: The steps between two sites; those of poolers and name servers stand with the rest of theirs.
-CHANGES = " ".join(f"tests/topology/test_{name}.py" for name in ("changes", "poolers", "dns"))
+#: The steps between two sites; those of poolers, name servers and mounts stand with the rest of
+#: theirs.
+CHANGES = " ".join(
+    f"tests/topology/test_{name}.py" for name in ("changes", "poolers", "dns", "mounts")
+)
 
 #: Module below src/outgrow -> its own test file (or files, with a space between).
 PURE = {
@@ -81,18 +84,22 @@ PURE = {
     "topology/change": CHANGES,
     "topology/changes": CHANGES,
     "topology/difference": CHANGES,
-    "topology/contradictions": "tests/topology/test_contradictions.py",
+    "topology/contradictions": (
+        "tests/topology/test_contradictions.py tests/topology/test_mounts.py"
+    ),
     "topology/doors": CHANGES,
     "topology/moves": CHANGES,
     "topology/needs": "tests/topology/test_capacity.py",
     "topology/sizes": "tests/topology/test_capacity.py",
     "topology/sums": "tests/topology/test_capacity.py",
-    "topology/weak_points": "tests/topology/test_capacity.py",
-    "topology/render/readme": (
-        "tests/topology/test_readme.py tests/topology/test_poolers.py tests/topology/test_dns.py"
+    "topology/weak_points": "tests/topology/test_capacity.py tests/topology/test_mounts.py",
+    "topology/render/readme": " ".join(
+        f"tests/topology/test_{name}.py" for name in ("readme", "poolers", "dns", "mounts")
     ),
     "topology/ways": CHANGES,
-    "topology/figure": "tests/topology/test_figure.py tests/topology/test_poolers.py",
+    "topology/figure": " ".join(
+        f"tests/topology/test_{name}.py" for name in ("figure", "poolers", "dns", "mounts")
+    ),
     "topology/states": "tests/topology/test_states.py",
     "topology/deployment": "tests/topology/test_deployment.py",
     "topology/promotion": "tests/topology/test_promotion.py",
@@ -111,6 +118,8 @@ PURE = {
     "topology/cache": TOPOLOGY,
     "topology/capacity": "tests/topology/test_capacity.py",
     "topology/pooler": "tests/topology/test_poolers.py",
+    "topology/mounts": "tests/topology/test_mounts.py",
+    "topology/render/mounts": "tests/topology/test_mounts.py",
     "topology/render/pgbouncer": "tests/topology/test_poolers.py",
     "topology/dns": "tests/topology/test_dns.py",
     "topology/zones": "tests/topology/test_dns.py",
@@ -122,7 +131,7 @@ PURE = {
     "topology/app": TOPOLOGY,
     "topology/settings": (
         "tests/topology/test_settings.py tests/topology/test_store.py "
-        "tests/topology/test_roles.py tests/topology/test_poolers.py"
+        "tests/topology/test_roles.py tests/topology/test_poolers.py tests/topology/test_mounts.py"
     ),
 }
 

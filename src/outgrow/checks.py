@@ -48,6 +48,9 @@ With several application servers, as OUTGROW["APP_SERVERS"] says (`shared_nothin
 - outgrow.W513: logs or mails are files of one server (with --deploy).
 - outgrow.W514: each server has the static files of its own release alone (with --deploy).
 - outgrow.I515: a database is at a name, which must be looked up (with --deploy).
+- outgrow.W516: what django-import-export asks about is on the disk of one server.
+- outgrow.I517: uploads go over the network twice before they are saved (with --deploy).
+- outgrow.W518: the locks of a package hold on one server alone.
 
 With a pooler between Django and PostgreSQL (`pooled`):
 
@@ -67,6 +70,7 @@ With a topology file that `outgrow.topology.current` has read (`topology.contrad
 - outgrow.W606: scheduled tasks are started by several workers.
 - outgrow.W607: a server needs more than it has, or takes (with --deploy).
 - outgrow.I608: something stops or is lost when one server dies (with --deploy).
+- outgrow.E609: MEDIA_ROOT is another folder than that of [mounts.media].
 """
 
 from __future__ import annotations
@@ -283,8 +287,10 @@ def check_deployment(
 
 
 def _facts(shared: tuple[str, ...]) -> Facts:
-    from outgrow.shared_nothing import Facts
+    from outgrow.shared_nothing import Facts, Lock
 
+    caches = (Lock(path, cache=alias) for path, alias in conf.lock_caches().items())
+    folders = (Lock(path, folder=folder) for path, folder in conf.lock_folders().items())
     engine, cache, folder = conf.sessions()
     return Facts(
         caches=conf.caches(),
@@ -300,6 +306,10 @@ def _facts(shared: tuple[str, ...]) -> Facts:
         log_files=conf.log_files(),
         mail_folder=conf.mail_folder(),
         static_root=conf.static_root(),
+        upload_folder=conf.upload_folder(),
+        temporary_folder=conf.temporary_folder(),
+        imports=conf.imports(),
+        locks=(*caches, *folders),
     )
 
 
@@ -331,7 +341,11 @@ def _said() -> Said:
     from outgrow.topology.contradictions import Said
 
     return Said(
-        tuple(conf.allowed_hosts()), conf.trusted_headers(), conf.max_form(), conf.storages()
+        tuple(conf.allowed_hosts()),
+        conf.trusted_headers(),
+        conf.max_form(),
+        conf.storages(),
+        conf.media_root(),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -22,6 +23,18 @@ _CACHED_SESSIONS: Final = ("backends.cache", "backends.cached_db")
 
 
 @dataclass(frozen=True)
+class Lock:
+    """Where a package has its locks: in a cache, or in files below a folder.
+
+    `path` is that of the setting, or of the one that is not written, and has its default.
+    """
+
+    path: str
+    cache: str = ""
+    folder: str = ""
+
+
+@dataclass(frozen=True)
 class Facts:
     """The settings that matter: CACHES, DATABASES, STORAGES, MEDIA_ROOT, and those of sessions.
 
@@ -29,6 +42,9 @@ class Facts:
     application servers have in common. `throttles` are the classes that limit requests.
     `pooled` are the aliases that lead to a pooler, which each server may have for itself.
     `log_files` are by the path of their setting; `mail_folder` is empty where mails are sent.
+    `upload_folder` is where large uploads are while they come, `temporary_folder` that of the
+    system. `imports` is the class that keeps what django-import-export asks about, if it is
+    installed, and `locks` are those of other packages.
     """
 
     caches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -44,11 +60,20 @@ class Facts:
     mail_folder: str = ""
     static_root: str = ""
     pooled: tuple[str, ...] = ()
+    upload_folder: str = ""
+    temporary_folder: str = "/tmp"  # noqa: S108 - nothing is opened
+    imports: str = ""
+    locks: tuple[Lock, ...] = ()
 
     def is_shared(self, folder: object) -> bool:
         """Whether a folder is one that they share, or lies in one."""
-        path = PurePosixPath(str(folder))
-        return any(path.is_relative_to(PurePosixPath(one)) for one in self.shared)
+        return bool(self.share_of(folder))
+
+    def share_of(self, folder: object) -> str:
+        """The folder that they share in which another one lies; an empty text without one."""
+        path = PurePosixPath(normpath(str(folder)))
+        shared = (one for one in self.shared if path.is_relative_to(PurePosixPath(normpath(one))))
+        return max(shared, key=len, default="")
 
 
 def mistakes(facts: Facts) -> Iterator[Mistake]:
@@ -56,6 +81,9 @@ def mistakes(facts: Facts) -> Iterator[Mistake]:
     yield from _sessions(facts)
     yield from _throttles(facts)
     yield from _spellings(facts)
+    yield from _imports(facts)
+    for lock in facts.locks:
+        yield from _lock(facts, lock)
     for alias, entry in facts.caches.items():
         yield from _cache(facts, alias, entry)
     for alias, entry in facts.databases.items():
@@ -69,6 +97,7 @@ def advice(facts: Facts) -> Iterator[Mistake]:
     """What is right on some sites, and a trap on others: for `check --deploy`."""
     yield from _logs(facts)
     yield from _static(facts)
+    yield from _uploads(facts)
     for alias, entry in facts.databases.items():
         yield from _named(alias, entry)
 
@@ -87,8 +116,8 @@ def _sessions(facts: Facts) -> Iterator[Mistake]:
         yield Mistake(
             f"Sessions are files in {facts.session_folder or 'the temporary folder'}, which each "
             "application server has for itself.",
-            "Keep them in the database or in a cache. If all servers share that folder, name it "
-            "in OUTGROW['SHARED_FOLDERS'].",
+            "Keep them in the database or in a cache. If all servers share that folder, declare "
+            "it: [mounts] of the topology, or OUTGROW['SHARED_FOLDERS'].",
             "E503",
         )
 
@@ -106,8 +135,8 @@ def _cache(facts: Facts, alias: str, entry: Mapping[str, Any]) -> Iterator[Mista
         yield Mistake(
             f"{path} is in the folder {entry.get('LOCATION')}, which each application server has "
             "for itself.",
-            "Use Redis or memcached. If all servers share that folder, name it in "
-            "OUTGROW['SHARED_FOLDERS'].",
+            "Use Redis or memcached. If all servers share that folder, declare it: [mounts] of the "
+            "topology, or OUTGROW['SHARED_FOLDERS'].",
             "W506",
         )
     if any(_is_here(one) for one in _locations(entry)) and backend not in _OF_NO_SERVER:
@@ -132,6 +161,48 @@ def _throttles(facts: Facts) -> Iterator[Mistake]:
         "Use Redis or memcached for that cache.",
         "E510",
     )
+
+
+def _imports(facts: Facts) -> Iterator[Mistake]:
+    """One request writes the file, and another one reads it, when the user has confirmed."""
+    name = facts.imports.rpartition(".")[2]
+    if name == "TempFolderStorage" and not facts.is_shared(facts.temporary_folder):
+        yield Mistake(
+            f"django-import-export keeps what is to be imported in {facts.temporary_folder}, which "
+            "each application server has for itself: when the user confirms, another server has "
+            "no such file.",
+            "Set IMPORT_EXPORT_TMP_STORAGE_CLASS to import_export.tmp_storages.MediaStorage or "
+            "CacheStorage.",
+            "W516",
+        )
+
+
+def _lock(facts: Facts, lock: Lock) -> Iterator[Mistake]:
+    backend = _backend(facts.caches.get(lock.cache, {})) if lock.cache else ""
+    if backend in _IN_MEMORY:
+        where = f"in CACHES[{lock.cache!r}], a {backend}"
+    elif lock.folder and not facts.is_shared(lock.folder):
+        where = f"in files below {lock.folder}, of which each server has its own"
+    else:
+        return
+    yield Mistake(
+        f"{lock.path} has its locks {where}: what shall run once runs on each server.",
+        "Keep locks in Redis, or in the database.",
+        "W518",
+    )
+
+
+def _uploads(facts: Facts) -> Iterator[Mistake]:
+    """A file is moved to its place by a rename, and copied where that can't be."""
+    folder = facts.upload_folder
+    share = facts.share_of(folder) if folder else ""
+    if share and share != facts.share_of(facts.media_root):
+        yield Mistake(
+            f"FILE_UPLOAD_TEMP_DIR is {folder}, below the shared folder {share}, and MEDIA_ROOT is "
+            "not: each large upload goes over the network to there, and back, before it is saved.",
+            "Leave it out: such a file belongs to one request, and each server may have its own.",
+            "I517",
+        )
 
 
 def _spellings(facts: Facts) -> Iterator[Mistake]:
@@ -253,7 +324,7 @@ def _storage(facts: Facts, alias: str, entry: Mapping[str, Any]) -> Iterator[Mis
         f"STORAGES[{alias!r}] keeps files in {location or 'MEDIA_ROOT'}, which each application "
         "server has for itself: half of the visitors miss what was uploaded.",
         "Use a HybridStorage with media servers, or an ObjectStorage. If all servers share that "
-        "folder, name it in OUTGROW['SHARED_FOLDERS'].",
+        "folder, declare it: [mounts] of the topology, or OUTGROW['SHARED_FOLDERS'].",
         "E505",
     )
 

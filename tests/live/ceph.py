@@ -11,6 +11,7 @@ import http.client
 import os
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -67,6 +68,10 @@ rgw_run_sync_thread = false
 """
 
 
+#: What `ceph` says of a monitor that does not tell it yet which commands there are.
+_ASK_AGAIN = "problem getting command descriptions from mon"
+
+
 class Ceph:
     """One cluster in a folder."""
 
@@ -117,15 +122,23 @@ class Ceph:
         line = self._words(program, *words)
         if program == "monmaptool":
             line = [word for word in line if word not in {"-c", str(self._configuration)}]
+        done = self._run(line)
+        end = time.monotonic() + 120
+        # A monitor that is busy with its first election knows no commands for a moment.
+        while _ASK_AGAIN in done.stderr and time.monotonic() < end:
+            time.sleep(0.5)
+            done = self._run(line)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(line)}: {done.stdout}{done.stderr}")
+
+    def _run(self, line: list[str]) -> subprocess.CompletedProcess[str]:
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 line, capture_output=True, text=True, timeout=180, cwd=self.folder
             )
         except subprocess.TimeoutExpired:
             self._check()  # what has ended is why
             raise
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(line)}: {done.stdout}{done.stderr}")
 
     def _begin(self, program: str, *words: str) -> None:
         with (self.folder / f"{program}.out").open("ab") as log:

@@ -91,7 +91,9 @@ def test_the_example_in_the_module_is_a_site() -> None:
         "cache1",
         "pool1",
         "work1",
+        "ns1",
         "store",
+        "files1",
     ]
 
 

@@ -224,6 +224,51 @@ def throttles() -> list[str]:
     return [str(one) for one in given.get("DEFAULT_THROTTLE_CLASSES") or ()]
 
 
+def temporary_folder() -> str:
+    """Where Python has temporary files."""
+    return tempfile.gettempdir()
+
+
+def imports() -> str:
+    """The class that keeps files of django-import-export between two requests; "" without it."""
+    if not apps.is_installed("import_export"):
+        return ""
+    default = "import_export.tmp_storages.TempFolderStorage"
+    found = getattr(settings, "IMPORT_EXPORT_TMP_STORAGE_CLASS", None) or default
+    # It may be the class itself.
+    return found if isinstance(found, str) else getattr(found, "__qualname__", "")
+
+
+def lock_caches() -> dict[str, str]:
+    """The caches in which packages have their locks, by the path of the setting."""
+    if _cron_lock() != "CacheLock":
+        return {}
+    return {"DJANGO_CRON_CACHE": str(getattr(settings, "DJANGO_CRON_CACHE", "default"))}
+
+
+def lock_folders() -> dict[str, str]:
+    """The folders in which packages have their locks, by the path of the setting."""
+    found = {}
+    if _cron_lock() == "FileLock":
+        folder = getattr(settings, "DJANGO_CRON_LOCKFILE_PATH", "/tmp")  # noqa: S108 - its default
+        found["DJANGO_CRON_LOCKFILE_PATH"] = os.fspath(folder)
+    once = getattr(settings, "CELERY_ONCE", None)
+    if isinstance(once, Mapping) and once.get("backend") == "celery_once.backends.File":
+        given = once.get("settings") or {}
+        path = "CELERY_ONCE['settings']['location']"
+        found[path] = os.fspath(given.get("location") or f"{tempfile.gettempdir()}/celery_once")
+    return found
+
+
+def _cron_lock() -> str:
+    """The class with which django-cron locks; "" where it is not installed."""
+    if not apps.is_installed("django_cron"):
+        return ""
+    default = "django_cron.backends.lock.cache.CacheLock"
+    found = str(getattr(settings, "DJANGO_CRON_LOCK_BACKEND", default))
+    return found.rpartition(".")[2] if found.startswith("django_cron.") else ""
+
+
 def allowed_hosts() -> list[str]:
     """The setting ALLOWED_HOSTS."""
     return [str(one) for one in settings.ALLOWED_HOSTS]

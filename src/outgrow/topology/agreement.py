@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from outgrow.topology import app, database, pooler, rules, zones
+from outgrow.topology import app, database, mounts, pooler, rules, zones
 from outgrow.topology.keys import Problems, join
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def check(site: Site, problems: Problems) -> None:
     _check_database(site, problems)
     _check_poolers(site, problems)
     _check_dns(site, problems)
+    mounts.check(site, problems)
     _check_addresses(site, problems)
 
 

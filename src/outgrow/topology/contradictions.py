@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from outgrow.mistakes import Mistake
+from outgrow.topology import mounts
 from outgrow.topology.model import Site
 from outgrow.topology.needs import needs
 from outgrow.topology.sums import warnings
@@ -39,6 +40,7 @@ class Said:
     trusted: Mapping[str, str] = field(default_factory=dict)
     max_form: int | None = None
     storages: Mapping[str, Any] = field(default_factory=dict)
+    media_root: str = ""
 
 
 def contradictions(site: Site, said: Said) -> Iterator[Mistake]:
@@ -47,6 +49,7 @@ def contradictions(site: Site, said: Said) -> Iterator[Mistake]:
     yield from _forms(site, said)
     yield from _copies(site, said)
     yield from _schedules(site)
+    yield from _media_root(site, said)
 
 
 def advice(site: Site, said: Said) -> Iterator[Mistake]:
@@ -133,6 +136,17 @@ def _copies(site: Site, said: Said) -> Iterator[Mistake]:
             "Use the STORAGES of django_settings(), or take the server out of the topology. If the "
             "storage of a field does it, silence this.",
             "W605",
+        )
+
+
+def _media_root(site: Site, said: Said) -> Iterator[Mistake]:
+    mount = mounts.media(site.mounts)
+    if mount and mounts.normal(said.media_root or "/") != mount.folder:
+        yield Mistake(
+            f"MEDIA_ROOT is {said.media_root or 'not set'}, and {mount.path} of the topology is "
+            f"mounted at {mount.folder}: the other servers have none of what is saved.",
+            "Leave MEDIA_ROOT to django_settings().",
+            "E609",
         )
 
 

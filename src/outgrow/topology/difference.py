@@ -20,7 +20,9 @@ from outgrow.topology.applications import ENGINES
 from outgrow.topology.capacity import clients, pool
 from outgrow.topology.dns import Dns
 from outgrow.topology.model import Host, Media, Service, Site
+from outgrow.topology.mounts import Mount
 from outgrow.topology.render import pgbouncer
+from outgrow.topology.render.mounts import source
 from outgrow.topology.settings import django_settings
 from outgrow.topology.worker import Worker
 from outgrow.topology.zones import zones
@@ -98,7 +100,7 @@ class Difference:
     @property
     def data_moves(self) -> bool:
         """Whether any data has another home."""
-        return self.rows_move or self.master_moves or self.uploads_move
+        return self.rows_move or self.master_moves or self.uploads_move or bool(self.mounts_move)
 
     @property
     def bucket_is_new(self) -> bool:
@@ -119,6 +121,16 @@ class Difference:
         if not before.services("media") or not after.services("media"):
             return False
         return before.media_root != after.media_root or not apps(before) & apps(after)
+
+    @property
+    def mounts_move(self) -> tuple[tuple[Mount, Mount], ...]:
+        """Shared folders that have another server, or another folder there."""
+        was = {mount.folder: mount for mount in self.before.mounts}
+        return tuple(
+            (was[now.folder], now)
+            for now in self.after.mounts
+            if now.folder in was and source(self.before, was[now.folder]) != source(self.after, now)
+        )
 
     @property
     def settings_differ(self) -> bool:
@@ -223,11 +235,13 @@ def _sizes(site: Site) -> object:
 
 
 def _command(site: Site, role: str) -> object:
+    # A unit runs while these are mounted.
+    folders = {mount.folder for mount in site.mounts if role in mount.roles}
     if role == "worker":
-        return site.folder, site.settings, site.worker
+        return site.folder, site.settings, site.worker, folders
     known = ENGINES[site.app.engine].knows_visitors
     fronts = [service.port.host for service in site.services("balancer")] if known else []
-    return site.folder, site.settings, site.application, site.app, fronts
+    return site.folder, site.settings, site.application, site.app, fronts, folders
 
 
 def _front(site: Site) -> Site:
@@ -248,5 +262,6 @@ def _front(site: Site) -> Site:
         worker=Worker(),
         dns=Dns(),
         app=App(),
+        mounts=tuple(mount for mount in site.mounts if {*mount.roles} & {"balancer", "media"}),
         asgi=kind,
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from outgrow.topology import mounts
 from outgrow.topology.model import Host, Port, Service, Site
 
 #: Everybody, or the proxy that stands before the site.
@@ -70,6 +71,10 @@ def is_public(site: Site, role: str) -> bool:
 
 def _calling(site: Site, host: Host, role: str) -> Iterator[Host]:
     wanted = _CALLERS.get(role, _CODE)
+    if role == mounts.ROLE:
+        shared = [some for _, some in mounts.shared_by(site, host)]
+        yield from (one for one in site.hosts if any(one in some for some in shared))
+        return
     if role == "pooler" and len(site.services(role)) > 1:
         return  # each is for its own server alone
     for one in site.hosts:

@@ -22,6 +22,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "objects": "object store",
     "cache": "caches",
     "worker": "workers",
+    "files": "file servers",
     "primary": "primary database",
     "replica": "replicas",
 }
@@ -30,6 +31,7 @@ _ENGINES: Final[Mapping[str, str]] = {
     "mariadb": "MariaDB",
     "outgrow": "Outgrow",
     "external": "",
+    "nfs": "NFS",
     "haproxy": "HAProxy",
     "pgbouncer": "PgBouncer",
     "bind": "BIND",
@@ -147,6 +149,7 @@ def _arrows(site: Site, groups: Mapping[str, Group]) -> Iterator[Arrow]:
         Arrow(passes, files, "files"),
         Arrow("app", "media", "uploads, to each"),
         Arrow("app", "objects", "uploads"),
+        Arrow("app", "files", "shared folders"),
         Arrow("app", "cache", "what is remembered"),
         Arrow("app", "worker", "tasks"),
         Arrow("app", "pooler", "rows"),

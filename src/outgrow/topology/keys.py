@@ -92,12 +92,15 @@ class Table:
         return None
 
     def texts(
-        self, key: str, rule: Rule | None = None, *, required: bool = True
+        self, key: str, rule: Rule | None = None, *, default: tuple[str, ...] | None = None
     ) -> tuple[str, ...]:
-        """A list of one or more different strings, each of which passes `rule`."""
-        value = self._take(key, required=required)
+        """A list of one or more different strings, each of which passes `rule`.
+
+        Without a `default` it must be there.
+        """
+        value = self._take(key, required=default is None)
         if value is None:
-            return ()
+            return default or ()
         if not isinstance(value, list) or not value:
             self.wrong(key, f"must be a list of one or more strings, not {_described(value)}.")
             return ()

@@ -18,7 +18,8 @@ The file in full::
     wsgi = "photos.wsgi:application"
     asgi = "photos.asgi:application"     # for an engine of [app] that can run it
     domains = ["photos.example.org"]     # ALLOWED_HOSTS
-    media_root = "var/media"             # the master copy; relative to this file
+    media_root = "var/media"             # the master copy; relative to this file. With
+                                         # [mounts.media] it is that folder, and left out
     media_url = "/media/"                # the default
     folder = "."                         # where the code is; the default
 
@@ -94,6 +95,13 @@ The file in full::
     base_url = "https://files.example.org/"  # a CDN, or a domain of one's own
     signed = true                        # the default, unless there is a base_url
 
+    [mounts.reports]                     # a shared folder; that of the name media is MEDIA_ROOT
+    type = "nfs"
+    server = "files1"                    # with the role "files"; or the address of another one
+    export = "/srv/export/reports"       # its folder there
+    folder = "/srv/reports"              # where it is mounted
+    roles = ["app", "worker"]            # by whom; the default. Or "balancer" or "media"
+
     [servers.front]
     roles = ["balancer"]                 # visitors come here; app servers are behind it
     address = "10.0.0.1"
@@ -146,6 +154,10 @@ The file in full::
     roles = ["objects"]                  # the object store; then no media server is needed
     address = "s3.example.org"
     ports = { objects = 443 }            # the default: HTTPS. Any other port is HTTP
+
+    [servers.files1]
+    roles = ["files"]                    # shares folders: those of [mounts] that name it
+    address = "10.0.0.61"
 """
 
 from __future__ import annotations
@@ -164,6 +176,7 @@ from outgrow.topology import (
     cache,
     database,
     dns,
+    mounts,
     objects,
     pooler,
     rules,
@@ -175,6 +188,7 @@ from outgrow.topology.cache import Cache
 from outgrow.topology.database import Database
 from outgrow.topology.dns import Dns
 from outgrow.topology.keys import Problems, Table, suggestion
+from outgrow.topology.mounts import Mount
 from outgrow.topology.objects import LOCAL_KEY, Objects
 from outgrow.topology.pooler import Pooler
 from outgrow.topology.worker import Worker
@@ -191,6 +205,7 @@ ROLES: Final = (
     "worker",
     "objects",
     "dns",
+    "files",
 )
 
 #: Where it does it, unless `ports` says otherwise. A database's, and an object store's, depends
@@ -224,6 +239,11 @@ MIGRATE: Final = "migrate"
 #: Below the folder of a run: the password of its databases, and SQLite's file.
 PASSWORD_FILE: Final = "_password"  # noqa: S105 - a name
 SQLITE_FILE: Final = "_database.sqlite3"
+
+#: And the master copy, and the folders that servers share. Server names don't begin with "_",
+#: so no server's folder is there.
+MASTER: Final = "_master"
+MOUNTS: Final = "_mounts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +352,7 @@ class Site:
     pooler: Pooler = field(default_factory=Pooler)
     dns: Dns = field(default_factory=Dns)
     app: App = field(default_factory=App)
+    mounts: tuple[Mount, ...] = ()
     #: The ASGI application, or "".
     asgi: str = ""
     #: Uploads that a browser would run are shown as pages, and not only offered to be saved.
@@ -412,7 +433,7 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
         top.table("objects"),
         top.table("servers"),
     )
-    pools, names = top.table("pooler"), top.table("dns")
+    pools, names, folders = top.table("pooler"), top.table("dns"), top.table("mounts")
     top.close()
     rows = database.parse(data, folder) if top.has("database") else None
     # Without that table it is said that it is missing, and the engine does not matter.
@@ -424,15 +445,16 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
     for role, table in (("balancer", fronts), ("media", media), ("dns", names)):
         engines[role] = table.choice("engine", CHOICES[role], "an engine") or CHOICES[role][0]
     shared = cache.parse(caches)
-    engines |= {"cache": shared.engine, "pooler": pooler.ENGINE}
+    engines |= {"cache": shared.engine, "pooler": pooler.ENGINE, mounts.ROLE: mounts.TYPES[0]}
     balancers = balancer.parse(fronts, folder)
     hosts = tuple(
         _host(name, table, engines, _ports(engines, balancers)) for name, table in servers.tables()
     )
     active = media.flag("active") or False
     options = _media(media)
+    mounted = mounts.parse(folders)
     parsed = replace(
-        _site(site, options, hosts, folder),
+        _site(site, options, hosts, folder, mounts.media(mounted)),
         database=rows,
         objects=files,
         balancer=balancers,
@@ -441,6 +463,7 @@ def parse(content: Mapping[str, object], folder: PurePath, source: str = "") -> 
         pooler=pooler.parse(pools),
         dns=dns.parse(names),
         app=app.parse(applications),
+        mounts=mounted,
         active=active,
     )
     if not problems.below("servers"):
@@ -461,8 +484,7 @@ def local(site: Site, ports: Mapping[str, int], folder: PurePath) -> Site:
     moved = replace(
         site,
         domains=tuple(dict.fromkeys((*site.domains, *LOCAL_DOMAINS))),
-        # Server names don't begin with "_", so no server's folder is here.
-        media_root=folder / "_master",
+        media_root=folder / MASTER,
         hosts=hosts,
         # A laptop has several servers' load on one machine, and no visitors.
         app=replace(site.app, workers=1),
@@ -470,6 +492,7 @@ def local(site: Site, ports: Mapping[str, int], folder: PurePath) -> Site:
         balancer=replace(site.balancer, certificate=None, certificate_key=None),
         database=_local_database(site.database, folder),
         objects=_local_objects(site.objects, folder),
+        mounts=tuple(_local_mount(site, one, folder) for one in site.mounts),
     )
     if moved.media_url.startswith("/") or not moved.services("media"):
         return moved
@@ -515,6 +538,13 @@ def _local_database(database: Database | None, folder: PurePath) -> Database | N
     return replace(database, password_env="", password_file=folder / PASSWORD_FILE)
 
 
+def _local_mount(site: Site, mount: Mount, folder: PurePath) -> Mount:
+    """All processes are on one machine, so it is a folder there; nothing is mounted."""
+    place = folder / (MASTER if mount.name == mounts.MEDIA else f"{MOUNTS}/{mount.name}")
+    server = mount.server if mount.server in {host.name for host in site.hosts} else LOOPBACK
+    return replace(mount, server=server, export=place, folder=place)
+
+
 def _local_objects(store: Objects | None, folder: PurePath) -> Objects | None:
     if store is None:
         return None
@@ -529,7 +559,9 @@ def _local_objects(store: Objects | None, folder: PurePath) -> Objects | None:
     )
 
 
-def _site(table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath) -> Site:
+def _site(
+    table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath, mount: Mount | None
+) -> Site:
     site = Site(
         name=table.text("name", rules.name),
         settings=table.text("settings", rules.module),
@@ -537,7 +569,7 @@ def _site(table: Table, media: Media, hosts: tuple[Host, ...], folder: PurePath)
         asgi=_asgi(table),
         domains=table.texts("domains", rules.domain),
         folder=folder / table.text("folder", rules.path, default="."),
-        media_root=folder / _media_root(table, media),
+        media_root=_media_root(table, media, folder, mount),
         media_url=table.text("media_url", rules.media_url, default="/media/"),
         media=media,
         hosts=hosts,
@@ -554,11 +586,17 @@ def _asgi(table: Table) -> str:
     return value
 
 
-def _media_root(table: Table, media: Media) -> str:
+def _media_root(table: Table, media: Media, folder: PurePath, mount: Mount | None) -> PurePath:
+    if mount:
+        given = table.text("media_root", rules.path, default="")
+        if given and mounts.normal(folder / given) != mount.folder:
+            hint = "Leave it out; with that mount it is its folder."
+            table.wrong("media_root", f"is not {mount.folder}, the folder of {mount.path}.", hint)
+        return mount.folder
     if media.is_distributed:
         # Nothing of the uploads is there; other storages of the site may use it.
-        return table.text("media_root", rules.path, default="media")
-    return table.text("media_root", rules.path)
+        return folder / table.text("media_root", rules.path, default="media")
+    return folder / table.text("media_root", rules.path)
 
 
 def _media(table: Table) -> Media:
@@ -590,6 +628,7 @@ def _ports(engines: Mapping[str, str], balancers: Balancer) -> dict[str, int]:
         "cache": cache.PORTS[engines["cache"]],
         "pooler": pooler.PORT,
         "dns": dns.PORT,
+        mounts.ROLE: mounts.PORT,
         # It serves nobody: it takes its work from a queue.
         "worker": 0,
     }
@@ -616,7 +655,7 @@ def _host(name: str, table: Table, engines: Mapping[str, str], defaults: Mapping
     zone = table.text("zone", default="")
     weight = table.whole("weight", 0, 1_000_000, default=1)
     memory = table.whole("memory", 1, 100_000_000, default=0)
-    public = table.texts("public", rules.ip, required=False)
+    public = table.texts("public", rules.ip, default=())
     table.close()
     return Host(name, address, services, zone, weight, memory, public)
 

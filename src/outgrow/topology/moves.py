@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Final
 
+from outgrow.topology import mounts
 from outgrow.topology.capacity import connections
-from outgrow.topology.change import MOVE, PREPARE, RECONFIGURE, SWITCH, Change
+from outgrow.topology.change import (
+    MOVE,
+    PREPARE,
+    RECONFIGURE,
+    REMOVE,
+    SET_UP,
+    STOP,
+    SWITCH,
+    Change,
+)
 from outgrow.topology.difference import Difference, Part, apps, parts
 from outgrow.topology.model import Site
+from outgrow.topology.mounts import Mount
+from outgrow.topology.render.mounts import source, unit_name
 
 _PAGE: Final = "howto/change-topology.md"
+_SHARED: Final = "howto/shared-folder.md"
 #: The roles that have the rows.
 _ROWS: Final = ("primary", "replica")
 _BY_HAND: Final = "By hand, and nobody may write meanwhile."
@@ -36,6 +50,38 @@ def prepared(differs: Difference, file: str) -> Iterator[Change]:
         media = after.services("media")[0].name.partition(":")[0]
         yield Change(PREPARE, media, RECONFIGURE, what, why, (), "howto/media-servers.md")
     yield from _roomier(differs)
+
+
+def mounted(differs: Difference, file: str) -> Iterator[Change]:
+    """Folders that servers which stay mount from now on; for a new one its own page says it."""
+    before = {host.name: host for host in differs.before.hosts}
+    moving = [now.folder for _, now in differs.mounts_move]
+    for host in differs.after.hosts:
+        known = before.get(host.name)
+        had = [mount.folder for mount in mounts.of(differs.before, known)] if known else []
+        for mount in mounts.of(differs.after, host) if known else ():
+            if mount.folder in had or mount.folder in moving:
+                continue
+            what = f"the mount of {source(differs.after, mount)} at {mount.folder}"
+            why = "Nothing refers to it yet. What is in that folder today is hidden by it."
+            why += f" servers/{host.name}/README.md says how."
+            render = f"outgrow render {file} --to servers --host {host.name}"
+            yield Change(PREPARE, host.name, SET_UP, what, why, (render,), _SHARED)
+
+
+def unmounted(differs: Difference) -> Iterator[Change]:
+    """Folders that servers which stay mount no more."""
+    after = {host.name: host for host in differs.after.hosts}
+    for host in differs.before.hosts:
+        known = after.get(host.name)
+        kept = [mount.folder for mount in mounts.of(differs.after, known)] if known else []
+        for mount in mounts.of(differs.before, host) if known else ():
+            if mount.folder not in kept:
+                what = f"the mount at {mount.folder}"
+                why = "Nothing refers to it any more. Keep what is on its server, or copy it."
+                unit = shlex.quote(unit_name(mount.folder))
+                command = f"systemctl disable --now {unit}"
+                yield Change(REMOVE, host.name, STOP, what, why, (command,), _SHARED)
 
 
 def _roomier(differs: Difference) -> Iterator[Change]:
@@ -67,6 +113,11 @@ def moved(differs: Difference) -> Iterator[Change]:
         what = f"of the master copy: {before.media_root} -> {after.media_root}, with .outgrow/"
         page = f"{_PAGE}#move-the-master-copy"
         yield Change(SWITCH, _app(after), MOVE, what, _BY_HAND, (), page)
+    for old, now in differs.mounts_move:
+        what = f"of {now.folder}: {source(before, old)} -> {source(after, now)}"
+        page = f"{_SHARED}#move-it-to-another-server"
+        yield Change(SWITCH, _client(after, now), MOVE, what, _BY_HAND, (), page)
+        yield from _mounted_anew(after, now)
     if differs.uploads_move:
         what = f"of the uploads: {_files(before)} -> {_files(after)}"
         why = "By hand, while the site goes on: one deployment reads and writes both."
@@ -101,6 +152,19 @@ def with_role(differs: Difference, role: str) -> Iterator[Part]:
 
 def _app(site: Site) -> str:
     return next(host.name for host in site.hosts if host.name in apps(site))
+
+
+def _mounted_anew(site: Site, mount: Mount) -> Iterator[Change]:
+    """What has the folder must see its new server before anybody writes there again."""
+    for host in mounts.clients(site, mount):
+        what = f"the mount at {mount.folder}: {source(site, mount)}"
+        why = f"The files are there now. servers/{host.name} has its unit, once it is rendered."
+        command = f"systemctl restart {shlex.quote(unit_name(mount.folder))}"
+        yield Change(SWITCH, host.name, RECONFIGURE, what, why, (command,), _SHARED)
+
+
+def _client(site: Site, mount: Mount) -> str:
+    return next((host.name for host in site.hosts if mount in mounts.of(site, host)), _app(site))
 
 
 def _keeper(site: Site) -> str:

@@ -18,7 +18,16 @@ from outgrow.topology import applications, balancing, caching, pooling
 from outgrow.topology.deployment import CHECK
 from outgrow.topology.load import DIRECT, SERVER_VARIABLE, VARIABLE
 from outgrow.topology.mariadb import MariaDB
-from outgrow.topology.model import MIGRATE, PASSWORD_FILE, REPAIR, Service, Site
+from outgrow.topology.model import (
+    MASTER,
+    MIGRATE,
+    MOUNTS,
+    PASSWORD_FILE,
+    REPAIR,
+    Service,
+    Site,
+)
+from outgrow.topology.mounts import MEDIA
 from outgrow.topology.objects import LOCAL_KEY
 from outgrow.topology.parts import HOME, Plan, Planned, Programs, Stage, Step
 from outgrow.topology.postgres import Postgres
@@ -56,7 +65,8 @@ def plan(site: Site, folder: Path, programs: Programs, password: str = "") -> Pl
     media = site.services("media")
     nginxes = [service for service in media if service.engine == "nginx"]
     balancers = site.services("balancer")
-    folders = ["_master", *(service.name for service in media), *map(_state, nginxes)]
+    folders = [MASTER, *(f"{MOUNTS}/{one.name}" for one in site.mounts if one.name != MEDIA)]
+    folders += [*(service.name for service in media), *map(_state, nginxes)]
     folders += [balancing.folder_of(service) for service in balancers]
     files = [*toml.render(site, TOPOLOGY_FILE)]
     for service in nginxes:

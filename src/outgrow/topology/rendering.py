@@ -18,6 +18,7 @@ from outgrow.topology.render import (
     caches,
     dnsmasq,
     haproxy,
+    mounts,
     nginx,
     nginx_front,
     pgbouncer,
@@ -63,6 +64,7 @@ def _with_page(site: Site, host: Host, places: Places, visitors: int | None) -> 
 
 
 def _files(site: Site, host: Host, places: Places, visitors: int | None) -> Iterator[File]:
+    yield from mounts.render(site, host)
     yield from systemd.render(site, host, places)
     root = PurePosixPath(places.copies)
     for service in host.services:

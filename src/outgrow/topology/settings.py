@@ -71,6 +71,7 @@ def django_settings(site: Site) -> dict[str, Any]:
     With cache servers also CACHES, and sessions that are in the cache and in the database.
     Behind balancers also SECURE_PROXY_SSL_HEADER, which is safe there: ours write that header
     anew, whatever a visitor has sent.
+    With [mounts] also the folders that all application servers share, for the system checks.
     With a table [database] also DATABASES, with replicas DATABASE_ROUTERS, and with replicas or
     several application servers OUTGROW. Options that the file leaves out are left out here, so
     that their own defaults hold. The static files' storage is Django's default.
@@ -107,10 +108,15 @@ def _caches(site: Site) -> dict[str, Any]:
 
 
 def _with_servers(site: Site, found: dict[str, Any]) -> dict[str, Any]:
-    """The same, with the number of application servers, if there are several, and with poolers."""
+    """The same with what is true of the servers: poolers, shared folders, and how many there are.
+
+    Their number is that of the application servers, if there are several.
+    """
     if site.database and site.pooled():
         modes = dict.fromkeys(found["DATABASES"], site.pooler.mode)
         found = found | {"OUTGROW": {**found.get("OUTGROW", {}), "POOLED": modes}}
+    if folders := [str(mount.folder) for mount in site.mounts if "app" in mount.roles]:
+        found = found | {"OUTGROW": {**found.get("OUTGROW", {}), "SHARED_FOLDERS": folders}}
     machines = {service.port.host for service in site.services("app")}
     if len(machines) < 2:
         return found

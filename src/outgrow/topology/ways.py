@@ -110,6 +110,13 @@ WAYS: Final[Mapping[str, Way]] = {
         fill_page="howto/publish.md",
         leave="no visitor is sent to it any more",
     ),
+    "files": Way(
+        "file server",
+        data="what is in the folders that it will share",
+        fill_page="howto/shared-folder.md#move-it-to-another-server",
+        care="It has the files of before the move: keep its disk until there is a new backup.",
+        page="howto/shared-folder.md",
+    ),
     "pooler": Way(
         "connection pooler",
         care="No application server is connected to it any more.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from outgrow.topology import mounts
 from outgrow.topology.database import Database
 from outgrow.topology.model import Service, Site
 from outgrow.topology.pooler import CLIENTS
@@ -20,7 +21,7 @@ def weak_points(site: Site) -> tuple[str, ...]:
     """A sentence or two for each server without which something stops or is lost."""
     roles = dict.fromkeys(service.role for service in site.services())
     found = (_OF_ROLE.get(role, _one)(site, site.services(role)) for role in roles)
-    return (*(text for some in found for text in some), *_file(site))
+    return (*(text for some in found for text in some), *_file(site), *_mounts(site))
 
 
 def _one(_: Site, services: tuple[Service, ...]) -> Iterator[str]:
@@ -59,7 +60,7 @@ def _media(site: Site, services: tuple[Service, ...]) -> Iterator[str]:
             "An upload succeeds when one media server has it (need = 1): what it has not passed "
             'on yet is lost with its disk. Write need = "majority".'
         )
-    if not distributed:
+    if not distributed and not mounts.media(site.mounts):
         yield (
             f"{site.media_root} is the only disk with the master copy of the uploads: when it is "
             "away, nothing can be uploaded; files are served all the same. Back it up, or write "
@@ -94,6 +95,21 @@ def _file(site: Site) -> Iterator[str]:
         yield (
             f"{site.database.name} is the only file with the rows: when its disk dies, {_LOST}. "
             "Use PostgreSQL, with replicas."
+        )
+
+
+def _mounts(site: Site) -> Iterator[str]:
+    """The server of a shared folder, of which there is one."""
+    for mount in site.mounts:
+        what, remedy = str(mount.folder), "Back it up"
+        if mount.name == mounts.MEDIA and site.services("media") and not site.media.is_distributed:
+            what += ", the master copy of the uploads"
+            remedy += (
+                ', or write storage = "distributed"; the media servers serve files all the same'
+            )
+        yield (
+            f"{mount.server} is the only server of {what}: when it dies, each process that reads "
+            f"or writes there waits until it is back, and {_LOST}. {remedy}."
         )
 
 
@@ -138,7 +154,7 @@ def _objects(_: Site, services: tuple[Service, ...]) -> Iterator[str]:
 
 
 def _nothing(_: Site, __: tuple[Service, ...]) -> Iterator[str]:
-    """A replica that dies is told with its primary; others read that then."""
+    """What is told elsewhere: a replica that dies with its primary; others read that then."""
     yield from ()
 
 
@@ -149,6 +165,8 @@ _OF_ROLE: Final[Mapping[str, Callable[[Site, tuple[Service, ...]], Iterator[str]
     "cache": _cache,
     "pooler": _pooler,
     "objects": _objects,
+    # Told of its folders.
+    mounts.ROLE: _nothing,
 }
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
+from outgrow.topology import mounts
 from outgrow.topology.applications import ENGINES
 from outgrow.topology.doors import doors
 from outgrow.topology.model import Host, Service, Site
 from outgrow.topology.needs import need
 from outgrow.topology.render import File, bind, pgbouncer, postgresql
+from outgrow.topology.render import mounts as rendered
 from outgrow.topology.render.systemd import Places
 from outgrow.topology.sums import named, shown, shown_limit
 from outgrow.topology.ways import way
@@ -37,6 +39,7 @@ _PACKAGES: Final = {
     "bind": "bind9 bind9-utils",
     # Without the service of its own that the package dnsmasq has.
     "dnsmasq": "dnsmasq-base",
+    "nfs": "nfs-kernel-server",
 }
 _CODE: Final = ("app", "worker")
 _DRIVERS: Final = {"postgresql": "psycopg[binary]", "mariadb": "mysqlclient"}
@@ -47,6 +50,7 @@ _UNITS: Final = "/etc/systemd/system/"
 _OURS: Final = "/etc/outgrow/"
 #: AppArmor lets BIND read its files there alone.
 _BINDS: Final = "/etc/bind/outgrow/"
+_EXPORTS: Final = "/etc/exports.d/"
 
 
 def render(
@@ -62,7 +66,7 @@ def render(
         ("Secrets", _secrets(site, host, places)),
         ("Files", _files(names)),
         ("Start", _start(site, host, names)),
-        ("See that it works", _works(site, host)),
+        ("See that it works", _works(site, host, places)),
         ("Firewall", _firewall(site, host, visitors)),
         ("Back up", _backup(site, host)),
         ("What it needs", _needs(site, host)),
@@ -108,8 +112,25 @@ def _install(site: Site, host: Host, places: Places) -> Iterator[str]:
         if any(s.role == "media" and s.engine == "nginx" for s in host.services):
             folders.append(places.state)
         yield from _shell(shlex.join(["sudo", "install", "-d", *owner, *folders]))
+    yield from _folders(site, host, places)
     if any(service.engine == "external" for service in host.services):
         yield "Nothing: the store is its provider's. An account and a pair of keys are needed."
+
+
+def _folders(site: Site, host: Host, places: Places) -> Iterator[str]:
+    """Those that are shared, and those that are mounted."""
+    exported = list(dict.fromkeys(str(mount.export) for mount, _ in mounts.shared_by(site, host)))
+    if exported:
+        owner = ["-o", places.user, "-g", places.user]
+        yield from _shell(shlex.join(["sudo", "install", "-d", *owner, *exported]))
+        yield (
+            f"The number of the user {_literal(places.user)} must be the same on this server and "
+            "on all that mount the folders: NFS sends numbers (`id`)."
+        )
+    if mounted := [str(one.folder) for one in mounts.of(site, host)]:
+        yield "Empty, and root's: without the mount nobody else writes there."
+        mine = [one for one in mounted if one not in exported]
+        yield from _shell(shlex.join(["sudo", "install", "-d", *mine])) if mine else ()
 
 
 def _packages(site: Site, host: Host) -> list[str]:
@@ -121,6 +142,8 @@ def _packages(site: Site, host: Host) -> list[str]:
         found |= dict.fromkeys(package.split()) if package else {}
         if service.role in _CODE and site.database and site.database.engine == "mariadb":
             found |= dict.fromkeys(_COMPILER.split())
+    if any(one.server != host.name for one in mounts.of(site, host)):
+        found |= {"nfs-common": None}
     return list(found)
 
 
@@ -200,18 +223,22 @@ def _files(names: list[str]) -> Iterator[str]:
     if not names:
         return
     yield "From the folder of this page:"
-    others = [name for name in names if name != postgresql.CONFIGURATION]
+    others = [name for name in names if name not in {postgresql.CONFIGURATION, rendered.FSTAB}]
     targets = {name: _target(name) for name in others}
-    made = [folder for folder in (_OURS, _BINDS) if folder in targets.values()] or [_OURS]
     yield from _shell(
-        shlex.join(["sudo", "install", "-d", *made]),
+        shlex.join(["sudo", "install", "-d", *_made(targets)]),
         *(
             shlex.join(["sudo", "install", "-m", "644", name, folder])
             for name, folder in targets.items()
         ),
         "sudo systemctl daemon-reload",
     )
-    if len(others) < len(names):
+    if rendered.FSTAB in names:
+        yield (
+            "`fstab` has the mounts once more, for a server where they stand in `/etc/fstab`: then "
+            "leave the units that end with `.mount` out."
+        )
+    if postgresql.CONFIGURATION in names:
         yield "Of the cluster that PostgreSQL has here (its version stands in the path):"
         yield from _shell(
             f"sudo cp {postgresql.CONFIGURATION} /etc/postgresql/*/main/conf.d/",
@@ -220,9 +247,16 @@ def _files(names: list[str]) -> Iterator[str]:
 
 
 def _target(name: str) -> str:
+    if name == rendered.EXPORTS:
+        return _EXPORTS
     if _is_unit(name):
         return _UNITS
     return _BINDS if name == bind.CONFIGURATION or name.endswith(".zone") else _OURS
+
+
+def _made(targets: Mapping[str, str]) -> list[str]:
+    """Folders that a distribution may not have, and files go into; ours if there is no other."""
+    return [one for one in (_OURS, _BINDS, _EXPORTS) if one in targets.values()] or [_OURS]
 
 
 def _start(site: Site, host: Host, names: list[str]) -> Iterator[str]:
@@ -230,6 +264,7 @@ def _start(site: Site, host: Host, names: list[str]) -> Iterator[str]:
         yield "Before the first start of the site, and before each new version of it:"
         past = "OUTGROW_DIRECT=1 " if site.services("pooler") else ""
         yield from _shell(f"{past}python manage.py outgrow databases migrate")
+    yield from _shares_first(site, host, names)
     if any(service.role == "pooler" for service in host.services):
         yield "The distribution's own PgBouncer is another service, and has the same port:"
         yield from _shell("sudo systemctl disable --now pgbouncer")
@@ -246,12 +281,36 @@ def _start(site: Site, host: Host, names: list[str]) -> Iterator[str]:
         )
 
 
+def _shares_first(site: Site, host: Host, names: list[str]) -> Iterator[str]:
+    if rendered.EXPORTS in names:
+        yield "Before the servers that mount them, the folders are shared:"
+        yield from _shell("sudo systemctl enable --now nfs-server", "sudo exportfs -ra")
+    servers = dict.fromkeys(mount.server for mount in mounts.of(site, host))
+    known = {one.name for one in site.hosts}
+    for server in servers:
+        if server in known and server != host.name:
+            yield f"{_literal(server)} shares its folders first: the mounts wait for it."
+        elif server not in known:
+            yield f"{_literal(server)} must share this, in the words of exports(5):"
+            yield from ("", "```text", *rendered.exports(site, server), "```", "")
+
+
 # --- proofs
 
 
-def _works(site: Site, host: Host) -> Iterator[str]:
+def _works(site: Site, host: Host, places: Places) -> Iterator[str]:
     for service in host.services:
         yield from _proof(site, host, service)
+    for mount in mounts.of(site, host):
+        folder = str(mount.folder)
+        yield f"{_literal(folder)} is mounted, and the site's user writes there:"
+        file = f"{folder}/.outgrow-proof-{host.name}"
+        user = ["sudo", "-u", places.user]
+        yield from _shell(
+            shlex.join(["findmnt", folder]),
+            shlex.join([*user, "touch", file]),
+            shlex.join([*user, "rm", file]),
+        )
 
 
 def _proof(site: Site, host: Host, service: Service) -> Iterator[str]:
@@ -274,6 +333,9 @@ def _proof(site: Site, host: Host, service: Service) -> Iterator[str]:
         yield from _shell("python manage.py migrate --check")
     elif service.role == "dns":
         yield from _names(site, host, service)
+    elif service.role == mounts.ROLE:
+        yield "It shares the folders, each with the servers that mount it, and `sync`:"
+        yield from _shell("sudo exportfs -v")
     elif service.role == "objects":
         yield "From an application server:"
         yield from _shell(f"{ours} buckets check")
@@ -360,6 +422,8 @@ def _backup(site: Site, host: Host) -> Iterator[str]:
         )
     elif "media" in roles:
         yield "* No files: they are copies of the master's. A media server is no backup."
+    for mount, _ in mounts.shared_by(site, host):
+        yield f"* {_literal(mount.export)}, which other servers have as {_literal(mount.folder)}."
     if "objects" in roles:
         yield "* The bucket, by its versions or a second bucket at another place."
     yield f"* `{_OURS}`, with its secrets, in a place that is as safe as they are."
@@ -399,7 +463,7 @@ def _shell(*commands: str) -> Iterator[str]:
 
 
 def _is_unit(name: str) -> bool:
-    return name.endswith(".service")
+    return name.endswith((".service", ".mount"))
 
 
 def _literal(value: object) -> str:

@@ -5,9 +5,9 @@ Sources: systemd.service(5) for the words of a command, systemd.exec(5) for the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import Final
 
 from outgrow.errors import ConfigurationError
@@ -28,6 +28,8 @@ DNS_UNIT: Final = "outgrow-dns.service"
 
 #: Seconds that running requests have when a worker ends: more than the deadline of a save.
 GRACE: Final = 30
+
+_AFTER: Final = "After=network-online.target\n"
 
 _UNIT: Final = """\
 # Written by outgrow. Changes here are lost.
@@ -91,13 +93,31 @@ class Places:
 
 def render(site: Site, host: Host, places: Places) -> Iterator[File]:
     """The units of one server. Raises `ConfigurationError` for what a unit can't hold."""
+    for role, file in _units(site, host, places):
+        folders = [mount.folder for mount in site.mounts if role in mount.roles]
+        yield _behind(file, folders) if folders else file
+
+
+def _behind(file: File, folders: Iterable[PurePath]) -> File:
+    """The same unit, which runs only while these folders are mounted (systemd.unit(5)).
+
+    Else it would write into the empty folders below.
+    """
+    words = " ".join(_word(str(folder), dollars=False) for folder in folders)
+    line = f"RequiresMountsFor={words}\n"
+    return replace(file, content=file.content.replace(_AFTER, _AFTER + line, 1))
+
+
+def _units(site: Site, host: Host, places: Places) -> Iterator[tuple[str, File]]:
+    """Every unit, with the role that it is for."""
     for service in host.services:
         if service.role == "app":
-            yield File(APP_UNIT, _app(site, service, places))
+            yield service.role, File(APP_UNIT, _app(site, service, places))
     if site.services("media") and any(service.role == "app" for service in host.services):
-        yield File(REPAIR_UNIT, _repair(site, places))
+        yield "app", File(REPAIR_UNIT, _repair(site, places))
     for service in host.services:
-        yield from _of_role(site, service, places)
+        for file in _of_role(site, service, places):
+            yield service.role, file
 
 
 def _of_role(site: Site, service: Service, places: Places) -> Iterator[File]:

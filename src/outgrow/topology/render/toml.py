@@ -37,8 +37,17 @@ def _lines(site: Site) -> Iterator[str]:
         yield from _database(site.database)
     if site.objects:
         yield from _objects(site, site.objects)
+    yield from _mounts(site)
     for host in site.hosts:
         yield from _host(host)
+
+
+def _mounts(site: Site) -> Iterator[str]:
+    for mount in site.mounts:
+        yield f"\n[mounts.{_value(mount.name)}]"
+        for key in ("type", "server", "export", "folder"):
+            yield f"{key} = {_value(str(getattr(mount, key)))}"
+        yield f"roles = {_value(list(mount.roles))}"
 
 
 def _roles(site: Site) -> Iterator[str]:
