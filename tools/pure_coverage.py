@@ -88,6 +88,7 @@ PURE = {
     "topology/sizes": "tests/topology/test_capacity.py",
     "topology/sums": "tests/topology/test_capacity.py",
     "topology/weak_points": "tests/topology/test_capacity.py",
+    "topology/render/alerts": "tests/topology/test_alerts.py",
     "topology/render/readme": "tests/topology/test_readme.py tests/topology/test_poolers.py",
     "topology/ways": CHANGES,
     "topology/figure": "tests/topology/test_figure.py tests/topology/test_poolers.py",

@@ -33,6 +33,8 @@ need haproxy /usr/sbin/haproxy
 need pgbouncer /usr/sbin/pgbouncer "$(command -v pgbouncer || true)"
 need memcached "$(command -v memcached || true)"
 need chromium "$(command -v chromium || command -v chromium-browser || true)"
+need prometheus /usr/bin/promtool "$(command -v promtool || true)"
+need logrotate /usr/sbin/logrotate
 need s3fs "$(command -v s3fs || true)"
 need redis-server "$(command -v redis-server || command -v valkey-server || true)"
 if [ "${1:-}" = ceph ]; then
