@@ -55,7 +55,8 @@ class MediaCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of now. Of a storage whose journal can't be read there is only that."""
-        shots, readable = [], _gauge("journal_readable", "Whether the journal can be read (1).")
+        shots: list[Snapshot] = []
+        readable = _gauge("journal_readable", "Whether the journal can be read (1) or not (0).")
         for alias, storage in media_storages():
             shot = _shot(alias, storage)
             readable.add_metric([alias], float(shot is not None))
