@@ -12,8 +12,9 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 
+from outgrow.errors import ConfigurationError
 from outgrow.topology import rendering
 from outgrow.topology.model import Site, parse
 from outgrow.topology.presets import PRESETS, preset
@@ -182,14 +183,18 @@ LOGS = re.compile(
 
 @given(sites())
 def test_nothing_that_is_rendered_names_a_file_for_a_log(one: Site) -> None:
-    for file in rendering.plan(one, Places(), visitors=8081):
+    try:
+        every = rendering.plan(one, Places(), visitors=8081)
+    except ConfigurationError:
+        reject()  # a path that a unit, or a balancer, can't hold
+    for file in every:
         if not file.name.endswith("/README.md"):
             assert not LOGS.search(file.content), file
 
 
 @pytest.mark.parametrize("engine", ["memcached", "redis"])
 def test_nor_does_a_cache(engine: str) -> None:
-    cached = with_parts(site(TWO, cache={"engine": engine}), ("cache1", "cache"))
+    cached = site({**TWO, "cache1": "cache"}, cache={"engine": engine})
     for file in rendering.plan(cached, Places()):
         assert file.name.endswith("README.md") or not LOGS.search(file.content), file
 
