@@ -195,7 +195,7 @@ def test_the_command_writes_what_is_new_or_has_changed(tmp_path: Path) -> None:
     topology, to = tiny_site(tmp_path, engine="nginx"), tmp_path / "out"
     code, text = run(topology, "--to", to, "--visitors", 8081)
     assert code == 0
-    assert text.count(": new\n") == 12
+    assert text.count(": new\n") == 14
     assert files(to) == {
         *(f"{host}/{name}" for host in ("app1", "app2") for name in (APP_UNIT, REPAIR_UNIT)),
         *(f"{host}/{name}" for host in ("media1", "media2") for name in (MEDIA_UNIT, "nginx.conf")),
