@@ -71,8 +71,9 @@ def blocks(language: str, pages: list[Path] = PAGES) -> list[object]:
 
 def test_every_block_is_of_a_kind_that_is_tested():
     # Those in "sh" are run by tests/media/test_backup.py, those in "sql", and the "ini" of
-    # database servers, by tests/databases/test_docs_servers.py.
-    tested = {"python", "console", "toml", "nginx", "ini", "sh", "sql"}
+    # database servers, by tests/databases/test_docs_servers.py; promtool checks the one in "yaml"
+    # (tests/topology/test_alerts.py).
+    tested = {"python", "console", "toml", "nginx", "ini", "sh", "sql", "yaml"}
     for page in OTHERS:
         for match in FENCE.finditer(page.read_text()):
             assert match[1] in tested | NOT_CODE, f"{page}: {match[0][:80]}"

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import storages
 from django.test import Client, override_settings
@@ -158,6 +159,22 @@ def test_the_page_has_every_metric_by_its_name(site):
     table = page.partition("\n## Metrics\n")[2].partition("\n### ")[0]
     documented = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     assert sorted(documented) == sorted({name for name, _ in metrics() if "_created" not in name})
+
+
+def test_a_journal_that_can_not_be_read_takes_no_other_metric_along(tmp_path, site, servers):
+    location = tmp_path / "away"
+    urls = {name: server.url for name, server in servers.items()}
+    away = {
+        "BACKEND": "outgrow.media.HybridStorage",
+        "OPTIONS": {"servers": urls, "location": str(location)},
+    }
+    with override_settings(STORAGES={**settings.STORAGES, "away": away}):
+        location.write_text("what was a folder is a file")
+        text = get("/metrics/").content.decode()
+    assert 'outgrow_media_journal_readable{storage="default"} 1.0' in text
+    assert 'outgrow_media_journal_readable{storage="away"} 0.0' in text
+    assert 'outgrow_media_up{server="media1",storage="default"} 1.0' in text
+    assert 'outgrow_media_watched{storage="away"}' not in text
 
 
 def test_a_pass_that_is_no_watchs_counts_for_none(site, servers):

@@ -93,6 +93,7 @@ PURE = {
     "topology/sizes": "tests/topology/test_capacity.py",
     "topology/sums": "tests/topology/test_capacity.py",
     "topology/weak_points": "tests/topology/test_capacity.py tests/topology/test_mounts.py",
+    "topology/render/alerts": "tests/topology/test_alerts.py",
     "topology/render/readme": " ".join(
         f"tests/topology/test_{name}.py" for name in ("readme", "poolers", "dns", "mounts")
     ),

@@ -35,6 +35,8 @@ need memcached "$(command -v memcached || true)"
 need "bind9 bind9-utils" /usr/sbin/named "$(command -v named || true)"
 need dnsmasq-base /usr/sbin/dnsmasq "$(command -v dnsmasq || true)"
 need chromium "$(command -v chromium || command -v chromium-browser || true)"
+need prometheus /usr/bin/promtool "$(command -v promtool || true)"
+need logrotate /usr/sbin/logrotate
 need s3fs "$(command -v s3fs || true)"
 need redis-server "$(command -v redis-server || command -v valkey-server || true)"
 if [ "${1:-}" = ceph ]; then

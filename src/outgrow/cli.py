@@ -379,8 +379,8 @@ def render(
     """Write what the servers of TOPOLOGY need: README.md, units of systemd, and nginx.conf.
 
     Each server has a folder below --to: application and repair for those with the site,
-    and the media server for those with files. With --target shared-hosting it is what a site needs
-    that shares its Apache with others.
+    and the media server for those with files. Prometheus has one, too, with its alert rules.
+    With --target shared-hosting it is what a site needs that shares its Apache with others.
     """
     import sys
 

@@ -13,6 +13,7 @@ A site that exports metrics already registers the collectors beside its own:
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -21,7 +22,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from outgrow.databases.state import ServerState, server_states
+from outgrow.media.base import Replicated
 from outgrow.status import ServerStatus, Snapshot, media_storages, snapshot_of
+
+logger = logging.getLogger("outgrow.media")
 
 #: Gauges of one server: name, what it is, and how it is had of a `ServerStatus`.
 _GAUGES: tuple[tuple[str, str, Callable[[ServerStatus], float]], ...] = (
@@ -50,8 +54,14 @@ class MediaCollector(Collector):
     """All media storages of the site. Looks at the journals each time it is asked."""
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics of now."""
-        shots = [snapshot_of(alias, storage) for alias, storage in media_storages()]
+        """The metrics of now. Of a storage whose journal can't be read there is only that."""
+        shots: list[Snapshot] = []
+        readable = _gauge("journal_readable", "Whether the journal can be read (1) or not (0).")
+        for alias, storage in media_storages():
+            shot = _shot(alias, storage)
+            readable.add_metric([alias], float(shot is not None))
+            shots += [shot] if shot else []
+        yield readable
         for name, text, value in _GAUGES:
             family = GaugeMetricFamily(f"outgrow_media_{name}", text, labels=["storage", "server"])
             for shot in shots:
@@ -104,6 +114,18 @@ class DatabaseCollector(Collector):
     def describe(self) -> Iterator[Metric]:
         """Nothing: to register it reads no settings."""
         return iter(())
+
+
+def _shot(alias: str, storage: Replicated) -> Snapshot | None:
+    """What is known of a storage; None where its journal, or its catalogue, is away.
+
+    Then the others, and the databases, must be told of all the same.
+    """
+    try:
+        return snapshot_of(alias, storage)
+    except OSError as error:
+        logger.warning("No metrics of the media servers of %s: %s", alias, error)
+        return None
 
 
 def _of_storages(shots: list[Snapshot]) -> Iterator[Metric]:

@@ -18,7 +18,7 @@ from django.http import FileResponse
 from django.utils.connection import ConnectionDoesNotExist
 from PIL import Image
 
-from outgrow import signals
+from outgrow import metrics, signals
 from outgrow.errors import CatalogueUnavailable, NoCopy, NotEnoughServers
 from outgrow.media import DistributedStorage
 from outgrow.media.catalogue import Catalogue
@@ -562,6 +562,17 @@ def test_without_the_database_a_majority_is_believed(
     # One has it: it may be what a save has left that was undone.
     with pytest.raises(CatalogueUnavailable):
         strict.exists(name)
+
+
+@pytest.mark.parametrize("aliases", ["PostgreSQL"], indirect=True)
+def test_without_the_database_the_metrics_say_so(storage, without_database, monkeypatch):
+    monkeypatch.setattr(metrics, "media_storages", lambda: [("default", storage)])
+    told = [one for one in metrics.MediaCollector().collect() if one.samples]
+    assert len(told) > 5
+    without_database()
+    [readable] = [one for one in metrics.MediaCollector().collect() if one.samples]
+    assert readable.name == "outgrow_media_journal_readable"
+    assert [one.value for one in readable.samples] == [0.0]
 
 
 # --- routers

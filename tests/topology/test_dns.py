@@ -410,7 +410,7 @@ def test_the_pages(rendered: dict[str, str]) -> None:
     for line in (
         "# ns1: name server",
         "sudo apt-get install bind9 bind9-utils",
-        "sudo install -d /etc/bind/outgrow/",
+        "sudo install -d /etc/outgrow/ /etc/bind/outgrow/",
         "sudo install -m 644 example.org.zone /etc/bind/outgrow/",
         "sudo install -m 644 outgrow-dns.service /etc/systemd/system/",
         "sudo systemctl disable --now named",

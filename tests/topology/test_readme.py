@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import tomllib
 from dataclasses import replace
-from pathlib import PurePath, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import pytest
 from hypothesis import given
 
+from outgrow.errors import ConfigurationError
 from outgrow.topology import rendering
 from outgrow.topology.model import Site, parse
 from outgrow.topology.presets import PRESETS, preset
 from outgrow.topology.render import File, readme
 from outgrow.topology.render.systemd import Places
 from outgrow.topology.worker import Worker
+from tests.live.processes import missing
 from tests.test_docs import check
 from tests.topology.sites import sites
 from tests.topology.test_changes import POSTGRESQL, STORE, TWO, at, site, with_parts
@@ -164,3 +167,65 @@ def test_no_secret_is_in_a_page() -> None:
     assert rows.database
     known = replace(rows, database=replace(rows.database, password="s3cret"))
     assert not any("s3cret" in page for page in pages(known).values())
+
+
+# --- logs
+
+#: What each program calls the file that it logs to, in its configuration or among its words.
+LOGS = re.compile(
+    r"^\s*(?:(?:access|error)_log\s+(?!off;|stderr\b)|log\s+(?!stderr\b|global\b)|ErrorLog|CustomLog"
+    r"|TransferLog|logfile\b|syslog-enabled|log_directory|logging_collector|log_filename"
+    r"|log_error|slow_query_log|Standard(?:Output|Error)=)"
+    r"|--(?:access|error|log)[a-z-]*(?:file|log)|--log-config|/var/log",
+    re.MULTILINE,
+)
+
+
+@given(sites())
+def test_nothing_that_is_rendered_names_a_file_for_a_log(one: Site) -> None:
+    try:
+        every = rendering.plan(one, Places(), visitors=8081)
+    except ConfigurationError:
+        return  # a path that a unit can't hold, or a name that nginx can't
+    for file in every:
+        if not file.name.endswith("/README.md"):
+            assert not LOGS.search(file.content), file
+
+
+@pytest.mark.parametrize("engine", ["memcached", "redis"])
+def test_nor_does_a_cache(engine: str) -> None:
+    cached = site({**TWO, "cache1": "cache"}, cache={"engine": engine})
+    for file in rendering.plan(cached, Places()):
+        assert file.name.endswith("README.md") or not LOGS.search(file.content), file
+
+
+def test_a_log_file_would_be_seen() -> None:
+    for line in ("  access_log /srv/log;", "logfile = /x", "ExecStart=g --access-logfile x"):
+        assert LOGS.search(line)
+
+
+def test_each_server_says_who_rotates_its_logs() -> None:
+    found = pages(site({**TWO, "db1": "primary", "db2": "replica"}, database=POSTGRESQL))
+    logs = {name: page.partition(". Logs\n")[2] for name, page in found.items()}
+    for name in ("app1", "media1"):
+        assert "to no files: there is nothing to rotate" in logs[name]
+        assert "logrotate" not in logs[name]
+    for name in ("db1", "db2"):
+        assert "`/etc/logrotate.d/postgresql-common`" in logs[name]
+        assert "units" not in logs[name]
+    rows = {"engine": "mariadb", "name": "shop", "password_file": "/run/secrets/rows"}
+    page = pages(site({**TWO, "db1": "primary"}, database=rows))["db1"].partition(". Logs\n")[2]
+    assert "`/etc/logrotate.d/mariadb`" in page
+    assert "SystemMaxUse" in page
+
+
+def test_the_distributions_own_rotation_is_as_the_page_says(tmp_path: Path) -> None:
+    rotated = Path("/etc/logrotate.d/postgresql-common")
+    program = shutil.which("logrotate") or "/usr/sbin/logrotate"
+    if not rotated.exists() or not Path(program).exists():
+        missing("PostgreSQL's package or logrotate is not installed", "apt-get install logrotate")
+    # With --debug it changes nothing.
+    words = [program, "--debug", "--state", str(tmp_path / "state"), str(rotated)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "/var/log/postgresql/*.log" in done.stderr

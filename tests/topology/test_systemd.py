@@ -195,18 +195,20 @@ def test_the_command_writes_what_is_new_or_has_changed(tmp_path: Path) -> None:
     topology, to = tiny_site(tmp_path, engine="nginx"), tmp_path / "out"
     code, text = run(topology, "--to", to, "--visitors", 8081)
     assert code == 0
-    assert text.count(": new\n") == 12
+    assert text.count(": new\n") == 14
     assert files(to) == {
         *(f"{host}/{name}" for host in ("app1", "app2") for name in (APP_UNIT, REPAIR_UNIT)),
         *(f"{host}/{name}" for host in ("media1", "media2") for name in (MEDIA_UNIT, "nginx.conf")),
         *(f"{host}/README.md" for host in ("app1", "app2", "media1", "media2")),
+        "prometheus/outgrow-alerts.yml",
+        "prometheus/outgrow-scrape.yml",
     }
     assert "listen 10.0.0.21:8081;" in (to / "media1/nginx.conf").read_text()
     before = {name: (to / name).stat().st_ino for name in files(to)}
-    assert run(topology, "--to", to, "--visitors", 8081)[1].count(": as it is\n") == 12
+    assert run(topology, "--to", to, "--visitors", 8081)[1].count(": as it is\n") == 14
     assert {name: (to / name).stat().st_ino for name in files(to)} == before
     code, text = run(topology, "--to", to, "--visitors", 8081, "--user", "site")
-    assert (text.count(": changed\n"), text.count(": as it is\n")) == (10, 2)
+    assert (text.count(": changed\n"), text.count(": as it is\n")) == (10, 4)
 
 
 def test_a_dry_run_prints_and_writes_nothing(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ WHEN_BEHIND: Final = ("primary", "wait", "stale")
 WRITE_ON_READ: Final = ("pin", "refuse", "log")
 
 # The defaults of OUTGROW["REPLICATION"], in seconds, for the one check that takes several.
-_MAX_LAG: Final = 10.0
-_CHECK_EVERY: Final = 5.0
+MAX_LAG: Final = 10.0
+CHECK_EVERY: Final = 5.0
 _PIN_FOR: Final = 60.0
 
 #: Seconds of `pin_for` beyond what a replica may be behind.
@@ -145,7 +145,7 @@ def _replication(table: Table) -> Replication:
         write_on_read=table.choice("write_on_read", WRITE_ON_READ, "a choice"),
         read_timeout=table.number("read_timeout", more_than=0),
     )
-    behind = (found.max_lag or _MAX_LAG) + 2 * (found.check_every or _CHECK_EVERY) + _MARGIN
+    behind = (found.max_lag or MAX_LAG) + 2 * (found.check_every or CHECK_EVERY) + _MARGIN
     pin = found.pin_for or _PIN_FOR
     if pin < behind:
         what = "max_lag + 2 * check_every + 5"

@@ -14,6 +14,7 @@ from outgrow.topology.load import load
 from outgrow.topology.model import Host, Service, Site
 from outgrow.topology.render import (
     File,
+    alerts,
     bind,
     caches,
     dnsmasq,
@@ -39,6 +40,7 @@ def plan(
 ) -> list[File]:
     """Every file of these servers, or of all, each in a folder with its server's name.
 
+    With all there are those of no server, too: what a Prometheus is given.
     `visitors` is the port for visitors of each nginx. Raises `ConfigurationError` for a
     server that the site has not, and for what a file can't hold.
     """
@@ -49,12 +51,13 @@ def plan(
             raise ConfigurationError(
                 "host", f'"{name}" is no server of this site;', suggestion(name, known)
             )
-    return [
+    found = [
         File(f"{host.name}/{file.name}", file.content)
         for host in site.hosts
         if not wanted or host.name in wanted
         for file in _with_page(site, host, places, visitors)
     ]
+    return found if wanted else [*found, *alerts.render(site)]
 
 
 def _with_page(site: Site, host: Host, places: Places, visitors: int | None) -> Iterator[File]:

@@ -70,7 +70,7 @@ def render(
         ("Firewall", _firewall(site, host, visitors)),
         ("Back up", _backup(site, host)),
         ("What it needs", _needs(site, host)),
-        ("Logs", _logs()),
+        ("Logs", _logs(host, names)),
     )
     nouns = ", ".join(way(service.role).noun for service in host.services)
     lines = [f"# {host.name}: {nouns}", "", "Written by outgrow. Changes here are lost."]
@@ -255,8 +255,8 @@ def _target(name: str) -> str:
 
 
 def _made(targets: Mapping[str, str]) -> list[str]:
-    """Folders that a distribution may not have, and files go into; ours if there is no other."""
-    return [one for one in (_OURS, _BINDS, _EXPORTS) if one in targets.values()] or [_OURS]
+    """Ours, and those that a distribution may not have and files go into."""
+    return [_OURS, *(one for one in (_BINDS, _EXPORTS) if one in targets.values())]
 
 
 def _start(site: Site, host: Host, names: list[str]) -> Iterator[str]:
@@ -442,17 +442,35 @@ def _needs(site: Site, host: Host) -> Iterator[str]:
         yield f"| {named(one, several)} | {shown(one)} | {one.text} | {shown_limit(one)} |"
 
 
-def _logs() -> Iterator[str]:
-    yield (
-        "The units write to the journal and to no files: there is nothing to rotate. "
-        "`journalctl -u 'outgrow-*'` reads it; this limits its size:"
-    )
-    yield from _shell(
-        "sudo install -d /etc/systemd/journald.conf.d",
-        r"printf '[Journal]\nSystemMaxUse=1G\n' | "
-        "sudo tee /etc/systemd/journald.conf.d/size.conf",
-        "sudo systemctl restart systemd-journald",
-    )
+def _logs(host: Host, names: list[str]) -> Iterator[str]:
+    """Where each program writes, and who keeps that small.
+
+    What is rendered names no file for a log; a test looks at every configuration.
+    """
+    engines = {service.engine for service in host.services}
+    if "postgresql" in engines:
+        yield (
+            "PostgreSQL is the distribution's, and writes to `/var/log/postgresql`: "
+            "`/etc/logrotate.d/postgresql-common`, of its package, rotates that.\n"
+        )
+    if "mariadb" in engines:
+        yield (
+            "MariaDB is the distribution's, and writes to the journal. What its configuration "
+            "sends to `/var/log/mysql`, `/etc/logrotate.d/mariadb` of its package rotates.\n"
+        )
+    if any(map(_is_unit, names)):
+        yield (
+            "The units write to the journal and to no files: there is nothing to rotate. "
+            "`journalctl -u 'outgrow-*'` reads it."
+        )
+    if "mariadb" in engines or any(map(_is_unit, names)):
+        yield "This limits the journal's size:"
+        yield from _shell(
+            "sudo install -d /etc/systemd/journald.conf.d",
+            r"printf '[Journal]\nSystemMaxUse=1G\n' | "
+            "sudo tee /etc/systemd/journald.conf.d/size.conf",
+            "sudo systemctl restart systemd-journald",
+        )
 
 
 # --- Markdown
