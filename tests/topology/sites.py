@@ -6,17 +6,30 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
+from outgrow.errors import TopologyErrors
 from outgrow.topology.app import App
 from outgrow.topology.balancer import ENGINES as BALANCERS
 from outgrow.topology.balancer import Balancer
 from outgrow.topology.cache import Cache
 from outgrow.topology.database import ENGINES as DATABASES
 from outgrow.topology.database import PORTS, WHEN_BEHIND, WRITE_ON_READ, Database, Replication
-from outgrow.topology.model import ENGINES, NAMES, STORAGES, Host, Media, Port, Service, Site
+from outgrow.topology.model import (
+    ENGINES,
+    NAMES,
+    STORAGES,
+    Host,
+    Media,
+    Port,
+    Service,
+    Site,
+    parse,
+)
 from outgrow.topology.pooler import CLIENTS, MODES, Pooler
 from outgrow.topology.worker import Worker
 
@@ -244,3 +257,10 @@ def tiny_site(
         text += f'\n[servers.cache{number}]\nroles = ["cache"]\naddress = "10.0.0.{40 + number}"\n'
     path.write_text(text)
     return path
+
+
+def problems(found: dict[str, Any]) -> list[str]:
+    """What is wrong with the content of a topology file: each as it is said."""
+    with pytest.raises(TopologyErrors) as caught:
+        parse(found, PurePath("/srv"))
+    return [str(error) for error in caught.value.errors]

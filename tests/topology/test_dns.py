@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outgrow.cli import main
-from outgrow.errors import ConfigurationError, TopologyErrors
+from outgrow.errors import ConfigurationError
 from outgrow.topology import ports, rendering, zones
 from outgrow.topology.changes import changes
 from outgrow.topology.dns import Dns
@@ -32,7 +32,7 @@ from outgrow.topology.render.systemd import DNS_UNIT, Places
 from outgrow.topology.weak_points import weak_points
 from tests.live.processes import kill_family, launched, missing, server_folder, wait_until
 from tests.topology.asking import Answer, Record, ask
-from tests.topology.sites import sites
+from tests.topology.sites import problems, sites
 from tests.topology.test_systemd import verify
 
 SBIN = "/usr/sbin:/usr/bin:/sbin:/usr/local/sbin:/usr/local/bin"
@@ -66,12 +66,6 @@ def content(servers: dict[str, str] = SERVERS, **tables: Any) -> dict[str, Any]:
 
 def site(servers: dict[str, str] = SERVERS, **tables: Any) -> Site:
     return parse(content(servers, **tables), PurePath("/srv"))
-
-
-def problems(found: dict[str, Any]) -> list[str]:
-    with pytest.raises(TopologyErrors) as caught:
-        parse(found, PurePath("/srv"))
-    return [str(error) for error in caught.value.errors]
 
 
 # --- the file

@@ -24,20 +24,23 @@ from tests.topology.sites import tiny_site
 from tests.topology.test_local import Run, get
 
 
+def run_of(path: Path, folder: Path) -> Iterator[Run]:
+    try:
+        Run(load(path), folder / "run").local.prepare(dry_run=True)
+    except TopologyError as error:
+        missing(str(error), "apt-get install postgresql pgbouncer")
+    run = Run(load(path), folder / "run")
+    with run.local:
+        yield run
+
+
 @pytest.fixture(scope="module", params=["transaction", "session"])
 def running(request: pytest.FixtureRequest) -> Iterator[Run]:
     with server_folder("outgrow-pooler-") as folder:
         path = tiny_site(folder, database="postgresql", replicas=("db2",), pooler=request.param)
         media = '[media]\nstorage = "distributed"\n'
         path.write_text(path.read_text().replace("[media]\n", media))
-        run = Run(load(path), folder / "run")
-        try:
-            run.local.prepare(dry_run=True)
-        except TopologyError as error:
-            missing(str(error), "apt-get install postgresql pgbouncer")
-        run = Run(load(path), folder / "run")
-        with run.local:
-            yield run
+        yield from run_of(path, folder)
 
 
 def url(run: Run, path: str) -> str:
@@ -311,14 +314,7 @@ def each() -> Iterator[Run]:
         content["pooler"] = {"size": 3}
         [file] = toml.render(parse(content, path.parent))
         path.write_text(file.content)
-        run = Run(load(path), folder / "run")
-        try:
-            run.local.prepare(dry_run=True)
-        except TopologyError as error:
-            missing(str(error), "apt-get install postgresql pgbouncer")
-        run = Run(load(path), folder / "run")
-        with run.local:
-            yield run
+        yield from run_of(path, folder)
 
 
 def serves(run: Run, name: str) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from outgrow.cli import main
-from outgrow.errors import ConfigurationError, TopologyErrors
+from outgrow.errors import ConfigurationError
 from outgrow.testing import free_port
 from outgrow.topology import rendering
 from outgrow.topology.capacity import SPARE, clients, connections, pool
@@ -28,6 +28,7 @@ from outgrow.topology.render import pgbouncer, toml
 from outgrow.topology.render.systemd import POOLER_UNIT, Places
 from outgrow.topology.settings import django_settings
 from tests.live.processes import missing, server_folder
+from tests.topology.sites import problems
 from tests.topology.test_systemd import verify
 
 USERS = PurePosixPath("/etc/outgrow/userlist.txt")
@@ -62,12 +63,6 @@ def content(servers: dict[str, str] = SERVERS, **tables: Any) -> dict[str, Any]:
 
 def site(servers: dict[str, str] = SERVERS, **tables: Any) -> Site:
     return parse(content(servers, **tables), PurePath("/srv"))
-
-
-def problems(found: dict[str, Any]) -> list[str]:
-    with pytest.raises(TopologyErrors) as caught:
-        parse(found, PurePath("/srv"))
-    return [str(error) for error in caught.value.errors]
 
 
 # --- the file

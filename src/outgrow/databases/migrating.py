@@ -114,15 +114,25 @@ def _row(connection: BaseDatabaseWrapper, sql: str, *values: Any) -> tuple[Any, 
         return row
 
 
-class _PostgreSQL:
+class _Session:
+    """What belongs to a session of the server, and goes with it."""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self._connection = connection
+
+    def is_kept(self) -> bool:
+        return _answers(self._connection)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class _PostgreSQL(_Session):
     """A lock of a transaction that stays open.
 
     Between its statements it has no snapshot: it hinders no vacuum, and no index that is made
     concurrently waits for it.
     """
-
-    def __init__(self, connection: BaseDatabaseWrapper) -> None:
-        self._connection = connection
 
     def take(self) -> bool:
         self._connection.set_autocommit(False)
@@ -155,18 +165,12 @@ class _PostgreSQL:
         self._connection.rollback()
         return _holder(*row) if row else ""
 
-    def is_kept(self) -> bool:
-        return _answers(self._connection)
 
-    def close(self) -> None:
-        self._connection.close()
-
-
-class _MySQL:
+class _MySQL(_Session):
     """A named lock of the session. The names are those of the whole server."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
-        self._connection = connection
+        super().__init__(connection)
         # A name may have 64 characters, as that of a database alone may have.
         database = str(connection.settings_dict["NAME"])
         self._name = f"outgrow.migrate.{hashlib.sha256(database.encode()).hexdigest()[:32]}"
@@ -180,13 +184,10 @@ class _MySQL:
         return _holder(row[0]) if row and row[0] else ""
 
     def is_kept(self) -> bool:
-        if not _answers(self._connection):
+        if not super().is_kept():
             return False
         sql = "SELECT IS_USED_LOCK(%s) = CONNECTION_ID()"
         return _row(self._connection, sql, self._name) == (1,)
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 class _SQLite:

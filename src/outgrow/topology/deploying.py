@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -49,10 +50,10 @@ def _carry_out(
     folder: Path, found: Deployment, step: Callable[[str, Callable[[], str]], None]
 ) -> None:
     for name in found.steps:
-        step(name, lambda name=name: control.prepare(folder, name))  # type: ignore[misc]
+        step(name, partial(control.prepare, folder, name))
     for number, name in enumerate(found.told):
         try:
-            step(name, lambda name=name: control.act(folder, "reload", name))  # type: ignore[misc]
+            step(name, partial(control.act, folder, "reload", name))
         except ControlFailed as error:
             others = found.left(number + 1)
             rest = f" {others}: still the old code." if others else ""

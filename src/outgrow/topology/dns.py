@@ -44,7 +44,7 @@ def parse(table: Table) -> Dns:
     others = table.table("secondaries")
     found = Dns(
         table.whole("ttl", 1, 604_800, default=TTL),
-        _contact(table),
+        table.text("contact", rules.contact, default=""),
         table.whole("serial", 1, _SERIALS, default=0),
         tuple((name, _address(others, name)) for name in others.chosen()),
     )
@@ -54,14 +54,6 @@ def parse(table: Table) -> Dns:
     others.close()
     table.close()
     return found
-
-
-def _contact(table: Table) -> str:
-    # Asked for in any case, so that it is a known key.
-    value = table.text("contact", default="")
-    if table.has("contact") and (problem := rules.contact(value)):
-        table.wrong("contact", problem)
-    return value
 
 
 def _address(others: Table, name: str) -> str:

@@ -566,7 +566,7 @@ def _site(
         name=table.text("name", rules.name),
         settings=table.text("settings", rules.module),
         wsgi=table.text("wsgi", rules.wsgi),
-        asgi=_asgi(table),
+        asgi=table.text("asgi", rules.asgi, default=""),
         domains=table.texts("domains", rules.domain),
         folder=folder / table.text("folder", rules.path, default="."),
         media_root=_media_root(table, media, folder, mount),
@@ -576,14 +576,6 @@ def _site(
     )
     table.close()
     return site
-
-
-def _asgi(table: Table) -> str:
-    # Asked for in any case, so that it is a known key.
-    value = table.text("asgi", default="")
-    if table.has("asgi") and (problem := rules.asgi(value)):
-        table.wrong("asgi", problem)
-    return value
 
 
 def _media_root(table: Table, media: Media, folder: PurePath, mount: Mount | None) -> PurePath:
